@@ -1,0 +1,22 @@
+//! The nouns of Shoal: digests, blob and node ids, places, sizes, rates, ticks and seeded randomness.
+//!
+//! Every id, size, rate and time is its own type, so that a piece number cannot be passed where a byte
+//! offset is meant. Text forms are parsed here and nowhere else.
+//!
+//! Knows nothing of: sockets, files, clocks, operating-system randomness, registries.
+
+mod authorization;
+mod blob;
+mod digest;
+mod node;
+mod quantity;
+mod rng;
+mod tick;
+
+pub use authorization::Authorization;
+pub use blob::{BlobKey, TrustGroup};
+pub use digest::{Digest, DigestError};
+pub use node::{Node, NodeId, Place, Role};
+pub use quantity::{ByteRate, ByteSize, QuantityError};
+pub use rng::Rng;
+pub use tick::Tick;
