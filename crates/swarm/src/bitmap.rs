@@ -1,0 +1,168 @@
+//! Which pieces of a blob are there.
+
+use std::ops::Range;
+
+use crate::PieceIndex;
+
+/// A set of piece numbers below a fixed length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bitmap {
+    words: Vec<u64>,
+    len: u32,
+    ones: u32,
+}
+
+impl Bitmap {
+    /// An empty set that can hold the pieces `0..len`.
+    pub fn new(len: u32) -> Self {
+        Self { words: vec![0; (len as usize).div_ceil(64)], len, ones: 0 }
+    }
+
+    /// The set of all pieces `0..len`.
+    pub fn full(len: u32) -> Self {
+        let mut it = Self::new(len);
+        it.insert_range(0..len);
+        it
+    }
+
+    /// How many pieces the set could hold.
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// How many pieces it holds.
+    pub const fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// Whether it holds no piece.
+    pub const fn is_empty(&self) -> bool {
+        self.ones == 0
+    }
+
+    /// Whether it holds every piece.
+    pub const fn is_full(&self) -> bool {
+        self.ones == self.len
+    }
+
+    /// Whether `piece` is held; never for a piece past the end.
+    pub fn contains(&self, piece: PieceIndex) -> bool {
+        piece < self.len && self.words[piece as usize / 64] & (1 << (piece % 64)) != 0
+    }
+
+    /// Adds a piece and says whether that changed anything; a piece past the end is ignored.
+    pub fn insert(&mut self, piece: PieceIndex) -> bool {
+        let fresh = piece < self.len && !self.contains(piece);
+        if fresh {
+            self.words[piece as usize / 64] |= 1 << (piece % 64);
+            self.ones += 1;
+        }
+        fresh
+    }
+
+    /// Adds an interval of pieces.
+    pub fn insert_range(&mut self, pieces: Range<PieceIndex>) {
+        for piece in pieces.start..pieces.end.min(self.len) {
+            self.insert(piece);
+        }
+    }
+
+    /// Takes a piece out and says whether it was held.
+    pub fn remove(&mut self, piece: PieceIndex) -> bool {
+        let held = self.contains(piece);
+        if held {
+            self.words[piece as usize / 64] &= !(1 << (piece % 64));
+            self.ones -= 1;
+        }
+        held
+    }
+
+    /// The held pieces in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                (left != 0).then(|| {
+                    let bit = left.trailing_zeros();
+                    left &= left - 1;
+                    at as u32 * 64 + bit
+                })
+            })
+        })
+    }
+
+    /// The first piece from `from` on that is not held.
+    pub fn first_missing(&self, from: PieceIndex) -> Option<PieceIndex> {
+        let mut at = from as usize / 64;
+        let mut mask = u64::MAX << (from % 64);
+        while at < self.words.len() {
+            let missing = !self.words[at] & mask;
+            if missing != 0 {
+                let piece = at as u32 * 64 + missing.trailing_zeros();
+                return (piece < self.len).then_some(piece);
+            }
+            (at, mask) = (at + 1, u64::MAX);
+        }
+        None
+    }
+
+    /// The maximal runs of held pieces, as the wire and the scheduler's reports carry them.
+    pub fn runs(&self) -> Vec<Range<PieceIndex>> {
+        let mut runs: Vec<Range<PieceIndex>> = Vec::new();
+        for piece in self.iter() {
+            match runs.last_mut() {
+                Some(run) if run.end == piece => run.end += 1,
+                _ => runs.push(piece..piece + 1),
+            }
+        }
+        runs
+    }
+
+    /// Whether any piece held here is lacking in `other`.
+    pub fn has_beyond(&self, other: &Self) -> bool {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        self.words.iter().zip(others).any(|(own, other)| own & !other != 0)
+    }
+
+    /// The pieces held here that `other` lacks.
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut it = Self::new(self.len);
+        for (at, word) in self.words.iter().enumerate() {
+            it.words[at] = word & !other.words.get(at).copied().unwrap_or(0);
+        }
+        it.ones = it.words.iter().map(|word| word.count_ones()).sum();
+        it
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn it_behaves_like_a_set(len in 0u32..300, steps: Vec<(bool, u16)>) {
+            let (mut map, mut set) = (Bitmap::new(len), BTreeSet::new());
+            for (add, piece) in steps {
+                let piece = u32::from(piece) % 320;
+                if add {
+                    prop_assert_eq!(map.insert(piece), piece < len && set.insert(piece));
+                } else {
+                    prop_assert_eq!(map.remove(piece), set.remove(&piece));
+                }
+            }
+            prop_assert_eq!(map.count() as usize, set.len());
+            prop_assert_eq!(map.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(map.runs().into_iter().flatten().collect::<BTreeSet<_>>(), set.clone());
+            for from in 0..len {
+                prop_assert_eq!(map.first_missing(from), (from..len).find(|it| !set.contains(it)));
+            }
+            prop_assert!(Bitmap::full(len).minus(&map).iter().all(|it| !set.contains(&it)));
+            prop_assert!(Bitmap::full(len).is_full());
+            prop_assert_eq!(Bitmap::full(len).has_beyond(&map), !map.is_full());
+            prop_assert!(!map.has_beyond(&Bitmap::full(len)));
+        }
+    }
+}

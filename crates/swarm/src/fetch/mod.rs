@@ -1,0 +1,429 @@
+//! One node's fetch of one blob: which piece to ask of whom next, and what to do when nothing comes.
+//!
+//! The machine is told what happened (`Event`) and when, and answers what to do (`Action`). It holds no
+//! bytes: a piece counts once the store has verified it.
+//!
+//! Rules, in the order in which a free slot is used:
+//! 1. pieces leased to this node, from the gateway, because others wait for them;
+//! 2. the pieces that a reader needs next, for up to half of the slots;
+//! 3. the rarest piece among the neighbours, ties at random;
+//! 4. near the end, or where an answer is late, a second ask for a piece already asked;
+//! 5. on a lower rung (see [`ladder`]), pieces from the gateway without a lease.
+//!
+//! A refused ask ("busy") means "ask these others", never a step down the ladder; only a lack of any
+//! progress is.
+
+mod choice;
+mod ladder;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use shoal_model::{BlobKey, NodeId, Rng, Tick};
+
+use crate::{Bitmap, Geometry, PieceIndex, rendezvous};
+use ladder::Ladder;
+pub use ladder::Rung;
+use source::Sources;
+
+/// How eager and how patient a fetch is.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Pieces asked at the same time.
+    pub slots: usize,
+    /// Pieces asked of one source at the same time.
+    pub slots_per_source: u32,
+    /// Without any progress for this long, the next rung of the ladder is taken.
+    pub patience: Duration,
+    /// The same, where neither the gateway nor any neighbour has anything to offer.
+    pub patience_alone: Duration,
+    /// For this long a failed source is not asked again.
+    pub away: Duration,
+    /// For this long a failed gateway is not asked again: shorter, because there is no other.
+    pub gateway_away: Duration,
+    /// For this long a source that had no free slot is not asked again.
+    pub busy: Duration,
+    /// For this long a source that is well and could not be watched is not watched again.
+    pub watch_again: Duration,
+    /// An ask older than this may be doubled at another source.
+    pub hedge_after: Duration,
+    /// Without a scheduler, the node of rank k imports a piece after k of these.
+    pub rank_slot: Duration,
+    /// A stranded node asks its scheduler for leave to ask the registry this often.
+    pub strand_interval: Duration,
+    /// The longest random delay before the registry is asked without a scheduler's word.
+    pub direct_jitter: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            slots: 8,
+            slots_per_source: 4,
+            patience: Duration::from_secs(3),
+            patience_alone: Duration::from_millis(500),
+            away: Duration::from_secs(10),
+            gateway_away: Duration::from_secs(1),
+            busy: Duration::from_millis(50),
+            watch_again: Duration::from_millis(300),
+            hedge_after: Duration::from_secs(2),
+            rank_slot: Duration::from_millis(200),
+            strand_interval: Duration::from_millis(600),
+            direct_jitter: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Whom to ask from now on; replaces what was said before.
+    Neighbours(Vec<NodeId>),
+    /// The gateway of last resort in the region.
+    Gateway(NodeId),
+    /// This node brings these pieces in. A lease ends when the piece is held: where a slow node's lease
+    /// has gone to a successor meanwhile, the piece may come in twice, and that is all.
+    Leased {
+        /// From which gateway.
+        from: NodeId,
+        /// Which pieces.
+        pieces: Vec<Range<PieceIndex>>,
+    },
+    /// A watched source said what it holds.
+    News {
+        /// Which source.
+        from: NodeId,
+        /// All that it said before is void.
+        dropped: bool,
+        /// What it newly holds.
+        gained: Vec<Range<PieceIndex>>,
+        /// A seed gave a sign of life: busy is not sick.
+        alive: bool,
+    },
+    /// A source can no longer be watched, or never could.
+    Lost {
+        /// Which source.
+        from: NodeId,
+        /// It answered, and only has no place or no such blob at this moment.
+        is_well: bool,
+    },
+    /// The store has verified a piece, whoever sent it.
+    Held(PieceIndex),
+    /// What the store has now, where that is less than it was told: content was poisoned or damaged.
+    Have(Bitmap),
+    /// An ask came to nothing.
+    Failed {
+        /// Of whom it was asked.
+        from: NodeId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Why.
+        fault: Fault,
+    },
+    /// Bytes of some asked piece arrived.
+    Moved,
+    /// The next piece that each reader needs.
+    Demand(Vec<PieceIndex>),
+    /// Whether a scheduler is connected.
+    Scheduler(bool),
+    /// The scheduler lets this node ask the registry.
+    MayGoDirect,
+    /// The registry did not serve this node either.
+    DirectFailed,
+    /// The time that [`Fetch::next_deadline`] named has come.
+    Deadline,
+}
+
+/// Why an ask came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No free slot; the source is well.
+    Busy,
+    /// The source does not hold the piece after all.
+    NotHeld,
+    /// It could not be reached, or the transfer broke or stood still.
+    Broken,
+    /// It sent wrong bytes.
+    WrongBytes,
+    /// It offered a piece that nobody has vouched for; what it says has to be heard from the beginning.
+    Unvouched,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Learn what this source holds, from now on.
+    Watch(NodeId),
+    /// Ask a source for a piece.
+    Ask {
+        /// Whom.
+        from: NodeId,
+        /// For what.
+        piece: PieceIndex,
+    },
+    /// Another source was faster: stop this ask.
+    Cancel {
+        /// Whom.
+        from: NodeId,
+        /// For what.
+        piece: PieceIndex,
+    },
+    /// Tell the scheduler that nothing comes.
+    Strand,
+    /// Read from the registry, from the first missing byte on, with the caller's own credential.
+    GoDirect,
+    /// Nothing is left to try: end the readers' streams early, so that the runtime resumes elsewhere.
+    GiveUp,
+    /// Every piece is held.
+    Finished,
+}
+
+#[derive(Clone, Debug)]
+struct Ask {
+    from: NodeId,
+    since: Tick,
+    urgent: bool,
+}
+
+/// One node's fetch of one blob.
+#[derive(Debug)]
+pub struct Fetch {
+    me: NodeId,
+    key: BlobKey,
+    policy: Policy,
+    rng: Rng,
+    held: Bitmap,
+    asked: BTreeMap<PieceIndex, Vec<Ask>>,
+    sources: Sources,
+    leases: BTreeSet<PieceIndex>,
+    demand: Vec<PieceIndex>,
+    scheduler: bool,
+    /// Since when this node imports by rank, where it has no scheduler.
+    unled_since: Tick,
+    ladder: Ladder,
+    finished: bool,
+}
+
+impl Fetch {
+    /// Starts a fetch at `now` of the pieces that `held` lacks.
+    pub fn new(now: Tick, me: NodeId, key: BlobKey, held: Bitmap, policy: Policy, rng: Rng) -> Self {
+        Self {
+            sources: Sources::new(held.len()),
+            ladder: Ladder::new(now),
+            me,
+            key,
+            policy,
+            rng,
+            held,
+            asked: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            demand: Vec::new(),
+            scheduler: true,
+            unled_since: now,
+            finished: false,
+        }
+    }
+
+    /// What the node holds of the blob, as far as it was told.
+    pub const fn held(&self) -> &Bitmap {
+        &self.held
+    }
+
+    /// On which rung of the fallback ladder the fetch stands.
+    pub const fn rung(&self) -> Rung {
+        self.ladder.rung()
+    }
+
+    /// Pieces leased to this node that it does not hold yet: when few are left, report progress soon.
+    pub fn n_leased(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn on_event(&mut self, now: Tick, event: Event, out: &mut Vec<Action>) {
+        self.take_in(now, event, out);
+        if self.held.is_full() {
+            if !self.finished {
+                self.finished = true;
+                out.push(Action::Finished);
+            }
+            return;
+        }
+        self.ladder.step(now, &self.policy, self.outlook(now), &mut self.rng, out);
+        self.watch_sources(now, out);
+        self.fill_slots(now, out);
+    }
+
+    /// Wake the machine no later than this, with [`Event::Deadline`].
+    pub fn next_deadline(&self, now: Tick) -> Option<Tick> {
+        if self.finished {
+            return None;
+        }
+        let hedge = self.asked.values().flatten().map(|it| it.since.after(self.policy.hedge_after));
+        self.sources
+            .wakes()
+            .chain(hedge)
+            .chain(self.turns())
+            .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
+            .filter(|it| *it > now)
+            .min()
+    }
+
+    fn take_in(&mut self, now: Tick, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Neighbours(nodes) => {
+                self.ladder.answered(now, &self.policy);
+                let gone = self.sources.replace_neighbours(&nodes, &self.me);
+                gone.iter().for_each(|it| self.drop_asks_of(it));
+            }
+            Event::Gateway(node) => self.sources.set_gateway(node),
+            Event::Leased { from, pieces } => {
+                self.sources.set_gateway(from);
+                let n_pieces = self.held.len();
+                let leased = pieces.into_iter().flat_map(|it| it.start..it.end.min(n_pieces));
+                self.leases.extend(leased.filter(|it| !self.held.contains(*it)));
+            }
+            Event::News { from, dropped, gained, alive } => self.on_news(now, &from, dropped, gained, alive),
+            Event::Lost { from, is_well } => {
+                let rest = if is_well { self.policy.watch_again } else { self.rest_after_failure(&from) };
+                self.lost(now, &from, rest);
+            }
+            Event::Held(piece) => self.on_held(now, piece, out),
+            Event::Have(held) => {
+                self.held = held;
+                self.finished = false;
+                self.ladder.moved(now);
+            }
+            Event::Failed { from, piece, fault } => self.on_failed(now, &from, piece, fault),
+            Event::Moved => self.ladder.moved(now),
+            Event::Demand(pieces) => self.demand = pieces,
+            Event::Scheduler(connected) => {
+                if self.scheduler && !connected {
+                    self.unled_since = now;
+                }
+                self.scheduler = connected;
+            }
+            Event::MayGoDirect => self.ladder.allow_direct(now, out),
+            Event::DirectFailed => self.ladder.direct_failed(now),
+            Event::Deadline => {}
+        }
+    }
+
+    fn on_news(
+        &mut self,
+        now: Tick,
+        from: &NodeId,
+        dropped: bool,
+        gained: Vec<Range<PieceIndex>>,
+        alive: bool,
+    ) {
+        let fresh = self.sources.news(now, from, dropped, gained);
+        if alive || fresh {
+            self.ladder.moved(now);
+        }
+        if fresh && !self.sources.is_gateway(from) {
+            self.ladder.swarm_moved(now);
+        }
+    }
+
+    fn on_held(&mut self, now: Tick, piece: PieceIndex, out: &mut Vec<Action>) {
+        if !self.held.insert(piece) {
+            return;
+        }
+        self.leases.remove(&piece);
+        self.ladder.moved(now);
+        for (at, ask) in self.asked.remove(&piece).into_iter().flatten().enumerate() {
+            self.sources.finished(&ask.from, now.since(ask.since));
+            if at == 0 && !self.sources.is_gateway(&ask.from) {
+                self.ladder.swarm_moved(now);
+            }
+            out.push(Action::Cancel { from: ask.from, piece });
+        }
+    }
+
+    fn on_failed(&mut self, now: Tick, from: &NodeId, piece: PieceIndex, fault: Fault) {
+        if let Some(asks) = self.asked.get_mut(&piece)
+            && let Some(at) = asks.iter().position(|it| it.from == *from)
+        {
+            asks.remove(at);
+            self.sources.freed(from);
+            if asks.is_empty() {
+                self.asked.remove(&piece);
+            }
+        }
+        match fault {
+            Fault::Busy => {
+                self.sources.rest(from, now.after(self.policy.busy));
+                self.ladder.moved(now);
+            }
+            Fault::NotHeld => self.sources.lacks(from, piece),
+            Fault::Broken => self.sources.rest(from, now.after(self.rest_after_failure(from))),
+            Fault::WrongBytes => self.sources.ban(from),
+            Fault::Unvouched => self.lost(now, from, self.policy.watch_again),
+        }
+    }
+
+    fn rest_after_failure(&self, from: &NodeId) -> Duration {
+        if self.sources.is_gateway(from) { self.policy.gateway_away } else { self.policy.away }
+    }
+
+    fn drop_asks_of(&mut self, from: &NodeId) {
+        self.asked.retain(|_, asks| {
+            asks.retain(|it| it.from != *from);
+            !asks.is_empty()
+        });
+    }
+
+    fn lost(&mut self, now: Tick, from: &NodeId, rest: Duration) {
+        self.sources.lost(from, now.after(rest));
+        self.drop_asks_of(from);
+    }
+
+    /// A source is watched from the moment on at which it matters, and again after it was lost.
+    fn watch_sources(&mut self, now: Tick, out: &mut Vec<Action>) {
+        let with_gateway = !self.leases.is_empty() || self.rung() != Rung::Swarm || !self.scheduler;
+        out.extend(self.sources.start_watching(now, with_gateway).into_iter().map(Action::Watch));
+    }
+
+    fn imports_by_rank(&self) -> bool {
+        !self.scheduler || self.rung() == Rung::Gateway
+    }
+
+    /// When this node may import a piece without a lease: where nobody else brings it in, the node of rank
+    /// k among its neighbours does after k slots of time, counted from when the gateway offered it.
+    fn turn(&self, piece: PieceIndex) -> Option<Tick> {
+        if !self.imports_by_rank() || self.sources.copies(piece) > 0 {
+            return None;
+        }
+        let since = if self.scheduler { self.ladder.since() } else { self.unled_since };
+        let offered = self.sources.offered_by_gateway(piece)?;
+        let rank = rendezvous::rank(&self.key, piece, &self.me, self.sources.neighbour_ids());
+        Some(since.max(offered).after(self.policy.rank_slot * rank))
+    }
+
+    /// The turns of all pieces that nobody was asked for.
+    fn turns(&self) -> impl Iterator<Item = Tick> {
+        let missing = (0..self.held.len()).filter(|_| self.imports_by_rank());
+        missing
+            .filter(|it| !self.held.contains(*it) && !self.asked.contains_key(it))
+            .filter_map(|it| self.turn(it))
+    }
+
+    /// What the ladder needs to know: is there anybody left to wait for?
+    fn outlook(&self, now: Tick) -> ladder::Outlook {
+        ladder::Outlook {
+            scheduler: self.scheduler,
+            gateway: self.sources.gateway_answers(),
+            neighbours: self.sources.neighbours_offer(now, &self.held),
+        }
+    }
+}
+
+/// The piece that a reader at `offset` waits for next.
+pub fn next_needed(geometry: &Geometry, held: &Bitmap, offset: u64) -> Option<PieceIndex> {
+    held.first_missing(geometry.piece_at(offset))
+}

@@ -1,0 +1,327 @@
+//! One rule each, told as a script of what happens and what the machine then does.
+
+// A lease or an offer of one run of pieces is what the scripts are about.
+#![allow(clippy::single_range_in_vec_init)]
+
+use super::*;
+use shoal_model::{Digest, TrustGroup};
+
+const SECOND: u64 = 1_000_000;
+
+struct Script {
+    fetch: Fetch,
+    now: u64,
+}
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name)
+}
+
+fn ids(names: &[&str]) -> Vec<NodeId> {
+    names.iter().map(|it| id(it)).collect()
+}
+
+fn news(from: &str, gained: Range<u32>) -> Event {
+    Event::News { from: id(from), dropped: false, gained: vec![gained], alive: false }
+}
+
+fn failed(from: &str, piece: u32, fault: Fault) -> Event {
+    Event::Failed { from: id(from), piece, fault }
+}
+
+impl Script {
+    /// A blob of `n_pieces`, one slot more than asked of a source, no scheduler trouble.
+    fn new(n_pieces: u32, policy: Policy) -> Self {
+        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) };
+        let fetch = Fetch::new(Tick(0), id("me"), key, Bitmap::new(n_pieces), policy, Rng::new(5));
+        Self { fetch, now: 0 }
+    }
+
+    /// What the machine does on an event, in words.
+    fn on(&mut self, event: Event) -> Vec<String> {
+        let mut out = Vec::new();
+        self.fetch.on_event(Tick(self.now), event, &mut out);
+        let mut words: Vec<_> = out
+            .into_iter()
+            .map(|it| match it {
+                Action::Watch(node) => format!("watch {node}"),
+                Action::Ask { from, piece } => format!("ask {from} {piece}"),
+                Action::Cancel { from, piece } => format!("cancel {from} {piece}"),
+                other => format!("{other:?}").to_lowercase(),
+            })
+            .collect();
+        words.sort();
+        words
+    }
+
+    /// Lets time pass up to `micros`, waking the machine when it wants, and collects what it does.
+    fn until(&mut self, micros: u64) -> Vec<String> {
+        let mut words = Vec::new();
+        while let Some(at) = self.fetch.next_deadline(Tick(self.now)).filter(|it| it.0 <= micros) {
+            assert!(at.0 > self.now, "a deadline that is not ahead");
+            self.now = at.0;
+            words.extend(self.on(Event::Deadline));
+        }
+        self.now = micros;
+        words
+    }
+}
+
+fn two_slots() -> Policy {
+    Policy { slots: 2, ..Policy::default() }
+}
+
+#[test]
+fn a_neighbour_is_watched_and_asked_for_what_it_offers() {
+    let mut it = Script::new(4, two_slots());
+    assert_eq!(it.on(Event::Neighbours(ids(&["a", "me"]))), ["watch a"]);
+    assert_eq!(it.on(news("a", 2..3)), ["ask a 2"]);
+    assert_eq!(it.on(Event::Held(2)), ["cancel a 2"]);
+    assert_eq!(it.on(news("a", 0..2)).len(), 2);
+}
+
+#[test]
+fn the_rarest_piece_goes_first() {
+    let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
+    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(news("a", 0..3));
+    it.on(Event::Held(0));
+    it.on(Event::Held(1));
+    let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
+    it.on(Event::Neighbours(ids(&["a", "b"])));
+    // The slot is taken by the first offer; what follows is chosen by rarity.
+    let first = it.on(news("b", 0..1));
+    assert_eq!(first, ["ask b 0"]);
+    it.on(news("b", 1..2));
+    it.on(news("a", 1..3));
+    assert_eq!(it.on(Event::Held(0)), ["ask a 2", "cancel b 0"], "piece 1 has two copies, piece 2 one");
+}
+
+#[test]
+fn a_reader_gets_its_next_piece_with_half_of_the_slots() {
+    let mut it = Script::new(100, Policy { slots: 4, ..Policy::default() });
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(Event::Demand(vec![40]));
+    let asked = it.on(news("a", 0..100));
+    assert_eq!(asked.len(), 4);
+    assert!(asked.contains(&"ask a 40".to_owned()) && asked.contains(&"ask a 41".to_owned()), "{asked:?}");
+}
+
+#[test]
+fn the_gateway_is_asked_for_leased_pieces_only() {
+    let mut it = Script::new(8, two_slots());
+    assert_eq!(it.on(Event::Gateway(id("gw"))), [""; 0]);
+    let lease = Event::Leased { from: id("gw"), pieces: vec![3..4] };
+    assert_eq!(it.on(lease), ["watch gw"]);
+    assert_eq!(it.on(news("gw", 0..8)), ["ask gw 3"]);
+}
+
+#[test]
+fn a_source_that_offers_what_nobody_vouched_for_is_heard_anew() {
+    let mut it = Script::new(30, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(news("a", 0..1));
+    assert_eq!(it.on(failed("a", 0, Fault::Unvouched)), [""; 0]);
+    assert_eq!(it.until(400_000), ["watch a"]);
+    assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
+}
+
+#[test]
+fn a_neighbour_that_is_well_is_watched_again_soon() {
+    let mut it = Script::new(30, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(Event::Lost { from: id("a"), is_well: true });
+    assert_eq!(it.until(400_000), ["watch a"]);
+}
+
+#[test]
+fn a_damaged_piece_is_fetched_again() {
+    let mut it = Script::new(2, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(news("a", 0..2));
+    it.on(Event::Held(0));
+    let mut left = Bitmap::new(2);
+    assert_eq!(it.on(Event::Have(left.clone())), ["ask a 0"]);
+    left.insert(0);
+    it.on(Event::Held(0));
+    assert!(it.on(Event::Held(1)).contains(&"finished".to_owned()));
+}
+
+#[test]
+fn a_scheduler_that_answers_is_waited_for() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(Event::Lost { from: id("gw"), is_well: false });
+    for second in 1..20 {
+        let words = it.until(second * SECOND);
+        assert!(!words.contains(&"godirect".to_owned()), "{words:?}");
+        it.on(Event::Neighbours(vec![]));
+    }
+    assert_eq!(it.on(Event::MayGoDirect), ["godirect"]);
+}
+
+#[test]
+fn busy_means_ask_the_others_and_is_no_step_down() {
+    let mut it = Script::new(1, two_slots());
+    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(news("a", 0..1));
+    // The end game doubles the ask.
+    assert_eq!(it.on(news("b", 0..1)), ["ask b 0"]);
+    assert_eq!(it.on(failed("a", 0, Fault::Busy)), [""; 0]);
+    assert_eq!(it.on(failed("b", 0, Fault::Busy)), [""; 0]);
+    assert_eq!(it.until(SECOND / 10), ["ask a 0", "ask b 0"]);
+    assert_eq!(it.fetch.rung(), Rung::Swarm);
+}
+
+#[test]
+fn a_broken_neighbour_frees_its_pieces_and_rests() {
+    let mut it = Script::new(2, two_slots());
+    it.on(Event::Neighbours(ids(&["a", "b"])));
+    assert_eq!(it.on(news("a", 0..2)), ["ask a 0", "ask a 1"]);
+    it.on(news("b", 0..2));
+    assert_eq!(it.on(failed("a", 0, Fault::Broken)), ["ask b 0"]);
+    assert_eq!(it.on(Event::Lost { from: id("a"), is_well: false }), ["ask b 1"]);
+    assert_eq!(it.on(Event::Held(0)), ["cancel b 0"]);
+    assert!(it.until(9 * SECOND).iter().all(|it| !it.contains("watch a")));
+    assert!(it.until(11 * SECOND).contains(&"watch a".to_owned()));
+}
+
+#[test]
+fn wrong_bytes_end_the_trust_in_a_neighbour() {
+    let mut it = Script::new(3, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(news("a", 0..3));
+    it.on(failed("a", 0, Fault::WrongBytes));
+    it.on(failed("a", 1, Fault::WrongBytes));
+    assert!(it.until(60 * SECOND).iter().all(|it| !it.starts_with("ask a")));
+}
+
+#[test]
+fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
+    let mut it =
+        Script::new(30, Policy { slots: 2, hedge_after: Duration::from_secs(1), ..Policy::default() });
+    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(news("a", 0..1));
+    assert_eq!(it.on(news("b", 0..1)), [""; 0], "not yet late, far from the end");
+    assert_eq!(it.until(SECOND), ["ask b 0"]);
+    assert_eq!(it.on(Event::Held(0)), ["cancel a 0", "cancel b 0"]);
+}
+
+#[test]
+fn without_a_scheduler_a_node_imports_in_its_turn() {
+    let mut it = Script::new(40, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Neighbours(ids(&["a", "b", "c"])));
+    assert_eq!(it.on(Event::Scheduler(false)), ["watch gw"]);
+    let first = it.on(news("gw", 0..40));
+    assert!(!first.is_empty() && first.iter().all(|it| it.starts_with("ask gw")), "first by rank: {first:?}");
+    let asked = |it: &Script| it.fetch.asked.len();
+    assert_eq!(asked(&it), 2);
+    let mut others = Script::new(1, two_slots());
+    others.on(Event::Gateway(id("gw")));
+    others.on(Event::Neighbours(ids(&["a", "b", "c"])));
+    others.on(Event::Scheduler(false));
+    let rank = crate::rendezvous::rank(&others.fetch.key, 0, &id("me"), ids(&["a", "b", "c"]).iter());
+    let at_once = others.on(news("gw", 0..1));
+    assert_eq!(at_once.is_empty(), rank > 0);
+    let mut all = at_once;
+    all.extend(others.until(u64::from(rank) * 200_000 + 1));
+    assert_eq!(all, ["ask gw 0"]);
+}
+
+#[test]
+fn with_a_silent_swarm_the_gateway_is_asked_without_a_lease() {
+    let mut it = Script::new(1, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(Event::News { from: id("a"), dropped: false, gained: vec![], alive: false });
+    assert_eq!(it.until(3 * SECOND), ["watch gw"]);
+    assert_eq!(it.fetch.rung(), Rung::Gateway);
+    it.on(news("gw", 0..1));
+    let words = it.until(4 * SECOND);
+    assert!(words.is_empty() || words == ["ask gw 0"], "{words:?}");
+    assert_eq!(it.fetch.asked.len(), 1);
+}
+
+#[test]
+fn a_seed_at_work_is_progress_however_slow() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    for second in 1..60 {
+        it.until(second * SECOND);
+        it.on(Event::News { from: id("gw"), dropped: false, gained: vec![], alive: true });
+        assert_eq!(it.fetch.rung(), Rung::Swarm);
+    }
+}
+
+#[test]
+fn a_stranded_node_asks_for_leave_and_goes_direct_with_it() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(Event::Lost { from: id("gw"), is_well: false });
+    let words = it.until(SECOND - 1);
+    assert_eq!(words, ["strand"]);
+    assert_eq!(it.fetch.rung(), Rung::Stranded);
+    assert_eq!(it.on(Event::MayGoDirect), ["godirect"]);
+    assert_eq!(it.on(Event::MayGoDirect), [""; 0], "once is enough");
+}
+
+#[test]
+fn a_scheduler_that_does_not_answer_does_not_hold_a_pull_up() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(Event::Lost { from: id("gw"), is_well: false });
+    let words = it.until(5 * SECOND);
+    assert_eq!(words.iter().filter(|it| *it == "godirect").count(), 1, "{words:?}");
+}
+
+#[test]
+fn without_a_scheduler_a_stranded_node_waits_a_random_moment_only() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Scheduler(false));
+    let words = it.until(2 * SECOND);
+    assert_eq!(words, ["godirect"]);
+}
+
+#[test]
+fn a_sign_of_life_takes_a_stranded_node_back() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.until(700_000);
+    assert_eq!(it.fetch.rung(), Rung::Stranded);
+    assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
+    assert_eq!(it.fetch.rung(), Rung::Swarm);
+}
+
+#[test]
+fn when_the_registry_fails_too_the_stream_is_given_up() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Scheduler(false));
+    it.until(2 * SECOND);
+    assert_eq!(it.on(Event::DirectFailed), [""; 0]);
+    assert_eq!(it.until(4 * SECOND), ["giveup"]);
+    assert_eq!(it.fetch.next_deadline(Tick(it.now)), None);
+}
+
+#[test]
+fn poisoned_content_is_fetched_anew() {
+    let mut it = Script::new(2, two_slots());
+    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(news("a", 0..2));
+    it.on(Event::Held(0));
+    assert!(it.on(Event::Have(Bitmap::new(2))).contains(&"ask a 0".to_owned()));
+    it.on(Event::Held(0));
+    assert!(it.on(Event::Held(1)).contains(&"finished".to_owned()));
+    assert_eq!(it.on(Event::Held(1)), [""; 0], "finished once");
+}
+
+#[test]
+fn a_node_that_holds_everything_is_finished_at_once() {
+    let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) };
+    let fetch = Fetch::new(Tick(0), id("me"), key, Bitmap::full(3), Policy::default(), Rng::new(5));
+    assert_eq!(Script { fetch, now: 0 }.on(Event::Deadline), ["finished"]);
+}

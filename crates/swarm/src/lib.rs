@@ -1,0 +1,15 @@
+//! The swarm's decisions: how a blob is cut, who asks whom for which piece, who brings it in, who seeds.
+//!
+//! The same code runs in the scheduler, in the sidecar and in the simulator. Time is an argument,
+//! randomness a seeded generator that is passed in; every decision comes back as an action.
+//!
+//! Knows nothing of: sockets, files, clocks, operating-system randomness, HTTP, registries.
+
+pub mod bitmap;
+pub mod fetch;
+pub mod geometry;
+pub mod rendezvous;
+pub mod table;
+
+pub use bitmap::Bitmap;
+pub use geometry::{Geometry, PieceIndex};

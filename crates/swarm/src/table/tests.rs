@@ -1,0 +1,360 @@
+//! One rule each of the scheduler's table.
+
+use super::*;
+use shoal_model::{Digest, TrustGroup};
+
+const PIECES: u32 = 64;
+
+struct Script {
+    table: Table,
+    now: Tick,
+}
+
+fn id(name: &str) -> NodeId {
+    NodeId::new(name)
+}
+
+fn key() -> BlobKey {
+    BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) }
+}
+
+fn geometry() -> Geometry {
+    Geometry::stated(u64::from(PIECES) << 20, 1 << 20).unwrap()
+}
+
+fn report(node: &str, dropped: bool, gained: &[Range<u32>]) -> Report {
+    Report { node: id(node), key: key(), geometry: geometry(), dropped, gained: gained.to_vec() }
+}
+
+impl Script {
+    fn new(policy: Policy) -> Self {
+        Self { table: Table::new(policy, Rng::new(3)), now: Tick(0) }
+    }
+
+    /// A gateway and these sidecars, all in one zone.
+    fn with(nodes: &[&str]) -> Self {
+        let mut it = Self::new(Policy::default());
+        it.join("gw", Role::Gateway, "");
+        nodes.iter().for_each(|node| {
+            it.join(node, Role::Sidecar, "");
+        });
+        it
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Order> {
+        let mut out = Vec::new();
+        self.table.on_event(self.now, event, &mut out);
+        out
+    }
+
+    fn join(&mut self, node: &str, role: Role, rack: &str) -> Vec<Order> {
+        let place = Place { zone: "z".into(), rack: rack.into() };
+        self.on(Event::Joined { node: id(node), role, place })
+    }
+
+    fn want(&mut self, node: &str) -> Vec<Order> {
+        self.on(Event::Want(report(node, false, &[])))
+    }
+
+    fn gain(&mut self, node: &str, gained: Range<u32>) -> Vec<Order> {
+        self.on(Event::Progress(report(node, false, &[gained])))
+    }
+
+    fn wait(&mut self, span: Duration) -> Vec<Order> {
+        self.now = self.now.after(span);
+        self.on(Event::Deadline)
+    }
+}
+
+fn leases(orders: &[Order], to: &str) -> Vec<u32> {
+    let mine = orders.iter().filter(|it| it.to == id(to));
+    mine.filter_map(|it| match &it.what {
+        What::Lease { pieces, .. } => Some(pieces.iter().cloned().flatten()),
+        _ => None,
+    })
+    .flatten()
+    .collect()
+}
+
+fn seeds(orders: &[Order]) -> Vec<String> {
+    orders.iter().filter(|it| it.what == What::Seed).map(|it| it.to.to_string()).collect()
+}
+
+fn neighbours(orders: &[Order], to: &str) -> Option<Vec<String>> {
+    orders.iter().rev().filter(|it| it.to == id(to)).find_map(|it| match &it.what {
+        What::Neighbours(nodes) => Some(nodes.iter().map(ToString::to_string).collect()),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_first_wish_has_one_gateway_seed_and_brings_a_lease() {
+    let mut it = Script::with(&["a", "b"]);
+    it.join("gw2", Role::Gateway, "");
+    let first = it.want("a");
+    assert_eq!(seeds(&first).len(), 1);
+    assert_eq!(leases(&first, "a"), [0, 1, 2, 3]);
+    let second = it.want("b");
+    assert_eq!(seeds(&second), [""; 0], "it is being seeded");
+    assert_eq!(leases(&second, "b"), [4, 5, 6, 7], "each piece has one importer");
+}
+
+#[test]
+fn neighbours_are_told_both_ways() {
+    let mut it = Script::with(&["a", "b"]);
+    assert_eq!(neighbours(&it.want("a"), "a").as_deref(), Some(&[][..]), "a wish is answered in any case");
+    let orders = it.want("b");
+    assert_eq!(neighbours(&orders, "b").as_deref(), Some(&["a".to_owned()][..]));
+    assert_eq!(neighbours(&orders, "a").as_deref(), Some(&["b".to_owned()][..]));
+    let left = it.on(Event::Left(id("b")));
+    assert_eq!(neighbours(&left, "a").as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn holders_that_want_nothing_serve_and_are_told_nothing() {
+    let mut it = Script::with(&["a", "b"]);
+    it.gain("a", 0..PIECES);
+    let orders = it.want("b");
+    assert_eq!(neighbours(&orders, "b").as_deref(), Some(&["a".to_owned()][..]));
+    assert_eq!(neighbours(&orders, "a"), None);
+    assert_eq!(seeds(&orders), [""; 0], "the sidecars hold all of it");
+    assert_eq!(leases(&orders, "b"), [0; 0]);
+}
+
+#[test]
+fn most_neighbours_are_near_and_some_are_not() {
+    let mut it = Script::new(Policy::default());
+    for node in 0..60 {
+        it.join(&format!("n{node:02}"), Role::Sidecar, if node % 2 == 0 { "even" } else { "odd" });
+        it.gain(&format!("n{node:02}"), 0..PIECES);
+    }
+    // Same zone, so all are near; another zone makes the far ones.
+    let place = Place { zone: "far".into(), rack: "r".into() };
+    for node in 60..120 {
+        it.on(Event::Joined { node: id(&format!("n{node}")), role: Role::Sidecar, place: place.clone() });
+        it.gain(&format!("n{node}"), 0..PIECES);
+    }
+    it.join("me", Role::Sidecar, "even");
+    let mine = neighbours(&it.want("me"), "me").unwrap();
+    assert_eq!(mine.len(), 12);
+    let far = mine.iter().filter(|it| it.len() > 3 || ***it >= *"n60").count();
+    assert!((1..=3).contains(&far), "{mine:?}");
+}
+
+#[test]
+fn whoever_brings_in_its_pieces_gets_a_larger_window() {
+    let mut it = Script::with(&["a"]);
+    it.want("a");
+    assert_eq!(leases(&it.gain("a", 0..2), "a").len(), 6, "half is in: filled up to twice the window");
+    assert_eq!(leases(&it.gain("a", 2..10), "a").len(), 16);
+}
+
+#[test]
+fn a_lease_ends_when_anybody_holds_the_piece() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.want("b");
+    assert_eq!(leases(&it.gain("b", 0..4), "b"), [0; 0], "its own lease is untouched");
+    assert_eq!(leases(&it.gain("a", 8..9), "a").len(), 8, "the old lease was settled by b");
+}
+
+#[test]
+fn a_late_piece_goes_to_a_successor_once_the_gateway_holds_it() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.want("b");
+    let late = it.wait(Duration::from_secs(6));
+    assert_eq!(
+        leases(&late, "a").len() + leases(&late, "b").len(),
+        0,
+        "waiting for the registry is no fault"
+    );
+    it.gain("gw", 0..8);
+    it.gain("b", 4..8);
+    let late = it.wait(Duration::from_secs(6));
+    assert!(leases(&late, "b").starts_with(&[0]) || leases(&late, "a").starts_with(&[0]), "{late:?}");
+}
+
+#[test]
+fn a_leavers_leases_go_to_the_others() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.want("b");
+    it.gain("b", 4..8);
+    let orders = it.on(Event::Left(id("a")));
+    let more = it.gain("b", 8..16);
+    let all: Vec<_> = leases(&orders, "b").into_iter().chain(leases(&more, "b")).collect();
+    assert!(all.contains(&0) && all.contains(&3), "{all:?}");
+}
+
+#[test]
+fn what_was_dropped_is_seeded_again() {
+    let mut it = Script::with(&["a", "b"]);
+    it.gain("a", 0..PIECES);
+    assert_eq!(seeds(&it.want("b")), [""; 0]);
+    let orders = it.on(Event::Progress(report("a", true, &[])));
+    assert_eq!(seeds(&orders), ["gw"]);
+    assert_eq!(leases(&orders, "b"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn what_its_only_holder_took_away_is_leased_again() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.want("b");
+    it.gain("a", 0..4);
+    let orders = it.on(Event::Left(id("a")));
+    let more = it.gain("b", 4..8);
+    let all: Vec<_> = leases(&orders, "b").into_iter().chain(leases(&more, "b")).collect();
+    assert!((0..4).all(|it| all.contains(&it)), "{all:?}");
+}
+
+#[test]
+fn a_seed_that_does_not_get_on_is_ordered_again() {
+    let mut it = Script::with(&["a"]);
+    it.want("a");
+    assert_eq!(seeds(&it.wait(Duration::from_secs(2))), [""; 0]);
+    it.gain("gw", 0..1);
+    assert_eq!(seeds(&it.wait(Duration::from_secs(4))), [""; 0], "it has just moved");
+    assert_eq!(seeds(&it.wait(Duration::from_secs(4))), ["gw"]);
+    it.gain("a", 0..PIECES);
+    assert_eq!(seeds(&it.wait(Duration::from_secs(20))), [""; 0]);
+}
+
+#[test]
+fn the_leases_of_a_dead_gateway_are_given_anew_for_its_successor() {
+    let mut it = Script::with(&["a"]);
+    it.join("gw2", Role::Gateway, "");
+    let first = seeds(&it.want("a")).remove(0);
+    let orders = it.on(Event::Left(id(&first)));
+    assert_eq!(leases(&orders, "a"), [0, 1, 2, 3]);
+    let lease = orders.iter().find(|it| matches!(it.what, What::Lease { .. })).unwrap();
+    assert!(matches!(&lease.what, What::Lease { from, .. } if *from != id(&first)));
+}
+
+#[test]
+fn a_wish_of_a_node_that_holds_everything_is_none() {
+    let mut it = Script::with(&["a"]);
+    it.gain("a", 0..PIECES);
+    it.want("a");
+    assert_eq!(it.table.next_deadline(it.now), None);
+}
+
+#[test]
+fn a_gateway_is_not_flooded_with_all_that_waits() {
+    let mut it = Script::new(Policy::default());
+    it.join("a", Role::Sidecar, "");
+    for number in 0..300_u16 {
+        let mut sum = [0; 32];
+        sum[..2].copy_from_slice(&number.to_le_bytes());
+        let key = BlobKey { digest: Digest::from_sha256(sum), ..key() };
+        it.on(Event::Want(Report { key, ..report("a", false, &[]) }));
+    }
+    let at_once = seeds(&it.join("gw", Role::Gateway, "")).len();
+    assert!((1..300).contains(&at_once));
+    let later: usize = (0..4).map(|_| seeds(&it.wait(Duration::from_secs(1))).len()).sum();
+    assert_eq!(at_once + later, 300);
+}
+
+#[test]
+fn a_new_cut_replaces_one_that_nobody_wants_any_more() {
+    let mut it = Script::with(&["a", "b"]);
+    it.gain("a", 0..PIECES);
+    let other = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
+    let orders = it.on(Event::Want(Report { geometry: other, ..report("b", false, &[]) }));
+    assert_eq!(seeds(&orders), ["gw"]);
+    it.gain("a", 0..1);
+    it.on(Event::Left(id("a")));
+    assert_eq!(it.table.n_blobs(), 1);
+}
+
+#[test]
+fn a_dead_gateway_is_replaced() {
+    let mut it = Script::with(&["a"]);
+    it.join("gw2", Role::Gateway, "");
+    let first = seeds(&it.want("a")).remove(0);
+    let second = seeds(&it.on(Event::Left(id(&first))));
+    assert_eq!(second.len(), 1);
+    assert_ne!(second[0], first);
+}
+
+#[test]
+fn a_gateway_that_comes_late_seeds_what_waits() {
+    let mut it = Script::new(Policy::default());
+    it.join("a", Role::Sidecar, "");
+    assert_eq!(seeds(&it.want("a")), [""; 0]);
+    let orders = it.join("gw", Role::Gateway, "");
+    assert_eq!(seeds(&orders), ["gw"]);
+    assert_eq!(leases(&orders, "a"), [0, 1, 2, 3]);
+}
+
+#[test]
+fn only_a_few_nodes_of_a_blob_may_ask_the_registry() {
+    let policy = Policy {
+        back_to_source_count: 2,
+        retry_back_to_source_limit: 1,
+        retry_limit: 10,
+        ..Policy::default()
+    };
+    let mut it = Script::new(policy);
+    let nodes = ["a", "b", "c", "d"];
+    for node in nodes {
+        it.join(node, Role::Sidecar, "");
+        it.want(node);
+    }
+    let mut direct = 0;
+    for _ in 0..3 {
+        it.now = it.now.after(policy.retry_interval);
+        for node in nodes {
+            let orders = it.on(Event::Stranded { node: id(node), key: key() });
+            direct += orders.iter().filter(|it| it.what == What::GoDirect).count();
+        }
+    }
+    assert!(direct >= 2, "{direct}");
+    assert_eq!(it.table.blobs[&key()].direct.len(), 2);
+}
+
+#[test]
+fn a_node_that_calls_too_often_is_not_answered_and_one_that_calls_for_long_is_let_go() {
+    let policy = Policy { back_to_source_count: 0, retry_limit: 3, ..Policy::default() };
+    let mut it = Script::new(policy);
+    it.join("a", Role::Sidecar, "");
+    it.want("a");
+    let call = Event::Stranded { node: id("a"), key: key() };
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(it.on(call.clone()).iter().any(|it| it.what == What::GoDirect));
+        assert_eq!(it.on(call.clone()), [], "within the retry interval");
+        it.now = it.now.after(policy.retry_interval);
+    }
+    assert_eq!(answers, [false, false, false, true]);
+}
+
+#[test]
+fn a_node_that_cuts_the_blob_otherwise_is_left_out() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    let other = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
+    assert_eq!(it.on(Event::Want(Report { geometry: other, ..report("b", false, &[]) })), []);
+}
+
+#[test]
+fn a_blob_that_nobody_holds_or_wants_is_forgotten() {
+    let mut it = Script::with(&["a"]);
+    it.want("a");
+    it.on(Event::Unwant { node: id("a"), key: key() });
+    assert_eq!(it.table.n_blobs(), 0);
+    it.gain("a", 0..3);
+    assert_eq!(it.table.n_blobs(), 1);
+    it.on(Event::Left(id("a")));
+    assert_eq!((it.table.n_blobs(), it.table.n_nodes()), (0, 1));
+    assert_eq!(it.table.next_deadline(it.now), None);
+}
+
+#[test]
+fn unknown_nodes_change_nothing() {
+    let mut it = Script::with(&[]);
+    assert_eq!(it.want("stranger"), []);
+    assert_eq!(it.gain("stranger", 0..4), []);
+    assert_eq!(it.table.n_blobs(), 0);
+}

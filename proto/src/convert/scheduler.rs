@@ -1,0 +1,152 @@
+//! What nodes and schedulers say to each other.
+
+use shoal_model::{BlobKey, Node};
+
+use super::{Checked, MAX_ITEMS, Wire, each, geometry, need, runs_from_wire, runs_to_wire, source};
+use crate::messages::{
+    BlobProgress, Hello, Lease, Neighbours, NodeMessage, SchedulerMessage, Ticket, Want, WantedBlob,
+};
+use crate::wire;
+
+impl Wire for NodeMessage {
+    type Generated = wire::NodeMessage;
+
+    fn into_wire(self) -> wire::NodeMessage {
+        use wire::node_message::Message;
+        let message = match self {
+            Self::Hello(it) => {
+                Message::Hello(wire::Hello { node: Some(it.node.into_wire()), protocol: it.protocol })
+            }
+            Self::Want(it) => Message::Want(it.into_wire()),
+            Self::Progress(blobs) => Message::Progress(wire::Progress {
+                blobs: blobs.into_iter().map(BlobProgress::into_wire).collect(),
+            }),
+            Self::Unwant(key) => Message::Unwant(wire::Unwant { blob: Some(key.into_wire()) }),
+            Self::Stranded(key) => Message::Stranded(wire::Stranded { blob: Some(key.into_wire()) }),
+            Self::Leaving => Message::Leaving(wire::Leaving {}),
+        };
+        wire::NodeMessage { message: Some(message) }
+    }
+
+    fn from_wire(it: wire::NodeMessage) -> Checked<Self> {
+        use wire::node_message::Message;
+        need("node message", it.message, |it| {
+            Ok(match it {
+                Message::Hello(it) => Self::Hello(Hello {
+                    node: need("node", it.node, Node::from_wire)?,
+                    protocol: it.protocol,
+                }),
+                Message::Want(it) => Self::Want(Want::from_wire(it)?),
+                Message::Progress(it) => {
+                    Self::Progress(each("progress", it.blobs, MAX_ITEMS, BlobProgress::from_wire)?)
+                }
+                Message::Unwant(it) => Self::Unwant(need("blob", it.blob, BlobKey::from_wire)?),
+                Message::Stranded(it) => Self::Stranded(need("blob", it.blob, BlobKey::from_wire)?),
+                Message::Leaving(_) => Self::Leaving,
+            })
+        })
+    }
+}
+
+impl Wire for Want {
+    type Generated = wire::Want;
+
+    fn into_wire(self) -> wire::Want {
+        let WantedBlob { key, geometry, source, ticket } = self.blob;
+        wire::Want {
+            blob: Some(key.into_wire()),
+            ticket: ticket.0,
+            size: geometry.size(),
+            piece_length: geometry.piece_length(),
+            held: runs_to_wire(self.held),
+            registry: source.registry,
+            repository: source.repository,
+        }
+    }
+
+    fn from_wire(it: wire::Want) -> Checked<Self> {
+        let blob = WantedBlob {
+            key: need("blob", it.blob, BlobKey::from_wire)?,
+            geometry: geometry(it.size, it.piece_length)?,
+            source: source(it.registry, it.repository)?,
+            ticket: Ticket(it.ticket),
+        };
+        Ok(Self { blob, held: runs_from_wire(it.held)? })
+    }
+}
+
+impl Wire for BlobProgress {
+    type Generated = wire::BlobProgress;
+
+    fn into_wire(self) -> wire::BlobProgress {
+        wire::BlobProgress {
+            blob: Some(self.key.into_wire()),
+            size: self.geometry.size(),
+            piece_length: self.geometry.piece_length(),
+            gained: runs_to_wire(self.gained),
+            dropped: self.dropped,
+        }
+    }
+
+    fn from_wire(it: wire::BlobProgress) -> Checked<Self> {
+        Ok(Self {
+            key: need("blob", it.blob, BlobKey::from_wire)?,
+            geometry: geometry(it.size, it.piece_length)?,
+            dropped: it.dropped,
+            gained: runs_from_wire(it.gained)?,
+        })
+    }
+}
+
+impl Wire for SchedulerMessage {
+    type Generated = wire::SchedulerMessage;
+
+    fn into_wire(self) -> wire::SchedulerMessage {
+        use wire::scheduler_message::Message;
+        let message = match self {
+            Self::Neighbours(it) => Message::Neighbours(wire::Neighbours {
+                blob: Some(it.key.into_wire()),
+                nodes: it.nodes.into_iter().map(Node::into_wire).collect(),
+            }),
+            Self::Lease(it) => Message::Lease(wire::Lease {
+                blob: Some(it.key.into_wire()),
+                pieces: runs_to_wire(it.pieces),
+                from: Some(it.from.into_wire()),
+            }),
+            Self::GoDirect(key) => Message::GoDirect(wire::GoDirect { blob: Some(key.into_wire()) }),
+            Self::Seed(WantedBlob { key, geometry, source, ticket }) => Message::Seed(wire::Seed {
+                blob: Some(key.into_wire()),
+                ticket: ticket.0,
+                size: geometry.size(),
+                piece_length: geometry.piece_length(),
+                registry: source.registry,
+                repository: source.repository,
+            }),
+        };
+        wire::SchedulerMessage { message: Some(message) }
+    }
+
+    fn from_wire(it: wire::SchedulerMessage) -> Checked<Self> {
+        use wire::scheduler_message::Message;
+        need("scheduler message", it.message, |it| {
+            Ok(match it {
+                Message::Neighbours(it) => Self::Neighbours(Neighbours {
+                    key: need("blob", it.blob, BlobKey::from_wire)?,
+                    nodes: each("nodes", it.nodes, MAX_ITEMS, Node::from_wire)?,
+                }),
+                Message::Lease(it) => Self::Lease(Lease {
+                    key: need("blob", it.blob, BlobKey::from_wire)?,
+                    pieces: runs_from_wire(it.pieces)?,
+                    from: need("from", it.from, Node::from_wire)?,
+                }),
+                Message::GoDirect(it) => Self::GoDirect(need("blob", it.blob, BlobKey::from_wire)?),
+                Message::Seed(it) => Self::Seed(WantedBlob {
+                    key: need("blob", it.blob, BlobKey::from_wire)?,
+                    geometry: geometry(it.size, it.piece_length)?,
+                    source: source(it.registry, it.repository)?,
+                    ticket: Ticket(it.ticket),
+                }),
+            })
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! What is sent is what is received, and what makes no sense is refused.
+
+// One run of pieces is what the messages carry here.
+#![allow(clippy::single_range_in_vec_init)]
+
+use super::*;
+use crate::messages::*;
+use bytes::Bytes;
+use proptest::prelude::*;
+use shoal_model::Authorization;
+use std::time::Duration;
+
+fn key() -> BlobKey {
+    BlobKey { group: TrustGroup::new("registry.example"), digest: Digest::from_sha256([7; 32]) }
+}
+
+fn node() -> Node {
+    Node {
+        id: NodeId::new("n1"),
+        address: "10.0.0.1:65002".into(),
+        role: Role::Sidecar,
+        place: Place { zone: "z".into(), rack: "r".into() },
+    }
+}
+
+fn wanted() -> WantedBlob {
+    WantedBlob {
+        key: key(),
+        geometry: Geometry::by_rule(1 << 20),
+        source: Source { registry: "registry.example".into(), repository: "a/b".into() },
+        ticket: Ticket("t".into()),
+    }
+}
+
+#[track_caller]
+fn survives<T: Wire + Clone + PartialEq + std::fmt::Debug>(it: T) {
+    let bytes = it.clone().into_wire().encode_to_vec();
+    assert_eq!(T::from_wire(Message::decode(bytes.as_slice()).unwrap()), Ok(it));
+}
+
+#[test]
+fn what_is_sent_is_what_is_received() {
+    survives(OpenRequest {
+        source: wanted().source,
+        digests: vec![key().digest; 3],
+        authorization: Some(Authorization::new("Bearer x".into())),
+        node: node(),
+    });
+    let refusal = Refusal {
+        status: 401,
+        challenges: vec!["Basic realm=\"r\"".into()],
+        content_type: "application/json".into(),
+        body: "{}".into(),
+        retry_after: Some(Duration::from_secs(3)),
+    };
+    let opened = OpenedBlob {
+        key: key(),
+        geometry: Geometry::by_rule(0),
+        ticket: Ticket("t".into()),
+        content: Some(Bytes::new()),
+        holders: vec![node()],
+        gateway: node(),
+    };
+    survives(OpenReply(vec![Ok(opened), Err(refusal)]));
+    survives(NodeMessage::Hello(Hello { node: node(), protocol: 1 }));
+    survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2] }));
+    survives(NodeMessage::Leaving);
+    survives(SchedulerMessage::Seed(wanted()));
+    let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
+    survives(SchedulerMessage::Lease(lease));
+    survives(Statement {
+        key: key(),
+        geometry: Geometry::by_rule(1 << 20),
+        epoch: 3,
+        first: 2,
+        digests: vec![[1; 32]; 2],
+        sealed: false,
+    });
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let good = Statement {
+        key: key(),
+        geometry: Geometry::by_rule(1 << 20),
+        epoch: 3,
+        first: 0,
+        digests: vec![[1; 32]; 4],
+        sealed: true,
+    };
+    survives(good.clone());
+    let refused = |edit: &dyn Fn(&mut wire::Statement)| {
+        let mut it = good.clone().into_wire();
+        edit(&mut it);
+        assert!(Statement::from_wire(it).is_err());
+    };
+    refused(&|it| it.first = 1);
+    refused(&|it| it.piece_length = 0);
+    refused(&|it| it.size = u64::MAX);
+    refused(&|it| it.digests.truncate(31));
+    refused(&|it| it.digests.truncate(96));
+    refused(&|it| it.blob = None);
+}
+
+#[test]
+fn runs_ascend_within_the_largest_blob() {
+    let check = |runs: &[(u32, u32)], good: bool| {
+        let runs =
+            runs.iter().map(|(first, count)| wire::PieceRun { first: *first, count: *count }).collect();
+        assert_eq!(runs_from_wire(runs).is_ok(), good);
+    };
+    check(&[(0, 2), (2, 1), (7, 3)], true);
+    check(&[(0, 2), (1, 1)], false);
+    check(&[(3, 1), (0, 1)], false);
+    check(&[(3, 0)], false);
+    check(&[(u32::MAX, 2)], false);
+    check(&[(0, u32::MAX)], false);
+}
+
+#[test]
+fn a_credential_does_not_show_in_debug_output() {
+    let request = OpenRequest {
+        source: wanted().source,
+        digests: vec![],
+        authorization: Some(Authorization::new("Bearer hush".into())),
+        node: node(),
+    };
+    assert!(!format!("{request:?}").contains("hush"));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes: Vec<u8>) {
+        let _ = Statement::decode(&bytes);
+        let _ = Attestation::decode(&bytes);
+        if let Ok(wire) = wire::NodeMessage::decode(bytes.as_slice()) {
+            let _ = NodeMessage::from_wire(wire);
+        }
+        if let Ok(wire) = wire::OpenReply::decode(bytes.as_slice()) {
+            let _ = OpenReply::from_wire(wire);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What the services say to each other, in types that cannot be malformed.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shoal_model::{Authorization, BlobKey, Digest, Node, TrustGroup};
+use shoal_swarm::{Geometry, PieceIndex};
+
+/// The revision of the rules that this build follows, told in [`Hello`].
+pub const PROTOCOL: u32 = 1;
+
+/// Asks a gateway whether the caller may read blobs of a repository, and how to get them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenRequest {
+    /// From where: the caller's registry and repository.
+    pub source: Source,
+    /// At most [`OpenRequest::MAX_DIGESTS`].
+    pub digests: Vec<Digest>,
+    /// The caller's own credential; `None` for an anonymous caller.
+    pub authorization: Option<Authorization>,
+    /// The asking node.
+    pub node: Node,
+}
+
+impl OpenRequest {
+    /// The most digests in one request.
+    pub const MAX_DIGESTS: usize = 256;
+}
+
+/// A place that a registry serves blobs from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The configured registry's name, as in `ns`.
+    pub registry: String,
+    /// The repository within it.
+    pub repository: String,
+}
+
+/// The gateway's answers, one for each requested digest, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenReply(pub Vec<Result<OpenedBlob, Refusal>>);
+
+/// A blob that the caller may read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenedBlob {
+    /// What the swarm calls it.
+    pub key: BlobKey,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// Shown to schedulers, gateways and peers for everything about this blob.
+    pub ticket: Ticket,
+    /// The whole content, where it is small.
+    pub content: Option<Bytes>,
+    /// Nodes that lately held a ticket: the swarm for a node without a scheduler.
+    pub holders: Vec<Node>,
+    /// The gateway that answered; the last resort inside the region.
+    pub gateway: Node,
+}
+
+/// A signed, short-lived proof that one node may obtain a blob, in its text form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket(pub String);
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket(…)")
+    }
+}
+
+/// The registry's answer where it did not grant, handed on to the runtime as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// An HTTP status from 400 to 599.
+    pub status: u16,
+    /// `WWW-Authenticate` headers, in order.
+    pub challenges: Vec<String>,
+    /// The body's media type.
+    pub content_type: String,
+    /// At most [`Refusal::MAX_BODY`] bytes.
+    pub body: Bytes,
+    /// `Retry-After`, where the registry gave one.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// The longest body that is handed on, in bytes.
+    pub const MAX_BODY: usize = 16 << 10;
+}
+
+/// Asks a gateway to tell what the region consists of, now and at every change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegionRequest {
+    /// The asking node.
+    pub node: Node,
+}
+
+/// What a region consists of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegionState {
+    /// gRPC addresses, `http://host:port`.
+    pub schedulers: Vec<String>,
+    /// Ed25519 public keys that sign attestations and tickets.
+    pub verifying_keys: Vec<[u8; 32]>,
+    /// The trust group of each configured registry.
+    pub trust_groups: BTreeMap<String, TrustGroup>,
+}
+
+/// What a node tells its scheduler.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeMessage {
+    /// First on every stream.
+    Hello(Hello),
+    /// The node wishes to hold a blob.
+    Want(Want),
+    /// What the node holds, batched.
+    Progress(Vec<BlobProgress>),
+    /// The node no longer wishes a blob; what it holds it still shares.
+    Unwant(BlobKey),
+    /// The node wants a blob, no neighbour serves it and no gateway answers.
+    Stranded(BlobKey),
+    /// The node goes away in good order.
+    Leaving,
+}
+
+/// Who speaks, and by which rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hello {
+    /// The node itself.
+    pub node: Node,
+    /// Revision of the rules that it follows.
+    pub protocol: u32,
+}
+
+/// A node's wish for a blob.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Want {
+    /// Which blob, how it is cut, from where it may be seeded.
+    pub blob: WantedBlob,
+    /// The pieces that the node holds already.
+    pub held: Vec<Range<PieceIndex>>,
+}
+
+/// A blob and all that a gateway needs in order to seed it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedBlob {
+    /// What the swarm calls it.
+    pub key: BlobKey,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// From where a gateway may fetch it.
+    pub source: Source,
+    /// The wanting node's proof.
+    pub ticket: Ticket,
+}
+
+/// What changed at a node about one blob since its last report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlobProgress {
+    /// Which blob.
+    pub key: BlobKey,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// Everything held before is gone; `gained` counts from nothing.
+    pub dropped: bool,
+    /// Pieces newly held.
+    pub gained: Vec<Range<PieceIndex>>,
+}
+
+/// What a scheduler tells a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SchedulerMessage {
+    /// Whom to ask for a blob; replaces what was said before.
+    Neighbours(Neighbours),
+    /// A grant to bring pieces into the region.
+    Lease(Lease),
+    /// To a gateway: fetch this blob from its registry and serve it.
+    Seed(WantedBlob),
+    /// To a stranded node: fetch this blob from its registry with the caller's own credential.
+    GoDirect(BlobKey),
+}
+
+/// Whom to ask for a blob.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbours {
+    /// Which blob.
+    pub key: BlobKey,
+    /// The nodes, in no order.
+    pub nodes: Vec<Node>,
+}
+
+/// A grant to bring pieces into the region.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// Which blob.
+    pub key: BlobKey,
+    /// Which pieces.
+    pub pieces: Vec<Range<PieceIndex>>,
+    /// The gateway that seeds the blob.
+    pub from: Node,
+}
+
+/// Asks a node to tell what it holds of a blob, at once and then as it changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchRequest {
+    /// Which blob.
+    pub key: BlobKey,
+    /// The asker's proof.
+    pub ticket: Ticket,
+}
+
+/// What changed at a node about a blob.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlobNews {
+    /// Everything said before is void: the content was poisoned or evicted.
+    pub dropped: bool,
+    /// What a gateway signed about the blob's pieces; comes before the pieces themselves.
+    pub attestations: Vec<Attestation>,
+    /// Pieces newly held.
+    pub gained: Vec<Range<PieceIndex>>,
+    /// A seed at work.
+    pub seed: Option<SeedProgress>,
+}
+
+/// How far a seed is. Any change counts as progress: busy is not sick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeedProgress {
+    /// Blobs before this one; 0 while it is fetched.
+    pub queue_position: u32,
+    /// Bytes read from the registry.
+    pub offset: u64,
+    /// Grows with each sign of life, also while the seed waits for the registry's turn.
+    pub heartbeat: u64,
+}
+
+/// A [`Statement`] as a gateway signed it, kept in the very bytes that were signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// The encoded statement.
+    pub statement: Bytes,
+    /// Ed25519 over [`Attestation::CONTEXT`] and the statement.
+    pub signature: [u8; 64],
+}
+
+impl Attestation {
+    /// What stands before the statement in the signed bytes, so that no other signature of the same
+    /// key can be taken for an attestation.
+    pub const CONTEXT: &'static [u8] = b"shoal attestation v1\0";
+}
+
+/// A gateway's word about pieces of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Which blob.
+    pub key: BlobKey,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// One seeding of the blob by one gateway.
+    pub epoch: u64,
+    /// The first piece that `digests` speaks of.
+    pub first: PieceIndex,
+    /// BLAKE3 of each piece from `first` on.
+    pub digests: Vec<[u8; 32]>,
+    /// The whole content matched its SHA-256, and `digests` lists every piece.
+    pub sealed: bool,
+}
