@@ -1,0 +1,275 @@
+//! The table of blobs, and the directory that they lie in.
+//!
+//! The directory belongs to one process at a time. The table's lock is held for look-ups and small files
+//! only: content that leaves is moved aside under the lock, so that its name is free at once, and its blocks
+//! are given back after that.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::statvfs::statvfs;
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use shoal_model::{BlobKey, ByteSize};
+use shoal_swarm::Geometry;
+use tokio::sync::broadcast;
+
+use crate::entry::{Entry, Signals};
+use crate::evict::{Candidate, Limits, choose};
+use crate::files::{create_dir, open, remove};
+use crate::layout::Paths;
+use crate::record::Header;
+use crate::scan::{Found, scan};
+use crate::{Blob, Status, StoreError};
+
+/// How many changes a slow listener may be behind before it has to look at everything again.
+const CHANGES: usize = 4096;
+
+/// Where a store lies and how much it may keep.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The directory; made if need be.
+    pub dir: PathBuf,
+    /// Usage above this starts eviction.
+    pub capacity: ByteSize,
+    /// Eviction brings usage down to this part of the capacity, in percent; 100 where it is more.
+    pub low_percent: u8,
+    /// Eviction keeps this much of the volume free, whoever fills it.
+    pub free_floor: ByteSize,
+    /// A blob that nobody has used for this long goes; zero keeps only what is in use.
+    pub expire_after: Duration,
+}
+
+/// The blobs on this node's disk. Clones share the store.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: StoreSettings,
+    root: PathBuf,
+    trash: PathBuf,
+    entries: Mutex<BTreeMap<BlobKey, Arc<Entry>>>,
+    signals: Arc<Signals>,
+    /// Names files in the trash.
+    n_discarded: AtomicU64,
+    /// Keeps other processes out as long as it is open.
+    _lock: File,
+}
+
+/// One blob of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Which blob it is.
+    pub key: BlobKey,
+    /// Its state.
+    pub status: Status,
+    /// When its last handle went; while one lives, the time before that.
+    pub last_used: SystemTime,
+}
+
+/// What a store takes and has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The number of blobs, empty ones included.
+    pub n_blobs: usize,
+    /// What they take on disk.
+    pub bytes: ByteSize,
+    /// How many pieces were found damaged and dropped since the start.
+    pub n_damaged: u64,
+}
+
+/// What a collection removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// How many blobs had not been used for too long.
+    pub n_expired: usize,
+    /// How many blobs had to make room.
+    pub n_evicted: usize,
+    /// What they took on disk.
+    pub freed: ByteSize,
+}
+
+impl Store {
+    /// Opens a directory and recovers what lies there. Blocks for as long as it takes to read all journals.
+    ///
+    /// Fails with `Locked` where another process has it open, with `Io` where it cannot be used.
+    pub fn open(settings: StoreSettings) -> Result<Self, StoreError> {
+        let root = settings.dir.join("v1");
+        let trash = settings.dir.join("trash");
+        create_dir(&settings.dir).map_err(StoreError::io(&settings.dir))?;
+        let lock = lock(&settings)?;
+        create_dir(&root).map_err(StoreError::io(&root))?;
+        // What a crash left here is no longer a blob's.
+        if trash.exists() {
+            fs::remove_dir_all(&trash).map_err(StoreError::io(&trash))?;
+        }
+        create_dir(&trash).map_err(StoreError::io(&trash))?;
+
+        let signals =
+            Arc::new(Signals { changes: broadcast::Sender::new(CHANGES), n_damaged: Counter::default() });
+        let entries = scan(&root).into_iter().map(|found| {
+            let Found { header, state, files, last_used } = found;
+            let entry = Entry::new(header.key.clone(), files, state, last_used, Arc::clone(&signals));
+            (header.key, Arc::new(entry))
+        });
+        Ok(Self(Arc::new(Inner {
+            entries: Mutex::new(entries.collect()),
+            settings,
+            root,
+            trash,
+            signals,
+            n_discarded: AtomicU64::new(0),
+            _lock: lock,
+        })))
+    }
+
+    /// The blob, if anything is known of it. To have a handle is to use the blob; to look at it without, ask
+    /// for its [status](Self::status).
+    pub fn get(&self, key: &BlobKey) -> Option<Blob> {
+        self.0.entries.lock().get(key).map(Entry::lease)
+    }
+
+    /// The blob's state, if anything is known of it. Does not count as a use of the blob.
+    pub fn status(&self, key: &BlobKey) -> Option<Status> {
+        let entry = self.0.entries.lock().get(key).cloned()?;
+        Some(entry.state.lock().status())
+    }
+
+    /// The blob, made empty if need be. One that is cut otherwise and is not sealed is cleared and takes the
+    /// new cut; a sealed one of the same size keeps its own, so ask the handle.
+    ///
+    /// Fails with `Size` where sealed content has another size than stated, with `Io` when the disk refuses.
+    pub fn create(&self, key: &BlobKey, geometry: Geometry) -> Result<Blob, StoreError> {
+        let mut entries = self.0.entries.lock();
+        if let Some(entry) = entries.get(key) {
+            entry.agree(geometry)?;
+            return Ok(entry.lease());
+        }
+        let header = Header { key: key.clone(), geometry };
+        let paths = Paths::new(&self.0.root, key);
+        let entry = Arc::new(Entry::create(paths, &header, Arc::clone(&self.0.signals))?);
+        entries.insert(key.clone(), Arc::clone(&entry));
+        Ok(entry.lease())
+    }
+
+    /// All blobs, in the order of their keys.
+    pub fn list(&self) -> Vec<Summary> {
+        let summary = |entry: Arc<Entry>| Summary {
+            key: entry.key.clone(),
+            status: entry.state.lock().status(),
+            last_used: entry.last_used(),
+        };
+        self.entries().into_iter().map(summary).collect()
+    }
+
+    /// The keys of blobs whose content changes from now on, a key for each change. A listener that gets
+    /// `Lagged` has missed some and looks at the [list](Self::list).
+    pub fn changes(&self) -> broadcast::Receiver<BlobKey> {
+        self.0.signals.changes.subscribe()
+    }
+
+    /// What the store takes. Asks the file system about each blob, so keep it off the async runtime.
+    pub fn usage(&self) -> Usage {
+        let entries = self.entries();
+        Usage {
+            n_blobs: entries.len(),
+            bytes: ByteSize(entries.iter().map(|it| it.files.lock().occupied()).sum()),
+            n_damaged: self.0.signals.n_damaged.get(),
+        }
+    }
+
+    /// Counts the pieces that were found damaged and dropped.
+    pub(crate) fn damaged_pieces(&self) -> &Counter {
+        &self.0.signals.n_damaged
+    }
+
+    /// Removes what has expired and what has to make room. Blocks while files are removed, so keep it off
+    /// the async runtime.
+    pub fn collect(&self, now: SystemTime) -> Collected {
+        let census: Vec<_> = self.entries().iter().map(|it| candidate(it)).collect();
+        let bytes: BTreeMap<_, _> = census.iter().map(|it| (it.key.clone(), it.bytes)).collect();
+        let choice = choose(now, census, &self.limits());
+        let mut collected = Collected { n_expired: 0, n_evicted: 0, freed: ByteSize(0) };
+        for (keys, n_removed) in
+            [(&choice.expired, &mut collected.n_expired), (&choice.evicted, &mut collected.n_evicted)]
+        {
+            // A blob that came into use since the census stays.
+            for key in keys.iter().filter(|key| self.discard(key)) {
+                *n_removed += 1;
+                collected.freed.0 += bytes.get(key).copied().unwrap_or_default();
+            }
+        }
+        collected
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        self.0.entries.lock().values().cloned().collect()
+    }
+
+    fn limits(&self) -> Limits {
+        let settings = &self.0.settings;
+        let capacity = settings.capacity.0;
+        let percent = u128::from(settings.low_percent.min(100));
+        let free = match statvfs(&self.0.root) {
+            Ok(it) => it.blocks_available() * it.fragment_size(),
+            Err(error) => {
+                tracing::warn!(path = %self.0.root.display(), %error, "free space unknown, floor not kept");
+                u64::MAX
+            }
+        };
+        Limits {
+            capacity,
+            // At most the capacity, so it fits.
+            low_mark: (u128::from(capacity) * percent / 100) as u64,
+            expire_after: settings.expire_after,
+            shortfall: settings.free_floor.0.saturating_sub(free),
+        }
+    }
+
+    /// Removes a blob unless it is in use or unknown, and says whether it did.
+    fn discard(&self, key: &BlobKey) -> bool {
+        let number = self.0.n_discarded.fetch_add(1, Ordering::Relaxed);
+        let trash = self.0.trash.join(number.to_string());
+        {
+            let mut entries = self.0.entries.lock();
+            let Some(entry) = entries.get(key).filter(|it| !it.in_use()) else {
+                return false;
+            };
+            if let Err(error) = entry.files.lock().discard(&trash) {
+                tracing::warn!(blob = %key, %error, "blob not removed");
+                return false;
+            }
+            if let Some(entry) = entries.remove(key) {
+                entry.changed();
+            }
+        }
+        if let Err(error) = remove(&trash) {
+            tracing::warn!(path = %trash.display(), %error, "space not given back until the next start");
+        }
+        true
+    }
+}
+
+fn lock(settings: &StoreSettings) -> Result<File, StoreError> {
+    let path = settings.dir.join("lock");
+    let file = open(&path).map_err(StoreError::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: settings.dir.clone() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::io(&path)(source)),
+    }
+}
+
+fn candidate(entry: &Entry) -> Candidate {
+    Candidate {
+        key: entry.key.clone(),
+        bytes: entry.files.lock().occupied(),
+        last_used: entry.last_used(),
+        in_use: entry.in_use(),
+    }
+}

@@ -1,0 +1,61 @@
+//! The regular upkeep of a store: what has expired or must make room goes, and what is left is shown.
+//!
+//! A piece that finds no room on the disk costs a pull its speed, so room is made every few seconds and not
+//! when it is missed. All this asks the file system about each blob, hence it runs where it may block.
+
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Collected, Store, Usage};
+
+/// How often the store is looked over.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Looks a store over as long as its service lives.
+pub struct Upkeep {
+    store: Store,
+    bytes: Gauge,
+    blobs: Gauge,
+}
+
+impl Upkeep {
+    /// For one store, whose metrics are added: `store_bytes`, `store_blobs`, `store_damaged_pieces`.
+    pub fn new(store: Store, registry: &mut Registry) -> Self {
+        let (bytes, blobs) = (Gauge::default(), Gauge::default());
+        registry.register("store_bytes", "Bytes that blobs take on disk", bytes.clone());
+        registry.register("store_blobs", "Blobs on disk, empty ones included", blobs.clone());
+        let damaged = store.damaged_pieces().clone();
+        registry.register("store_damaged_pieces", "Pieces that were found damaged and dropped", damaged);
+        Self { store, bytes, blobs }
+    }
+
+    /// Looks the store over at once and then regularly, until `stopping`.
+    ///
+    /// # Errors
+    /// When it panicked over the store.
+    pub async fn run(self, stopping: CancellationToken) -> Result<(), JoinError> {
+        let mut turns = interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stopping.run_until_cancelled(turns.tick()).await.is_some() {
+            let store = self.store.clone();
+            let turn = move || (store.collect(SystemTime::now()), store.usage());
+            let (collected, usage) = spawn_blocking(turn).await?;
+            self.tell(&collected, &usage);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, collected: &Collected, usage: &Usage) {
+        let Collected { n_expired, n_evicted, freed } = collected;
+        if n_expired + n_evicted > 0 {
+            tracing::info!(n_expired, n_evicted, %freed, "blobs removed");
+        }
+        self.bytes.set(i64::try_from(usage.bytes.0).unwrap_or(i64::MAX));
+        self.blobs.set(i64::try_from(usage.n_blobs).unwrap_or(i64::MAX));
+    }
+}

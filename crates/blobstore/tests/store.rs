@@ -1,0 +1,137 @@
+//! The table of blobs: who may open it, what is evicted, what stays.
+
+mod common;
+
+use std::time::{Duration, SystemTime};
+
+use common::{Content, files, open, settings};
+use shoal_blobstore::{Store, StoreError, StoreSettings, Summary};
+use shoal_model::ByteSize;
+
+#[tokio::test]
+async fn a_directory_belongs_to_one_store_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let err = Store::open(settings(dir.path())).unwrap_err();
+    assert!(matches!(err, StoreError::Locked { .. }));
+    assert_eq!(err.to_string(), format!("store {}: another process holds it", dir.path().display()));
+    drop(store);
+    open(dir.path());
+}
+
+#[tokio::test]
+async fn one_digest_in_two_trust_groups_is_two_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ours, mut theirs) = (open(dir.path()), Content::new(2, 0), Content::new(2, 0));
+    theirs.key.group = shoal_model::TrustGroup::new("hostile.example");
+    let _ = ours.complete(&store).await;
+    assert!(store.get(&theirs.key).is_none());
+    let blob = theirs.listed(&store);
+    assert_eq!(theirs.readable(&blob).await, []);
+}
+
+#[tokio::test]
+async fn the_unused_expire_and_those_in_use_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        Store::open(StoreSettings { expire_after: Duration::from_secs(3600), ..settings(dir.path()) })
+            .unwrap();
+    let (used, unused) = (Content::new(2, 0), Content::new(2, 1));
+    let blob = used.complete(&store).await;
+    drop(unused.complete(&store).await);
+    assert_eq!(store.collect(SystemTime::now()).n_expired, 0);
+
+    let later = SystemTime::now() + Duration::from_secs(7200);
+    let collected = store.collect(later);
+    assert_eq!((collected.n_expired, collected.n_evicted), (1, 0));
+    assert!(collected.freed > ByteSize(0));
+    assert!(store.get(&unused.key).is_none());
+    assert_eq!(used.readable(&blob).await, [0, 1]);
+    assert_eq!(files(dir.path(), "data").len(), 1);
+    drop((blob, store));
+    assert_eq!(open(dir.path()).list().len(), 1);
+}
+
+#[tokio::test]
+async fn the_least_recently_used_make_room_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents: Vec<_> = (0..4).map(|salt| Content::new(40, salt)).collect();
+    let store = open(dir.path());
+    for content in &contents {
+        drop(content.complete(&store).await);
+    }
+    let first = contents[0].listed(&store);
+    let usage = store.usage();
+    assert_eq!(usage.n_blobs, 4);
+    drop((first, store));
+
+    let store = Store::open(StoreSettings {
+        capacity: ByteSize(usage.bytes.0 - 1),
+        low_percent: 50,
+        ..settings(dir.path())
+    })
+    .unwrap();
+    let collected = store.collect(SystemTime::now());
+    assert_eq!((collected.n_expired, collected.n_evicted), (0, 3));
+    let left: Vec<Summary> = store.list();
+    assert_eq!(left.iter().map(|it| &it.key).collect::<Vec<_>>(), [&contents[0].key]);
+    assert_eq!(store.usage().bytes, ByteSize(usage.bytes.0 - collected.freed.0));
+}
+
+#[tokio::test]
+async fn an_evicted_blob_can_be_fetched_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreSettings { expire_after: Duration::ZERO, ..settings(dir.path()) }).unwrap();
+    let content = Content::new(2, 0);
+    for _ in 0..2 {
+        drop(content.complete(&store).await);
+        assert_eq!(store.collect(SystemTime::now()).n_expired, 1);
+        assert!(store.list().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_volume_below_its_free_floor_keeps_only_what_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        Store::open(StoreSettings { free_floor: ByteSize(u64::MAX), ..settings(dir.path()) }).unwrap();
+    let (used, unused) = (Content::new(2, 0), Content::new(2, 1));
+    let _used = used.complete(&store).await;
+    drop(unused.complete(&store).await);
+    assert_eq!(store.collect(SystemTime::now()).n_evicted, 1);
+    assert_eq!(store.list().len(), 1);
+}
+
+#[tokio::test]
+async fn to_look_at_a_blob_is_not_to_use_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(2, 0));
+    assert_eq!(store.status(&content.key), None);
+    drop(content.complete(&store).await);
+    let before = store.list();
+    assert_eq!(store.status(&content.key).as_ref(), Some(&before[0].status));
+    assert_eq!(store.list(), before);
+    drop(store.get(&content.key));
+    assert_ne!(store.list(), before);
+}
+
+#[tokio::test]
+async fn files_of_an_unused_blob_are_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(2, 0));
+    let n_open = || {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|it| std::fs::read_link(it.ok()?.path()).ok())
+            .filter(|it| it.starts_with(dir.path().join("v1")))
+            .count()
+    };
+    let blob = content.complete(&store).await;
+    assert_eq!(n_open(), 2);
+    drop(blob);
+    assert_eq!(n_open(), 0);
+    let blob = store.get(&content.key).unwrap();
+    assert_eq!(n_open(), 0);
+    blob.read(0..10).await.unwrap();
+    assert_eq!(n_open(), 1);
+}

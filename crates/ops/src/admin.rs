@@ -1,0 +1,66 @@
+//! The listener for those who watch over the process: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! `/healthz` says that the runtime turns and nothing more: a process whose registry or neighbours are away
+//! must not be restarted for it. `/readyz` names what is missing.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::metrics::{self, Metrics};
+use crate::readiness::Readiness;
+
+/// The routes of the admin listener.
+pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics).with_state(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(show_readiness).with_state(readiness))
+}
+
+async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.encode())
+}
+
+async fn show_readiness(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let unmet = readiness.unmet();
+    let status = match unmet[..] {
+        [] => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(json!({ "unmet": unmet })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    async fn ask(readiness: &Readiness, path: &str) -> (u16, String) {
+        let router = router(Metrics::new("test", "1"), readiness.clone());
+        let req = Request::get(path).body(Body::empty()).unwrap();
+        let res = router.oneshot(req).await.unwrap();
+        let status = res.status().as_u16();
+        let body = res.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_names_what_is_missing_and_health_does_not_depend_on_it() {
+        let readiness = Readiness::new();
+        let store = readiness.condition("store");
+        assert_eq!(ask(&readiness, "/readyz").await, (503, r#"{"unmet":["store"]}"#.into()));
+        assert_eq!(ask(&readiness, "/healthz").await, (200, "ok\n".into()));
+        store.set(true);
+        assert_eq!(ask(&readiness, "/readyz").await, (200, r#"{"unmet":[]}"#.into()));
+        let (status, text) = ask(&readiness, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(text.contains("shoal_build_info"));
+    }
+}

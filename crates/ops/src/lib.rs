@@ -1,0 +1,24 @@
+//! What every service needs and none is about: settings, task groups, logs, metrics, health, serving HTTP,
+//! and the life of the process from its arguments to its exit code.
+//!
+//! A service's `main` is one call of [`program::Program::run`]: it names its default settings, says how they
+//! are read, and what to start. Everything that must behave the same in all services (exit codes, signals,
+//! draining, readiness, the watchdog) lives here once.
+//!
+//! Knows nothing of: blobs, registries, the swarm, tickets, wire contracts.
+
+pub mod admin;
+pub mod context;
+mod lifecycle;
+pub mod metrics;
+mod open_files;
+pub mod program;
+pub mod readiness;
+pub mod serve;
+pub mod settings;
+mod systemd;
+pub mod tasks;
+pub mod telemetry;
+mod watchdog;
+
+pub use context::Context;

@@ -1,0 +1,46 @@
+//! What the listeners of a process show of their connections.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::metrics::Metrics;
+
+type ByListener<M> = Family<[(&'static str, &'static str); 1], M>;
+
+/// The connection metrics of all listeners; register them once per process.
+#[derive(Clone, Default)]
+pub struct ServeMetrics {
+    open: ByListener<Gauge>,
+    full: ByListener<Counter>,
+}
+
+/// Those of one listener.
+pub(super) struct ListenerMetrics {
+    pub(super) open: Gauge,
+    pub(super) full: Counter,
+}
+
+impl ServeMetrics {
+    /// Adds them to the process's metrics.
+    pub fn register(metrics: &Metrics) -> Self {
+        let it = Self::default();
+        metrics.register(|registry| {
+            registry.register("connections", "Open connections", it.open.clone());
+            registry.register(
+                "connections_full",
+                "How often the cap of connections was reached",
+                it.full.clone(),
+            );
+        });
+        it
+    }
+
+    pub(super) fn of(&self, listener: &'static str) -> ListenerMetrics {
+        let labels = [("listener", listener)];
+        ListenerMetrics {
+            open: self.open.get_or_create_owned(&labels),
+            full: self.full.get_or_create_owned(&labels),
+        }
+    }
+}

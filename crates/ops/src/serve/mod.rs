@@ -1,0 +1,154 @@
+//! Serves HTTP on a listener until told to stop.
+//!
+//! HTTP/1.1 and prior-knowledge HTTP/2 share one port. An accept loop that ends takes the service with it, so
+//! nothing ends it but the stop signal: an error (no file descriptors left, a client that went away) is logged
+//! and waited out. Every resource that a client can hold has a bound: see [`Limits`]. When the cap of
+//! connections is reached, new ones wait in the kernel's queue and a metric counts it.
+//!
+//! On the stop signal no more are accepted, each connection finishes the requests it has, and [`serve`] ends
+//! with the last of them; the group's grace bounds that. Dropping the future cuts all connections.
+
+mod connection;
+mod listener;
+mod metrics;
+mod requests;
+mod socket;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+pub use listener::{ListenError, Listener};
+pub use metrics::ServeMetrics;
+
+use connection::Connections;
+use socket::Socket;
+
+/// Any error of a service or of a response body.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a service must be to be served: one clone of it answers each request.
+///
+/// A request carries the client's address as axum's `ConnectInfo<SocketAddr>`.
+pub trait HttpService:
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The response body.
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+}
+
+/// How much of each resource the clients of a listener can hold.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Bytes of a request's head, at least 8192; more is answered with 431.
+    pub header_bytes: usize,
+    /// How long a new connection may take to bring its first request.
+    pub first_request: Duration,
+    /// How long a connection may be kept open between two requests.
+    pub idle: Duration,
+    /// How long a client may refuse to take the next byte of a response.
+    pub stall: Duration,
+}
+
+impl Limits {
+    /// Limits for clients that pull images, with room for long registry tokens in the headers.
+    pub const fn new(connections: usize) -> Self {
+        Self {
+            connections,
+            header_bytes: 64 << 10,
+            first_request: Duration::from_secs(10),
+            // Longer than Go's clients keep idle connections (90 s), so that it is they who close them and
+            // no request meets a connection that is just going away.
+            idle: Duration::from_secs(120),
+            stall: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Serves `service` on `listener` until `stopping` and until the last connection has ended.
+pub async fn serve<S: HttpService>(
+    listener: Listener,
+    service: S,
+    limits: Limits,
+    metrics: &ServeMetrics,
+    stopping: CancellationToken,
+) {
+    let gauges = metrics.of(listener.name());
+    let connections = Connections::new(service, limits.clone(), stopping.clone());
+    let mut open = JoinSet::new();
+    let mut n_failures = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => break,
+            Some(_) = open.join_next() => {}
+            accepted = listener.accept(), if open.len() < limits.connections => match accepted {
+                Ok((stream, client)) => {
+                    n_failures = 0;
+                    open.spawn(run(connections.clone(), stream, client));
+                    if open.len() == limits.connections {
+                        gauges.full.inc();
+                    }
+                }
+                Err(error) => {
+                    n_failures += 1;
+                    tracing::warn!(listener = listener.name(), %error, n_failures, "accept failed");
+                    stopping.run_until_cancelled(tokio::time::sleep(back_off(n_failures))).await;
+                }
+            }
+        }
+        gauges.open.set(open.len() as i64);
+    }
+    // Closed before the wait, so that new clients are refused at once and go elsewhere.
+    drop(listener);
+    while open.join_next().await.is_some() {
+        gauges.open.set(open.len() as i64);
+    }
+}
+
+/// One accepted connection. Transport security wraps the stream here.
+async fn run<S: HttpService>(connections: Connections<S>, stream: TcpStream, client: SocketAddr) {
+    let stall = connections.limits().stall;
+    let res = match Socket::new(stream, stall) {
+        Ok(socket) => connections.run(socket, client).await,
+        Err(err) => Err(err.into()),
+    };
+    if let Err(error) = res {
+        // Clients come and go; a connection's end is news for somebody who looks for it only.
+        tracing::debug!(%client, error = &*error, "connection ended early");
+    }
+}
+
+/// How long to wait after so many failures to accept in a row.
+fn back_off(n_failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+    let doubled = 2u32.saturating_pow(n_failures.saturating_sub(1));
+    FIRST.saturating_mul(doubled).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests;

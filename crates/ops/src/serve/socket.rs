@@ -1,0 +1,105 @@
+//! A client's TCP stream with manners: it does not wait for ever, and it does not hang up with a reset.
+//!
+//! A client that stops reading would hold its connection, and whatever feeds it, for as long as it likes; so
+//! a write that makes no progress for the allowed time fails.
+//!
+//! A socket that is closed while unread bytes lie in it answers with RST, which makes the client drop what it
+//! has already received: the end of a 431, or a short body that it could have resumed. So what has arrived
+//! is read away before closing. Bytes that arrive even later still cause a reset; waiting for them would
+//! let the client hold the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// At most so many bytes are read away when the socket is closed.
+const MAX_UNREAD: usize = 1 << 20;
+
+/// An accepted stream.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// How long a write may be blocked.
+    patience: Duration,
+    blocked: bool,
+    /// The end of the patience; means something while `blocked` only.
+    give_up: Pin<Box<Sleep>>,
+}
+
+impl Socket {
+    /// Takes the stream over; a write may be blocked for `patience`.
+    pub(super) fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, patience, blocked: false, give_up: Box::pin(sleep(patience)) })
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, res: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if res.is_ready() {
+            self.blocked = false;
+            return res;
+        }
+        if !self.blocked {
+            self.blocked = true;
+            self.give_up.as_mut().reset(Instant::now() + self.patience);
+        }
+        self.give_up.as_mut().poll(cx).map(|()| {
+            let message = format!("the client took no byte for {:?}", self.patience);
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        })
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let res = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch(cx, res)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let res = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(cx, res)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut buf = [0; 4096];
+        let mut n_read = 0;
+        while n_read < MAX_UNREAD {
+            match self.stream.try_read(&mut buf) {
+                Ok(len @ 1..) => n_read += len,
+                Ok(0) | Err(_) => break,
+            }
+        }
+    }
+}

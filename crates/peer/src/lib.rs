@@ -1,0 +1,27 @@
+//! Moving pieces between nodes: who may have them, whose word about them counts, the server that hands
+//! them out, the client that fetches them, and the one stream to the scheduler.
+//!
+//! Bytes travel as plain HTTP ranges, what a node holds as gRPC, both over one port. Nothing that
+//! arrives is believed: a request needs a [`ticket`], a piece's digest needs an [`attest`]ation, and a
+//! wait on another node ends at a deadline.
+//!
+//! Knows nothing of: registries and their credentials, runtimes, settings, which piece to ask for next.
+
+pub mod attest;
+mod backoff;
+mod channel;
+pub mod client;
+pub mod keys;
+mod outbox;
+mod piece_path;
+mod pieces;
+pub mod report;
+pub mod scheduler_link;
+pub mod service;
+pub mod shelf;
+#[cfg(test)]
+mod testing;
+pub mod ticket;
+mod watch;
+
+pub use keys::RegionKeys;

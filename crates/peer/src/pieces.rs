@@ -1,0 +1,209 @@
+//! Hands out pieces over HTTP: `GET /pieces/<trust group>/<sha256>` with a range and a ticket.
+//!
+//! Only pieces that are held are handed out, and a range only when all of it is. Upload slots are bounded,
+//! and a request that finds none is refused at once rather than queued: the asker knows others to ask,
+//! and waiting would hide that from it. A slot is held until the bytes are sent.
+//!
+//! A reader that takes no bytes is cut by the server's limit on stalled writes, which drops the body and
+//! with it the slot and the hold on the blob; a body cannot notice that by itself, since nobody asks it
+//! for more.
+
+use std::fmt::Display;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use prometheus_client::metrics::counter::Counter;
+use shoal_blobstore::{Blob, StoreError};
+use shoal_oci::range::{self, ByteRange, ContentRange};
+use shoal_proto::Ticket;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+
+use crate::piece_path;
+use crate::shelf::{Door, Refused};
+
+/// Bytes are read from the store and sent in steps of this size; larger ones cost more time per byte,
+/// since they fall out of the processor's cache between the two.
+const FRAME: u64 = 256 << 10;
+
+/// Answers requests for pieces.
+#[derive(Clone)]
+pub(crate) struct PieceServer {
+    door: Door,
+    slots: Arc<Semaphore>,
+    uploaded: Counter,
+}
+
+/// An answer other than bytes.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("only GET")]
+    Method,
+    #[error("path: not of the form {}<trust group>/<sha256 in hex>", piece_path::PREFIX)]
+    Path,
+    #[error("header {}: missing", piece_path::TICKET)]
+    NoTicket,
+    #[error(transparent)]
+    Door(#[from] Refused),
+    #[error("range: not one within {0} bytes")]
+    Range(u64),
+    #[error("pieces: not all held here")]
+    NotHeld,
+    #[error("no upload slot is free")]
+    Busy,
+    #[error("the store failed")]
+    Store,
+}
+
+impl Refusal {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Path | Self::NoTicket => StatusCode::BAD_REQUEST,
+            Self::Door(Refused::Ticket(_)) => StatusCode::FORBIDDEN,
+            Self::Door(Refused::NotHere(_)) | Self::NotHeld => StatusCode::NOT_FOUND,
+            Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl PieceServer {
+    /// Serves what is behind `door` in at most `slots` uploads at once.
+    pub(crate) fn new(door: Door, slots: usize) -> Self {
+        Self {
+            door,
+            slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+            uploaded: Counter::default(),
+        }
+    }
+
+    /// Counts the bytes handed out.
+    pub(crate) const fn uploaded(&self) -> &Counter {
+        &self.uploaded
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, request: Parts) -> Response<Body> {
+        match self.upload(&request).await {
+            Ok(response) => response,
+            Err(refusal) => refuse(&refusal),
+        }
+    }
+
+    async fn upload(&self, request: &Parts) -> Result<Response<Body>, Refusal> {
+        if request.method != Method::GET {
+            return Err(Refusal::Method);
+        }
+        let key = piece_path::read(request.uri.path()).ok_or(Refusal::Path)?;
+        let ticket = text(&request.headers, piece_path::TICKET).ok_or(Refusal::NoTicket)?;
+        let (opened, _) = self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()))?;
+        let range = held_range(&opened.blob, &request.headers)?;
+        let slot = self.slots.clone().try_acquire_owned();
+        let mut upload = Upload {
+            blob: opened.blob,
+            rest: range.clone(),
+            uploaded: self.uploaded.clone(),
+            _slot: slot.map_err(|_| Refusal::Busy)?,
+        };
+        let size = upload.blob.geometry().size();
+        // Read before anything is promised: a piece may turn out damaged on its first use.
+        let first = upload.read().await.map_err(unreadable)?;
+        Ok(partial_content(range, size, upload.frames(first)))
+    }
+}
+
+/// The bytes asked for, all of which are held.
+fn held_range(blob: &Blob, headers: &HeaderMap) -> Result<Range<u64>, Refusal> {
+    let geometry = blob.geometry();
+    let asked = text(headers, header::RANGE.as_str()).map(|it| range::parse(it, geometry.size()));
+    let Some(ByteRange::Part(range)) = asked else {
+        return Err(Refusal::Range(geometry.size()));
+    };
+    let pieces = geometry.pieces_covering(range.clone());
+    match blob.held().first_missing(pieces.start) {
+        Some(missing) if missing < pieces.end => Err(Refusal::NotHeld),
+        _ => Ok(range),
+    }
+}
+
+fn unreadable(error: StoreError) -> Refusal {
+    match error {
+        StoreError::NotHeld { .. } => Refusal::NotHeld,
+        StoreError::PastEnd { size, .. } => Refusal::Range(size),
+        error => {
+            tracing::warn!(%error, "piece not served");
+            Refusal::Store
+        }
+    }
+}
+
+/// A range on its way to another node.
+struct Upload {
+    blob: Blob,
+    rest: Range<u64>,
+    uploaded: Counter,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    async fn read(&mut self) -> Result<Bytes, StoreError> {
+        let end = self.rest.end.min(self.rest.start + FRAME);
+        let bytes = self.blob.read_held(self.rest.start..end).await?;
+        self.rest.start = end;
+        self.uploaded.inc_by(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    fn frames(self, first: Bytes) -> impl Stream<Item = Result<Frame<Bytes>, StoreError>> {
+        stream::try_unfold((self, Some(first)), |(mut upload, first)| async move {
+            let bytes = match first {
+                Some(bytes) => bytes,
+                None if upload.rest.is_empty() => return Ok(None),
+                None => upload.read().await?,
+            };
+            Ok(Some((Frame::data(bytes), (upload, None))))
+        })
+    }
+}
+
+fn partial_content(
+    range: Range<u64>,
+    size: u64,
+    frames: impl Stream<Item = Result<Frame<Bytes>, StoreError>> + Send + 'static,
+) -> Response<Body> {
+    let length = range.end - range.start;
+    let content_range = ContentRange::Part { range, size: Some(size) };
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::CONTENT_RANGE, header_value(&content_range));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
+}
+
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::from(refusal.to_string())));
+    *response.status_mut() = refusal.status();
+    if matches!(refusal, Refusal::Busy) {
+        response.headers_mut().insert(piece_path::BUSY, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn header_value(it: &impl Display) -> HeaderValue {
+    HeaderValue::try_from(it.to_string()).expect("a range is written in plain ASCII")
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

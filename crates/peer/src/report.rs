@@ -1,0 +1,193 @@
+//! Tells the scheduler what a node's store holds.
+//!
+//! Reports are differences to what was told last, gathered over a moment, so that a pull costs a bounded
+//! number of messages and never one per piece. A scheduler that knows nothing yet is told everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_blobstore::{Status, Store};
+use shoal_model::BlobKey;
+use shoal_proto::{BlobProgress, NodeMessage};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::scheduler_link::{Announce, SchedulerLink};
+
+/// How long changes are gathered before they are told.
+const GATHER: Duration = Duration::from_millis(50);
+/// The same, where somebody waits for what the scheduler will say to them.
+const GATHER_IN_HASTE: Duration = Duration::from_millis(10);
+/// The most blobs in one message.
+const MAX_BLOBS: usize = 256;
+
+/// What the scheduler knows of a node's store.
+pub struct Reporter {
+    store: Store,
+    told: Mutex<BTreeMap<BlobKey, Status>>,
+    haste: Notify,
+}
+
+impl Reporter {
+    /// Nothing is told yet.
+    pub fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self { store, told: Mutex::default(), haste: Notify::new() })
+    }
+
+    /// Reports changes until `stopping`.
+    pub async fn run(self: Arc<Self>, link: SchedulerLink, stopping: CancellationToken) {
+        let mut changes = self.store.changes();
+        while let Some(Some(first)) = stopping.run_until_cancelled(next(&mut changes)).await {
+            sleep(GATHER_IN_HASTE).await;
+            tokio::select! {
+                () = self.haste.notified() => {}
+                () = sleep(GATHER - GATHER_IN_HASTE) => {}
+            }
+            let changed = first.into_keys(&mut changes);
+            self.progress(changed.as_ref()).into_iter().for_each(|it| link.send(it));
+        }
+    }
+
+    /// Somebody waits for what the scheduler will say to the next report.
+    pub fn hurry(&self) {
+        self.haste.notify_one();
+    }
+
+    /// What is new about these blobs, or about all.
+    fn progress(&self, keys: Option<&BTreeSet<BlobKey>>) -> Vec<NodeMessage> {
+        let mut told = self.told();
+        let all;
+        let keys = match keys {
+            Some(keys) => keys,
+            None => {
+                all = self.store.list().into_iter().map(|it| it.key).chain(told.keys().cloned()).collect();
+                &all
+            }
+        };
+        let news = keys.iter().filter_map(|key| news(key, &mut told, self.store.status(key)));
+        let news: Vec<_> = news.collect();
+        news.chunks(MAX_BLOBS).map(|it| NodeMessage::Progress(it.to_vec())).collect()
+    }
+
+    fn told(&self) -> MutexGuard<'_, BTreeMap<BlobKey, Status>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announce for Reporter {
+    /// Everything that the store holds.
+    fn snapshot(&self) -> Vec<NodeMessage> {
+        self.told().clear();
+        let mut messages = self.progress(None);
+        for message in &mut messages {
+            if let NodeMessage::Progress(blobs) = message {
+                blobs.iter_mut().for_each(|it| it.dropped = true);
+            }
+        }
+        messages
+    }
+}
+
+/// What the scheduler has to be told about a blob that is now as `status` says, or gone.
+fn news(key: &BlobKey, told: &mut BTreeMap<BlobKey, Status>, status: Option<Status>) -> Option<BlobProgress> {
+    let Some(status) = status else {
+        let Status { geometry, .. } = told.remove(key)?;
+        return Some(BlobProgress { key: key.clone(), geometry, dropped: true, gained: Vec::new() });
+    };
+    let geometry = status.geometry;
+    let held = status.held.clone();
+    let generation = status.generation;
+    let before = told.insert(key.clone(), status);
+    let lost = |it: &Status| it.generation != generation || !it.held.minus(&held).is_empty();
+    let dropped = before.as_ref().is_some_and(lost);
+    let gained = match before {
+        Some(before) if !dropped => held.minus(&before.held).runs(),
+        _ => held.runs(),
+    };
+    (dropped || !gained.is_empty()).then(|| BlobProgress { key: key.clone(), geometry, dropped, gained })
+}
+
+/// A change that was heard: of one blob, or of so many that some were missed.
+enum Change {
+    Of(BlobKey),
+    Missed,
+}
+
+impl Change {
+    /// All blobs that changed since, this one included; `None` for all there are.
+    fn into_keys(self, changes: &mut broadcast::Receiver<BlobKey>) -> Option<BTreeSet<BlobKey>> {
+        let Self::Of(first) = self else {
+            *changes = changes.resubscribe();
+            return None;
+        };
+        let mut keys = BTreeSet::from([first]);
+        loop {
+            match changes.try_recv() {
+                Ok(key) => drop(keys.insert(key)),
+                Err(TryRecvError::Lagged(_)) => {
+                    *changes = changes.resubscribe();
+                    return None;
+                }
+                Err(_) => return Some(keys),
+            }
+        }
+    }
+}
+
+/// The next change; `None` when the store is gone.
+async fn next(changes: &mut broadcast::Receiver<BlobKey>) -> Option<Change> {
+    match changes.recv().await {
+        Ok(key) => Some(Change::Of(key)),
+        Err(RecvError::Lagged(_)) => Some(Change::Missed),
+        Err(RecvError::Closed) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{blob, key, store};
+    use shoal_swarm::{Bitmap, Geometry};
+
+    fn status(generation: u64, held: &[u32]) -> Option<Status> {
+        let geometry = Geometry::stated(1000, 100)?;
+        let mut bitmap = Bitmap::new(geometry.n_pieces());
+        for piece in held {
+            bitmap.insert(*piece);
+        }
+        Some(Status { generation, geometry, held: bitmap, sealed: false })
+    }
+
+    #[tokio::test]
+    async fn a_report_is_no_use_of_the_blobs() {
+        let (_dir, store) = store();
+        drop(blob(&store, &key(1), &[0, 2]).await);
+        let before = store.list();
+        let told = Reporter::new(store.clone()).snapshot();
+        assert!(matches!(&told[..], [NodeMessage::Progress(blobs)] if blobs.len() == 1));
+        assert_eq!(store.list(), before);
+    }
+
+    #[test]
+    fn only_differences_are_told() {
+        let mut told = BTreeMap::new();
+        let mut check = |status, expected: Option<(bool, &[u32])>| {
+            let got = news(&key(1), &mut told, status);
+            let got = got.map(|it| (it.dropped, it.gained.into_iter().flatten().collect::<Vec<_>>()));
+            assert_eq!(got, expected.map(|(dropped, gained)| (dropped, gained.to_vec())));
+        };
+        check(status(0, &[]), None);
+        check(status(0, &[0, 1]), Some((false, &[0, 1])));
+        check(status(0, &[0, 1]), None);
+        check(status(0, &[0, 1, 5]), Some((false, &[5])));
+        // A damaged piece went, or everything was poisoned.
+        check(status(0, &[0, 5]), Some((true, &[0, 5])));
+        check(status(1, &[0, 5]), Some((true, &[0, 5])));
+        check(status(2, &[]), Some((true, &[])));
+        check(None, Some((true, &[])));
+        check(None, None);
+    }
+}

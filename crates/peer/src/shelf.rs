@@ -1,0 +1,71 @@
+//! From a ticket to a blob: the one door through which other nodes get at content.
+//!
+//! Pieces and watches both come through here, so that neither can be had without a ticket that this region
+//! signed for that very blob. What lies behind the door is the service's own: a sidecar looks into its
+//! store, a gateway may begin to seed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use shoal_blobstore::{Blob, Store};
+use shoal_model::BlobKey;
+use shoal_proto::{SeedProgress, Ticket};
+use tokio::sync::watch;
+
+use crate::ticket::{TicketClaims, TicketError, Verifier};
+
+/// Where a service keeps the blobs that it shares.
+pub trait Shelf: Send + Sync + 'static {
+    /// The blob that a node may have by what its ticket says; `None` where there is none. Returns at once:
+    /// a blob that has yet to be fetched is handed out empty and fills up.
+    fn open(&self, key: &BlobKey, claims: &TicketClaims) -> Option<ShelfBlob>;
+}
+
+/// A blob to be shared.
+pub struct ShelfBlob {
+    /// The content.
+    pub blob: Blob,
+    /// How far its seed is, while one is at work here.
+    pub seed: Option<watch::Receiver<SeedProgress>>,
+}
+
+/// Shares what is there and nothing else, as a sidecar does.
+impl Shelf for Store {
+    fn open(&self, key: &BlobKey, _: &TicketClaims) -> Option<ShelfBlob> {
+        self.get(key).map(|blob| ShelfBlob { blob, seed: None })
+    }
+}
+
+/// Why a node gets nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("blob {0}: not here")]
+    NotHere(BlobKey),
+}
+
+/// The shelf, behind the check of tickets.
+#[derive(Clone)]
+pub(crate) struct Door {
+    shelf: Arc<dyn Shelf>,
+    verifier: Arc<Verifier>,
+}
+
+impl Door {
+    pub(crate) fn new(shelf: Arc<dyn Shelf>, verifier: Arc<Verifier>) -> Self {
+        Self { shelf, verifier }
+    }
+
+    /// Lets the bearer of `ticket` at the blob `key`, and says until when.
+    pub(crate) fn open(
+        &self,
+        now: SystemTime,
+        key: &BlobKey,
+        ticket: &Ticket,
+    ) -> Result<(ShelfBlob, SystemTime), Refused> {
+        let claims = self.verifier.check(now, ticket, key)?;
+        let blob = self.shelf.open(key, &claims);
+        blob.map(|it| (it, claims.expires)).ok_or_else(|| Refused::NotHere(key.clone()))
+    }
+}

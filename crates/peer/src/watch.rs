@@ -1,0 +1,374 @@
+//! Tells other nodes what this one holds of a blob, at once and then as it changes.
+//!
+//! What is told is the difference between the blob as it is and as it was told last, never a queue of
+//! events: a slow watcher costs no memory and hears of many changes in one message. Messages to one watcher
+//! keep a distance, so that a fast download costs few of them, and the first after a quiet time goes out at
+//! once, so that a piece travels on without delay.
+//!
+//! Attestations are told before the pieces that came with them, so that a watcher can verify what it
+//! fetches. When anything that was told is no longer true, the watcher is told to forget everything, and
+//! everything is told anew: that happens when content is poisoned or damaged, and hardly ever.
+//!
+//! A watch on a seed ends when the seed has failed: a node that went on listening would take the silence for
+//! patience. A watch does not outlive its ticket either; who still wants to know comes back with a fresh one.
+//! That also bounds how long a watcher keeps the blob from eviction.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use shoal_blobstore::{Blob, Status as BlobStatus};
+use shoal_proto::peer_server::Peer;
+use shoal_proto::{Attestation, BlobNews, SeedProgress, WatchRequest};
+use shoal_swarm::Bitmap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::shelf::{Door, Refused, ShelfBlob};
+
+/// The least time between two messages to one watcher.
+const DISTANCE: Duration = Duration::from_millis(20);
+/// The most attestations in one message. Pieces wait until all attestations have been told.
+const MAX_ATTESTATIONS: usize = 1024;
+
+/// The `Peer` service over the blobs behind a door.
+pub(crate) struct WatchService {
+    door: Door,
+    places: Arc<Semaphore>,
+    stopping: CancellationToken,
+}
+
+impl WatchService {
+    /// Allows at most `places` watches at once, and ends them all on `stopping`.
+    pub(crate) fn new(door: Door, places: usize, stopping: CancellationToken) -> Self {
+        Self { door, places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), stopping }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for WatchService {
+    type WatchStream = BoxStream<'static, Result<BlobNews, Status>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let WatchRequest { key, ticket } = request.into_inner();
+        let now = SystemTime::now();
+        let (opened, expires) = self.door.open(now, &key, &ticket).map_err(|it| refuse(&it))?;
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Status::resource_exhausted("watch: no place is free"))?;
+        let expired = sleep(expires.duration_since(now).unwrap_or_default());
+        let stopping = self.stopping.clone().cancelled_owned();
+        let end = async move {
+            tokio::select! {
+                () = expired => {}
+                () = stopping => {}
+            }
+        };
+        let news = stream::unfold(Watcher::new(opened, place), Watcher::next);
+        Ok(Response::new(news.take_until(end).map(Ok).boxed()))
+    }
+}
+
+fn refuse(refused: &Refused) -> Status {
+    match refused {
+        Refused::Ticket(error) => Status::permission_denied(error.to_string()),
+        Refused::NotHere(_) => Status::not_found(refused.to_string()),
+    }
+}
+
+/// One watch at work.
+struct Watcher {
+    blob: Blob,
+    version: watch::Receiver<u64>,
+    seed: Seed,
+    told: Told,
+    /// No message goes out before this.
+    quiet_until: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Who fills the blob, as far as the shelf knows.
+enum Seed {
+    /// A seed is at work here.
+    Works(watch::Receiver<SeedProgress>),
+    /// One was; what it left is in the store.
+    Ended,
+    /// It is not seeded here.
+    Elsewhere,
+}
+
+impl Watcher {
+    fn new(opened: ShelfBlob, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            version: opened.blob.version(),
+            blob: opened.blob,
+            seed: opened.seed.map_or(Seed::Elsewhere, Seed::Works),
+            told: Told::default(),
+            quiet_until: Instant::now(),
+            _place: place,
+        }
+    }
+
+    async fn next(mut self) -> Option<(BlobNews, Self)> {
+        loop {
+            sleep_until(self.quiet_until).await;
+            let view = self.view();
+            if let Some(news) = self.told.news(view) {
+                self.quiet_until = Instant::now() + DISTANCE;
+                return Some((news, self));
+            }
+            if matches!(self.seed, Seed::Ended) && !self.blob.is_complete() {
+                return None;
+            }
+            self.changed().await?;
+        }
+    }
+
+    fn view(&mut self) -> View {
+        self.version.borrow_and_update();
+        View {
+            // Before the attestations: a piece that is held has been attested by then.
+            status: self.blob.status(),
+            attestations: self.blob.attestations(),
+            seed: match &mut self.seed {
+                Seed::Works(seed) => Some(*seed.borrow_and_update()),
+                Seed::Ended | Seed::Elsewhere => None,
+            },
+        }
+    }
+
+    /// Waits for a change; `None` when there can be no more.
+    async fn changed(&mut self) -> Option<()> {
+        let seed = async {
+            match &mut self.seed {
+                Seed::Works(seed) => seed.changed().await,
+                Seed::Ended | Seed::Elsewhere => future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = self.version.changed() => changed.ok()?,
+            changed = seed => if changed.is_err() {
+                self.seed = Seed::Ended;
+            },
+        }
+        Some(())
+    }
+}
+
+/// A blob as it is.
+struct View {
+    status: BlobStatus,
+    /// Encoded, in the order in which they came.
+    attestations: Vec<Bytes>,
+    seed: Option<SeedProgress>,
+}
+
+/// What a watcher has been told.
+#[derive(Default)]
+struct Told {
+    /// Which of its contents the blob had; `None` before the first message.
+    generation: Option<u64>,
+    held: Bitmap,
+    /// The last one. Attestations only ever follow it, or are replaced all at once by a complete list.
+    attestation: Option<Bytes>,
+    seed: Option<SeedProgress>,
+}
+
+impl Told {
+    /// What is new, if anything; it counts as told from then on. The first news may be empty.
+    fn news(&mut self, view: View) -> Option<BlobNews> {
+        let mut news = BlobNews::default();
+        let is_first = self.generation.is_none();
+        let is_void =
+            self.generation != Some(view.status.generation) || !self.held.minus(&view.status.held).is_empty();
+        if is_void {
+            news.dropped = !is_first;
+            *self = Self {
+                generation: Some(view.status.generation),
+                held: Bitmap::new(view.status.geometry.n_pieces()),
+                ..Self::default()
+            };
+        }
+        let untold = self.untold(&view.attestations);
+        let batch = untold.get(..MAX_ATTESTATIONS).unwrap_or(untold);
+        if let Some(last) = batch.last() {
+            self.attestation = Some(last.clone());
+        }
+        news.attestations = batch.iter().filter_map(decoded).collect();
+        if batch.len() == untold.len() {
+            news.gained = view.status.held.minus(&self.held).runs();
+            self.held = view.status.held;
+        }
+        if self.seed != view.seed {
+            self.seed = view.seed;
+            news.seed = view.seed;
+        }
+        (is_first || news != BlobNews::default()).then_some(news)
+    }
+
+    /// The attestations after the last one told; all where that one has been replaced.
+    fn untold<'a>(&self, attestations: &'a [Bytes]) -> &'a [Bytes] {
+        let told = attestations.iter().rposition(|it| Some(it) == self.attestation.as_ref());
+        &attestations[told.map_or(0, |last| last + 1)..]
+    }
+}
+
+/// Attestations are checked before they are kept, so one that cannot be read was damaged on disk, and is
+/// passed over like any damaged record.
+fn decoded(bytes: &Bytes) -> Option<Attestation> {
+    Attestation::decode(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, key};
+    use shoal_swarm::Geometry;
+
+    fn attestation(number: u32) -> Bytes {
+        let statement = Bytes::from(number.to_be_bytes().to_vec());
+        let signature = [0; 64];
+        Attestation { statement, signature }.encode()
+    }
+
+    fn view(generation: u64, held: &[u32], attestations: &[u32]) -> View {
+        let geometry = Geometry::stated(100, 10).unwrap();
+        let mut map = Bitmap::new(geometry.n_pieces());
+        for piece in held {
+            map.insert(*piece);
+        }
+        View {
+            status: BlobStatus { generation, geometry, held: map, sealed: false },
+            attestations: attestations.iter().copied().map(attestation).collect(),
+            seed: None,
+        }
+    }
+
+    fn show(news: Option<BlobNews>) -> String {
+        let Some(news) = news else {
+            return "nothing".into();
+        };
+        let numbers: Vec<_> = news
+            .attestations
+            .iter()
+            .map(|it| u32::from_be_bytes(it.statement.as_ref().try_into().unwrap()))
+            .collect();
+        let dropped = if news.dropped { "dropped, " } else { "" };
+        let seed = news.seed.map_or(String::new(), |it| format!(" at {}", it.offset));
+        format!("{dropped}{numbers:?} {:?}{seed}", news.gained)
+    }
+
+    #[track_caller]
+    fn check(views: impl IntoIterator<Item = View>, expected: &[&str]) {
+        let mut told = Told::default();
+        let seen: Vec<_> = views.into_iter().map(|it| show(told.news(it))).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        check(
+            [
+                view(0, &[], &[]),
+                view(0, &[], &[]),
+                view(0, &[], &[1]),
+                view(0, &[3, 4, 7], &[1, 2, 3]),
+                view(0, &[3, 4, 5, 7], &[1, 2, 3]),
+                view(0, &[3, 4, 5, 7], &[1, 2, 3]),
+            ],
+            &["[] []", "nothing", "[1] []", "[2, 3] [3..5, 7..8]", "[] [5..6]", "nothing"],
+        );
+    }
+
+    #[test]
+    fn the_complete_list_is_told_in_place_of_the_partial_ones() {
+        check(
+            [view(0, &[1], &[1]), view(0, &[1], &[9]), view(0, &[1, 2], &[9])],
+            &["[1] [1..2]", "[9] []", "[] [2..3]"],
+        );
+    }
+
+    #[test]
+    fn what_is_no_longer_true_voids_everything() {
+        check(
+            [view(4, &[1, 2], &[1]), view(5, &[], &[]), view(5, &[1], &[2]), view(5, &[0], &[2])],
+            &["[1] [1..3]", "dropped, [] []", "[2] [1..2]", "dropped, [2] [0..1]"],
+        );
+    }
+
+    #[test]
+    fn pieces_wait_until_all_attestations_are_told() {
+        let many: Vec<u32> = (0..1500).collect();
+        let mut told = Told::default();
+        let seen: Vec<_> = (0..3)
+            .map(|_| told.news(view(0, &[1], &many)))
+            .map(|it| it.map(|news| (news.attestations.len(), news.gained.len())))
+            .collect();
+        assert_eq!(seen, [Some((1024, 0)), Some((476, 1)), None]);
+    }
+
+    #[test]
+    fn a_seed_at_work_is_told_until_it_ends() {
+        let at = |offset| View {
+            seed: Some(SeedProgress { offset, ..SeedProgress::default() }),
+            ..view(0, &[], &[])
+        };
+        check(
+            [at(10), at(10), at(20), view(0, &[], &[])],
+            &["[] [] at 10", "nothing", "[] [] at 20", "nothing"],
+        );
+    }
+
+    fn watch_request() -> Request<WatchRequest> {
+        Request::new(WatchRequest { key: key(1), ticket: testing::ticket(&key(1)) })
+    }
+
+    // In the next two the clock is paused and runs ahead whenever nothing else is left to do.
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_keep_a_distance_and_the_first_goes_at_once() {
+        let (_dir, store) = testing::store();
+        let blob = testing::blob(&store, &key(1), &[]).await;
+        let door = Door::new(Arc::new(store), testing::verifier());
+        let service = WatchService::new(door, 1, CancellationToken::new());
+        let mut news = service.watch(watch_request()).await.unwrap().into_inner();
+        news.next().await.unwrap().unwrap();
+        for (quiet, delay) in [(Duration::ZERO, DISTANCE), (DISTANCE * 50, Duration::ZERO)] {
+            tokio::time::advance(quiet).await;
+            let changed = Instant::now();
+            blob.clear("a test says so");
+            assert!(news.next().await.unwrap().unwrap().dropped);
+            // Timers have a resolution of a millisecond, also on a paused clock.
+            assert!(changed.elapsed().abs_diff(delay) <= Duration::from_millis(1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_with_its_ticket() {
+        let (_dir, store) = testing::store();
+        testing::blob(&store, &key(1), &[]).await;
+        let door = Door::new(Arc::new(store), testing::verifier());
+        let service = WatchService::new(door, 1, CancellationToken::new());
+        let news = service.watch(watch_request()).await.unwrap().into_inner();
+        let news: Vec<_> = news.map(|it| it.unwrap()).collect().await;
+        assert_eq!(news, [BlobNews::default()]);
+        assert!(service.watch(watch_request()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_with_a_seed_that_failed() {
+        let (_dir, store) = testing::store();
+        let blob = testing::blob(&store, &key(1), &[]).await;
+        let (seed, progress) = watch::channel(SeedProgress::default());
+        let places = Arc::new(Semaphore::new(1));
+        let opened = ShelfBlob { blob, seed: Some(progress) };
+        let watcher = Watcher::new(opened, places.try_acquire_owned().unwrap());
+        let (first, watcher) = watcher.next().await.unwrap();
+        assert_eq!(first.seed, Some(SeedProgress::default()));
+        drop(seed);
+        assert!(watcher.next().await.is_none());
+    }
+}
