@@ -1,0 +1,28 @@
+//! The scheduler's orders to this gateway: what to seed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use shoal_peer::ticket::Verifier;
+use shoal_proto::{SchedulerMessage, WantedBlob};
+use tokio::sync::mpsc;
+
+use crate::shelf::SeedingShelf;
+
+/// Seeds what the scheduler orders, where the ticket that it shows proves that a node was granted it.
+pub(crate) async fn obey(
+    mut orders: mpsc::Receiver<SchedulerMessage>,
+    shelf: Arc<SeedingShelf>,
+    verifier: Arc<Verifier>,
+) {
+    while let Some(order) = orders.recv().await {
+        // Neighbours and leases are for nodes that fetch from others; a gateway does not.
+        let SchedulerMessage::Seed(wanted) = order else { continue };
+        let WantedBlob { key, geometry, ticket, .. } = wanted;
+        match verifier.check(SystemTime::now(), &ticket, &key) {
+            // From where is what the ticket says: that is signed, the order is not.
+            Ok(claims) => drop(shelf.seed(&key, Some(geometry), &claims.source)),
+            Err(error) => tracing::warn!(blob = %key, %error, "order to seed without a good ticket"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The writing end of a seed: hashes pieces, stores them, signs for them.
+//!
+//! Pieces come in order, so that the digest of the whole grows with them. Each is stored as provisional and
+//! counts as held, hence may be shared, once its digest is signed: a node that hears of a piece can verify
+//! it. Signatures cover several pieces, but a piece never waits long for others. The hash of the whole runs
+//! on a thread of its own, while the store hashes and writes the piece on another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use shoal_blobstore::{Blob, Learned, PieceDigest, StoreError, Written};
+use shoal_model::Digest;
+use shoal_peer::attest::Signer;
+use shoal_proto::Statement;
+use shoal_swarm::{Geometry, PieceIndex};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::SeedError;
+use super::cutter::Piece;
+
+/// One signature covers at most this many pieces.
+const BATCH: usize = 8;
+/// A piece waits at most this long for its signature.
+const BATCH_WAIT: Duration = Duration::from_millis(20);
+/// How much of the stored prefix is read at once when a seed resumes.
+const READ: u64 = 4 << 20;
+
+/// What was seen of a blob from its beginning on.
+pub(super) struct Writer {
+    blob: Blob,
+    geometry: Geometry,
+    signer: Arc<Signer>,
+    epoch: u64,
+    whole: Sha256,
+    /// The next piece.
+    next: PieceIndex,
+    /// The digests of the pieces before `next` that are not signed yet.
+    unsigned: Vec<PieceDigest>,
+    sign_by: Instant,
+}
+
+impl Writer {
+    /// Takes up where the store's content ends, having hashed that.
+    pub(super) async fn resume(blob: Blob, signer: Arc<Signer>, epoch: u64) -> Result<Self, SeedError> {
+        let mut it = Self {
+            geometry: blob.geometry(),
+            blob,
+            signer,
+            epoch,
+            whole: Sha256::new(),
+            next: 0,
+            unsigned: Vec::new(),
+            sign_by: Instant::now(),
+        };
+        let n_held = it.blob.held().first_missing(0).unwrap_or(it.geometry.n_pieces());
+        while it.next < n_held {
+            match it.rehash(it.next).await {
+                Ok(()) => it.next += 1,
+                // The piece turned out damaged: from here on the registry has to be read.
+                Err(SeedError::Store(StoreError::NotHeld { .. })) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(it)
+    }
+
+    /// The piece that the writer goes on with.
+    pub(super) const fn next(&self) -> PieceIndex {
+        self.next
+    }
+
+    async fn rehash(&mut self, piece: PieceIndex) -> Result<(), SeedError> {
+        let mut range = self.geometry.range_of(piece);
+        let mut chunks = Vec::new();
+        while !range.is_empty() {
+            let end = range.end.min(range.start + READ);
+            chunks.push(self.blob.read_held(range.start..end).await?);
+            range.start = end;
+        }
+        self.whole = hashed(self.whole.clone(), chunks).await?;
+        Ok(())
+    }
+
+    /// Takes pieces in order until there are no more.
+    pub(super) async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) -> Result<Self, SeedError> {
+        loop {
+            tokio::select! {
+                piece = pieces.recv() => match piece {
+                    Some(piece) => self.take(piece).await?,
+                    None => break,
+                },
+                () = sleep_until(self.sign_by), if !self.unsigned.is_empty() => self.sign()?,
+            }
+        }
+        self.sign()?;
+        Ok(self)
+    }
+
+    async fn take(&mut self, piece: Piece) -> Result<(), SeedError> {
+        debug_assert_eq!(piece.index, self.next, "pieces come in order");
+        let hashing = hashed(self.whole.clone(), piece.chunks.clone());
+        let (whole, res) = tokio::join!(hashing, self.blob.write_provisional(piece.index, piece.chunks));
+        let (whole, (written, digest)) = (whole?, res?);
+        match written {
+            Written::Held | Written::Provisional | Written::AlreadyHeld => {}
+            Written::Mismatch => return Err(SeedError::Contradiction { piece: piece.index }),
+            Written::Busy | Written::NoDigest => return Err(SeedError::Interrupted),
+        }
+        self.whole = whole;
+        self.next += 1;
+        if self.unsigned.is_empty() {
+            self.sign_by = Instant::now() + BATCH_WAIT;
+        }
+        self.unsigned.push(digest);
+        if self.unsigned.len() >= BATCH {
+            self.sign()?;
+        }
+        Ok(())
+    }
+
+    /// Signs for what is not signed yet, which makes it held.
+    fn sign(&mut self) -> Result<(), SeedError> {
+        let digests = std::mem::take(&mut self.unsigned);
+        if digests.is_empty() {
+            return Ok(());
+        }
+        // At most as many as there are pieces, so it fits.
+        let first = self.next - digests.len() as PieceIndex;
+        let attestation = self.attestation(first, &digests, false);
+        match self.blob.learn(first, &digests, attestation)? {
+            Learned::Fresh | Learned::Known => Ok(()),
+            Learned::Conflict => Err(SeedError::Contradiction { piece: first }),
+        }
+    }
+
+    /// Compares the digest of the whole, and seals the blob where it matches.
+    pub(super) fn conclude(self) -> Result<(), SeedError> {
+        let found = Digest::from_sha256(self.whole.clone().finalize().into());
+        if found != self.blob.key().digest {
+            return Err(SeedError::Poisoned { found });
+        }
+        let pieces = 0..self.geometry.n_pieces();
+        let digests: Option<Vec<_>> = pieces.map(|it| self.blob.digest_of(it)).collect();
+        let digests = digests.ok_or(SeedError::Interrupted)?;
+        let attestation = self.attestation(0, &digests, true);
+        match self.blob.seal(&digests, attestation)? {
+            Learned::Fresh | Learned::Known => Ok(()),
+            Learned::Conflict => Err(SeedError::Interrupted),
+        }
+    }
+
+    fn attestation(&self, first: PieceIndex, digests: &[PieceDigest], sealed: bool) -> Bytes {
+        let statement = Statement {
+            key: self.blob.key().clone(),
+            geometry: self.geometry,
+            epoch: self.epoch,
+            first,
+            digests: digests.iter().map(|it| it.0).collect(),
+            sealed,
+        };
+        self.signer.attest(statement).encode()
+    }
+}
+
+/// The hash of the whole, with these bytes added.
+async fn hashed(mut whole: Sha256, chunks: Vec<Bytes>) -> Result<Sha256, SeedError> {
+    let hashing = move || {
+        chunks.iter().for_each(|it| whole.update(it));
+        whole
+    };
+    tokio::task::spawn_blocking(hashing).await.map_err(SeedError::stopped)
+}

@@ -1,0 +1,54 @@
+//! What the gateway shares: what it holds, and what it can seed.
+//!
+//! A ticket is the proof that this gateway, or a sister with the same key, granted a blob; so a node that
+//! shows one for a blob that is not here has it seeded. That is how a node without a scheduler gets a blob,
+//! and the scheduler's own order goes the same way.
+
+use std::sync::Arc;
+
+use shoal_blobstore::{Blob, Store};
+use shoal_model::BlobKey;
+use shoal_peer::shelf::{Shelf, ShelfBlob};
+use shoal_peer::ticket::TicketClaims;
+use shoal_proto::Source;
+use shoal_swarm::Geometry;
+
+use crate::cuts::Cuts;
+use crate::gate::Gate;
+use crate::seed::{Seeder, Wanted};
+
+/// The gateway's blobs, here or to come.
+pub(crate) struct SeedingShelf {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) cuts: Arc<Cuts>,
+    pub(crate) store: Store,
+    pub(crate) seeder: Seeder,
+}
+
+impl SeedingShelf {
+    /// The blob, seeded from `source` if need be. `None` where that registry is not served here, or stands
+    /// in another trust group, or the blob cannot be seeded at present. `stated` is the cut where this
+    /// gateway has said none.
+    pub(crate) fn seed(&self, key: &BlobKey, stated: Option<Geometry>, source: &Source) -> Option<ShelfBlob> {
+        let upstream = self.gate.upstream(&source.registry.parse().ok()?)?;
+        if upstream.group != key.group {
+            return None;
+        }
+        self.seeder.seed(Wanted {
+            upstream: upstream.clone(),
+            repository: source.repository.parse().ok()?,
+            key: key.clone(),
+            geometry: self.cuts.agreed(key, stated)?,
+        })
+    }
+}
+
+impl Shelf for SeedingShelf {
+    fn open(&self, key: &BlobKey, claims: &TicketClaims) -> Option<ShelfBlob> {
+        let seeded = self.seed(key, None, &claims.source);
+        // What is complete can be shared even where it cannot be fetched. A part without a seed is as good
+        // as nothing, and says so at once.
+        let complete = || self.store.get(key).filter(Blob::is_complete);
+        seeded.or_else(|| Some(ShelfBlob { blob: complete()?, seed: None }))
+    }
+}

@@ -1,0 +1,164 @@
+//! A real gateway on loopback, and what a node does with it.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use shoal_model::{Authorization, Node, NodeId, Place, Role};
+use shoal_ops::Context;
+use shoal_ops::settings::Reader;
+use shoal_peer::client::{FetchError, PeerClient};
+use shoal_proto::gateway_client::GatewayClient;
+use shoal_proto::{OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, Source, Statement};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use super::digest;
+use super::registry::Registry;
+
+/// The name under which the registry is configured.
+pub(crate) const NAME: &str = "registry.example";
+/// The repository that all content is in.
+pub(crate) const REPOSITORY: &str = "prod/app";
+
+/// A gateway before one registry.
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    ctx: Context,
+    grpc: GatewayClient<Channel>,
+    peers: PeerClient,
+    dir: TempDir,
+}
+
+impl Gateway {
+    /// Starts a gateway whose registry's entry has these further settings, as YAML.
+    pub(crate) async fn start(registry: &Registry, entry: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), registry, entry).await
+    }
+
+    async fn start_in(dir: TempDir, registry: &Registry, entry: &str) -> Self {
+        let user = format!(
+            "{{listen: '127.0.0.1:0', storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
+             download: {{pieceSize: 64Ki}}, registries: [{{name: {NAME}, url: 'http://{}', insecure: true, \
+             {entry}}}]}}",
+            dir.path().display(),
+            registry.address,
+        );
+        let reader = Reader::new(&user, shoal_gateway::settings::DEFAULT, |_| None);
+        let settings = shoal_gateway::settings::Settings::read(&reader);
+        reader.finish().unwrap();
+        let ctx = Context::new("gateway", "0");
+        let address = shoal_gateway::start(settings, ctx.clone()).await.unwrap();
+        let url = format!("http://{address}");
+        let grpc = GatewayClient::connect(url.clone()).await.unwrap();
+        Self { url, ctx, grpc, peers: PeerClient::default(), dir }
+    }
+
+    /// Ends the process, as far as a test has one, and starts it anew over the same directory.
+    pub(crate) async fn restart(self, registry: &Registry, entry: &str) -> Self {
+        let Self { ctx, grpc, peers, dir, .. } = self;
+        drop((grpc, peers));
+        let ended = ctx.tasks.shut_down(Duration::from_secs(10)).await;
+        assert!(ended.failure.is_none() && ended.cut.is_empty(), "{ended:?}");
+        drop(ctx);
+        Self::start_in(dir, registry, entry).await
+    }
+
+    /// Opens one blob as the caller with this `Authorization`.
+    pub(crate) async fn open(
+        &self,
+        content: &[u8],
+        authorization: Option<&str>,
+    ) -> Result<OpenedBlob, Refusal> {
+        self.open_as("node-1", content, authorization).await
+    }
+
+    /// Opens one blob as a caller on this node.
+    pub(crate) async fn open_as(
+        &self,
+        node: &str,
+        content: &[u8],
+        authorization: Option<&str>,
+    ) -> Result<OpenedBlob, Refusal> {
+        let request = OpenRequest {
+            source: Source { registry: NAME.to_owned(), repository: REPOSITORY.to_owned() },
+            digests: vec![digest(content)],
+            authorization: authorization.map(|it| Authorization::new(it.to_owned())),
+            node: named(node),
+        };
+        let mut reply = self.grpc.clone().open(request).await.unwrap().into_inner();
+        assert_eq!(reply.0.len(), 1);
+        reply.0.remove(0)
+    }
+
+    /// The region as it is told first.
+    pub(crate) async fn region(&self) -> RegionState {
+        let request = RegionRequest { node: named("node-1") };
+        let mut states = self.grpc.clone().region(request).await.unwrap().into_inner();
+        states.message().await.unwrap().unwrap()
+    }
+
+    /// Watches a blob until it is sealed and all of it held, or dropped; returns whether it came.
+    pub(crate) async fn follow(&self, blob: &OpenedBlob) -> bool {
+        // Far above what any test takes.
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, self.came(blob)).await.expect("neither sealed nor dropped")
+    }
+
+    async fn came(&self, blob: &OpenedBlob) -> bool {
+        let news = self.peers.watch(&blob.gateway, &blob.key, &blob.ticket).await;
+        let mut news = news.unwrap();
+        let (mut n_held, mut sealed) = (0, false);
+        while let Some(it) = news.next().await.unwrap() {
+            if it.dropped {
+                return false;
+            }
+            n_held += it.gained.iter().map(|it| it.end - it.start).sum::<u32>();
+            sealed |= it.attestations.iter().any(|it| Statement::decode(&it.statement).unwrap().sealed);
+            if n_held == blob.geometry.n_pieces() && sealed {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Fetches a whole blob as pieces.
+    pub(crate) async fn fetch(&self, blob: &OpenedBlob) -> Result<Vec<u8>, FetchError> {
+        let whole = 0..blob.geometry.size();
+        let mut body = self.peers.fetch(&blob.gateway, &blob.key, whole, &blob.ticket).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// Asks the mirror endpoint.
+    pub(crate) async fn mirror(&self, path: &str, headers: HeaderMap) -> Response<bytes::Bytes> {
+        let mut request =
+            Request::get(format!("{}{path}", self.url)).body(Empty::<bytes::Bytes>::new()).unwrap();
+        *request.headers_mut() = headers;
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let (head, body) = client.request(request).await.unwrap().into_parts();
+        Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+
+    /// The sum of all metrics whose line has this text.
+    pub(crate) fn metric(&self, text: &str) -> u64 {
+        let lines = self.ctx.metrics.encode();
+        let matching = lines.lines().filter(|it| !it.starts_with('#') && it.contains(text));
+        matching.filter_map(|it| it.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+fn named(id: &str) -> Node {
+    Node { id: NodeId::new(id), address: "127.0.0.1:1".into(), role: Role::Sidecar, place: Place::default() }
+}
+
+/// A status that a test expects, told with the body where it is another.
+#[track_caller]
+pub(crate) fn assert_status(answer: &Response<bytes::Bytes>, expected: StatusCode) {
+    assert_eq!(answer.status(), expected, "{}", String::from_utf8_lossy(answer.body()));
+}

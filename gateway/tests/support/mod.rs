@@ -1,0 +1,39 @@
+//! A registry that does what a test tells it, and a real gateway before it.
+
+pub(crate) mod gateway;
+pub(crate) mod registry;
+
+use sha2::{Digest as _, Sha256};
+use shoal_model::Digest;
+
+/// Content that no compression or repetition hides mistakes in.
+pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut rng = shoal_model::Rng::new(seed);
+    let words = std::iter::repeat_with(|| rng.next_u64().to_le_bytes());
+    words.flatten().take(len).collect()
+}
+
+/// The digest of content.
+pub(crate) fn digest(content: &[u8]) -> Digest {
+    Digest::from_sha256(Sha256::digest(content).into())
+}
+
+/// An image manifest of one configuration and layers.
+pub(crate) fn manifest(config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
+    let descriptor = |media_type: &str, content: &[u8]| {
+        serde_json::json!({
+            "mediaType": media_type,
+            "digest": digest(content).to_string(),
+            "size": content.len(),
+        })
+    };
+    let layers: Vec<_> =
+        layers.iter().map(|it| descriptor("application/vnd.oci.image.layer.v1.tar", it)).collect();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", config),
+        "layers": layers,
+    });
+    manifest.to_string().into_bytes()
+}

@@ -1,0 +1,69 @@
+//! The scheduler's settings; `config/default.yaml` documents them and holds the defaults.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shoal_ops::settings::Reader;
+use shoal_swarm::table::Policy;
+
+/// The commented default settings.
+pub const DEFAULT: &str = include_str!("../config/default.yaml");
+
+/// What the scheduler is told by its operator.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where nodes connect.
+    pub listen: SocketAddr,
+    /// How the table decides.
+    pub policy: Policy,
+}
+
+impl Settings {
+    /// Reads them; mistakes are kept by the reader.
+    pub fn read(reader: &Reader) -> Self {
+        const SOON: Duration = Duration::from_millis(10);
+        const LATE: Duration = Duration::from_secs(600);
+        let n_neighbours = reader.get_in("scheduler.neighbourCount", 2..=64_usize);
+        Self {
+            listen: reader.get("listen"),
+            policy: Policy {
+                n_neighbours,
+                // Three quarters near: enough to keep bytes in a rack, and never an island.
+                n_near: n_neighbours * 3 / 4,
+                lease_lives: reader.get_in("scheduler.pieceDownloadTimeout", SOON..=LATE),
+                back_to_source_count: reader.get_in("scheduler.backToSourceCount", 0..=10_000_usize),
+                retry_back_to_source_limit: reader.get_in("scheduler.retryBackToSourceLimit", 0..=100),
+                retry_limit: reader.get_in("scheduler.retryLimit", 0..=100),
+                retry_interval: reader.get_in("scheduler.retryInterval", SOON..=LATE),
+                refresh_interval: reader.get_in("scheduler.refreshInterval", SOON..=LATE),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_allowed_and_read() {
+        let reader = Reader::new("", DEFAULT, |_| None);
+        Settings::read(&reader);
+        assert_eq!(reader.finish(), Ok(()));
+        let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
+        assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
+    }
+
+    #[test]
+    fn mistakes_name_key_value_and_what_is_allowed() {
+        let user = "scheduler: {neighbourCount: 1, retryIntervall: 3s, refreshInterval: soon}";
+        let reader = Reader::new(user, DEFAULT, |_| None);
+        Settings::read(&reader);
+        let text = reader.finish().unwrap_err().to_string();
+        for part in
+            ["neighbourCount = \"1\" is not from 2 to 64", "retryIntervall", "refreshInterval = \"soon\""]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Blobs: from the swarm, from the cache, or straight through where no gateway answers.
+
+use std::ops::Range;
+
+use futures_util::stream;
+use http::header;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use shoal_blobstore::Blob;
+use shoal_model::{Authorization, BlobKey};
+use shoal_oci::range::{self, ByteRange, ContentRange};
+use shoal_oci::{ErrorCode, OciError};
+use shoal_proto::Source;
+use tokio::time::Instant;
+
+use super::answer::{self, Body, CONTENT_DIGEST, NAMESPACE};
+use super::route::{Target, WantedBlob};
+use super::{Mirror, gateways_share};
+use crate::metrics::{Outcome, SidecarMetrics};
+use crate::pull::{Cut, Grant, NoStream, Opening, Pulls, Reader};
+
+/// A response without its body, and the bytes of the blob that are to follow.
+type Head = (Response<()>, Range<u64>);
+
+/// A runtime's request for a blob.
+struct Pull<'a> {
+    wanted: WantedBlob,
+    source: Source,
+    authorization: Option<Authorization>,
+    request: &'a Request<()>,
+    deadline: Instant,
+}
+
+impl<'a> Pull<'a> {
+    fn new(wanted: WantedBlob, request: &'a Request<()>, deadline: Instant) -> Self {
+        Self {
+            source: Source {
+                registry: wanted.registry.to_string(),
+                repository: wanted.repository.to_string(),
+            },
+            wanted,
+            authorization: authorization(request),
+            request,
+            deadline,
+        }
+    }
+
+    /// The same at the registry itself.
+    fn target(&self) -> Target {
+        Target {
+            registry: self.wanted.registry.clone(),
+            path_and_query: format!("/v2/{}/blobs/{}", self.wanted.repository, self.wanted.digest),
+        }
+    }
+}
+
+impl Mirror {
+    pub(super) async fn blob(
+        &self,
+        wanted: WantedBlob,
+        asked: &Request<()>,
+        deadline: Instant,
+    ) -> Response<Body> {
+        let pull = Pull::new(wanted, asked, deadline);
+        let opener = &self.0.pulls.tools().opener;
+        let (digest, authorization) = (pull.wanted.digest, pull.authorization.as_ref());
+        match opener.open(&pull.source, digest, authorization, gateways_share(deadline)).await {
+            Opening::Granted(grant) => self.granted(&pull, &grant).await,
+            // The gateway could not decide: perhaps the registry answers this node.
+            Opening::Refused(refusal) if refusal.status >= 500 => self.without_gateway(&pull).await,
+            Opening::Refused(refusal) => {
+                self.metrics().pulled(Outcome::Refused);
+                answer::refusal(asked, refusal)
+            }
+            Opening::NoGateway => self.without_gateway(&pull).await,
+        }
+    }
+
+    async fn granted(&self, pull: &Pull<'_>, grant: &Grant) -> Response<Body> {
+        let (opened, size) = (&grant.blob, grant.blob.geometry.size());
+        let (head, bytes) = match self.head(&pull.wanted, size, pull.request) {
+            Ok(head) => head,
+            Err(refused) => return *refused,
+        };
+        if pull.request.method() == Method::HEAD || bytes.is_empty() {
+            return head.map(|()| answer::full(""));
+        }
+        let content = opened.content.clone();
+        if let Some(content) = content.filter(|it| it.len() as u64 == size && is(it, &pull.wanted)) {
+            let part = content.slice(bytes.start as usize..bytes.end as usize);
+            self.0.pulls.keep(opened, content);
+            self.metrics().served(part.len() as u64, false);
+            self.metrics().pulled(Outcome::Complete);
+            return head.map(|()| answer::full(part));
+        }
+        match self.0.pulls.read(grant, &pull.source, pull.authorization.as_ref(), bytes) {
+            Ok(reader) => head.map(|()| body(reader, self.0.pulls.clone())),
+            Err(error) => self.without_stream(pull, &error).await,
+        }
+    }
+
+    /// A blob that was granted and cannot be streamed is asked of the registry: runtimes that chose this
+    /// mirror for an image's manifest turn to nobody else for its blobs. The registry may refuse a caller
+    /// whom the gateway has granted the blob by a right of its own; that is no answer to this caller, who is
+    /// then told what makes other runtimes go on without the mirror.
+    async fn without_stream(&self, pull: &Pull<'_>, error: &NoStream) -> Response<Body> {
+        let WantedBlob { registry, repository, digest } = &pull.wanted;
+        tracing::warn!(%registry, %repository, %digest, error = error as &dyn std::error::Error, "no stream");
+        let code = match error {
+            NoStream::Cut(_) => ErrorCode::BlobUnknown,
+            NoStream::Store(_) | NoStream::OtherCut { .. } => ErrorCode::Unavailable,
+        };
+        // What the runtime has of dropped content has no end, from whomever.
+        if !matches!(error, NoStream::Cut(Cut::Dropped)) {
+            let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+            if answer.status().is_success() {
+                self.metrics().pulled(Outcome::PassedThrough);
+                return answer;
+            }
+        }
+        let message = format!("{registry}/{repository} {digest}: {error}");
+        answer::error(pull.request, &OciError { code, message })
+    }
+
+    /// With no gateway, the registry itself is asked, with the caller's own header: for the blob, or,
+    /// where it is complete here, only whether this caller may read it.
+    async fn without_gateway(&self, pull: &Pull<'_>) -> Response<Body> {
+        let tools = self.0.pulls.tools();
+        let group = tools.region.trust_group(pull.wanted.registry.as_str());
+        let cached = tools.store.get(&BlobKey { group, digest: pull.wanted.digest });
+        let Some(blob) = cached.filter(Blob::is_complete) else {
+            self.metrics().pulled(Outcome::PassedThrough);
+            return self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+        };
+        let mut probe = pull.request.clone();
+        *probe.method_mut() = Method::HEAD;
+        probe.headers_mut().remove(header::RANGE);
+        let verdict = self.0.passage.ask_registry(&pull.target(), &probe, pull.deadline).await;
+        if !verdict.status().is_success() {
+            self.metrics().pulled(Outcome::Refused);
+            return verdict;
+        }
+        match self.head(&pull.wanted, blob.geometry().size(), pull.request) {
+            Ok((head, _)) if pull.request.method() == Method::HEAD => head.map(|()| answer::full("")),
+            Ok((head, bytes)) => {
+                let reader = Reader::of_store(blob, bytes);
+                head.map(|()| body(reader, self.0.pulls.clone()))
+            }
+            Err(refused) => *refused,
+        }
+    }
+
+    /// The response's head and the bytes to follow, or a refusal of the range.
+    fn head(&self, wanted: &WantedBlob, size: u64, asked: &Request<()>) -> Result<Head, Box<Response<Body>>> {
+        let asked_range = asked.headers().get(header::RANGE).and_then(|it| it.to_str().ok());
+        let (status, bytes, stated) = match asked_range.map(|it| range::parse(it, size)) {
+            None | Some(ByteRange::Whole) => (StatusCode::OK, 0..size, None),
+            Some(ByteRange::Part(bytes)) => {
+                let stated = ContentRange::Part { range: bytes.clone(), size: Some(size) };
+                (StatusCode::PARTIAL_CONTENT, bytes, Some(stated))
+            }
+            Some(ByteRange::Unsatisfiable) => {
+                let message = format!("the blob has {size} bytes");
+                let mut refused = answer::error(asked, &OciError { code: ErrorCode::RangeInvalid, message });
+                let stated = ContentRange::Unsatisfied { size }.to_string();
+                if let Ok(stated) = stated.try_into() {
+                    refused.headers_mut().insert(header::CONTENT_RANGE, stated);
+                }
+                return Err(Box::new(refused));
+            }
+        };
+        let headers = [
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_LENGTH, (bytes.end - bytes.start).to_string()),
+            (header::ACCEPT_RANGES, "bytes".to_owned()),
+            (header::ETAG, format!("\"{}\"", wanted.digest)),
+            (CONTENT_DIGEST, wanted.digest.to_string()),
+            (NAMESPACE, wanted.registry.to_string()),
+        ];
+        let stated = stated.map(|it| (header::CONTENT_RANGE, it.to_string()));
+        let head = answer::response(status, headers.into_iter().chain(stated), answer::full(""));
+        Ok((head.map(drop), bytes))
+    }
+
+    fn metrics(&self) -> &SidecarMetrics {
+        &self.0.pulls.tools().metrics
+    }
+}
+
+fn authorization(asked: &Request<()>) -> Option<Authorization> {
+    let value = asked.headers().get(header::AUTHORIZATION)?;
+    Some(Authorization::new(value.to_str().ok()?.to_owned()))
+}
+
+/// Whether the bytes are the blob.
+fn is(content: &[u8], wanted: &WantedBlob) -> bool {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(content).as_slice() == wanted.digest.as_bytes()
+}
+
+/// Streams what the reader gives. An error ends the body early, which ends the connection without a reset.
+fn body(reader: Reader, pulls: Pulls) -> Body {
+    let streaming = Streaming { reader, pulls, outcome: Outcome::Left };
+    let frames = stream::unfold(Some(streaming), async |it| {
+        let mut streaming = it?;
+        match streaming.reader.next().await {
+            Ok(Some(bytes)) => {
+                let cached = streaming.reader.is_cached();
+                streaming.pulls.tools().metrics.served(bytes.len() as u64, cached);
+                if streaming.reader.left().is_empty() {
+                    streaming.pulls.was_served(&streaming.reader);
+                    streaming.outcome = Outcome::Complete;
+                }
+                Some((Ok(Frame::data(bytes)), Some(streaming)))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(error = %error, left = ?streaming.reader.left(), "stream ended early");
+                streaming.pulls.was_cut(&streaming.reader);
+                streaming.outcome = Outcome::Cut;
+                Some((Err(error.into()), None))
+            }
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// A stream to a runtime, counted when it ends, however it ends.
+struct Streaming {
+    reader: Reader,
+    pulls: Pulls,
+    outcome: Outcome,
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.pulls.tools().metrics.pulled(self.outcome);
+    }
+}

@@ -1,0 +1,172 @@
+//! Asking one source: for a piece, or for what it holds.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_blobstore::{StoreError, Written};
+use shoal_model::{Node, Role};
+use shoal_peer::attest::{self, AttestError};
+use shoal_peer::client::{Fault as PeerFault, FetchError};
+use shoal_proto::BlobNews;
+use shoal_swarm::PieceIndex;
+use shoal_swarm::fetch::{Event, Fault};
+use tokio::sync::mpsc;
+
+use super::Tools;
+use super::download::Shared;
+use super::report::{Report, Signs, write_in_turn};
+use crate::metrics::Origin;
+
+/// What one source is asked with.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub tools: Tools,
+    pub shared: Arc<Shared>,
+    pub node: Node,
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// Why a watch ended before its node ended it.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error(transparent)]
+    Peer(#[from] FetchError),
+    #[error(transparent)]
+    Attestation(#[from] AttestError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Asking {
+    /// Fetches a piece into the store and tells how that went.
+    pub(super) async fn piece(self, piece: PieceIndex) {
+        let generation = self.shared.blob.status().generation;
+        match self.receive(self.shared.blob.geometry().range_of(piece)).await {
+            // On its own, because an ask may be cut at any time, and what was written has to be told.
+            Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation))),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
+                self.tell(self.failed(piece, &error.fault)).await;
+            }
+        }
+    }
+
+    async fn receive(&self, range: Range<u64>) -> Result<Vec<Bytes>, FetchError> {
+        let ticket = self.shared.start().wanted.ticket;
+        let mut body = self.tools.peers.fetch(&self.node, self.shared.blob.key(), range, &ticket).await?;
+        let mut signs = Signs::new(self.reports.clone());
+        let mut chunks = Vec::new();
+        while let Some(bytes) = body.next().await? {
+            signs.moved();
+            self.tools.rates.admit(Some(&self.node.id), bytes.len()).await;
+            chunks.push(bytes);
+        }
+        Ok(chunks)
+    }
+
+    fn failed(&self, piece: PieceIndex, fault: &PeerFault) -> Report {
+        let from = self.node.id.clone();
+        let fault = match fault {
+            PeerFault::Busy => Fault::Busy,
+            PeerFault::NotHeld => Fault::NotHeld,
+            // Nothing is to be had there until there is a better ticket.
+            PeerFault::Refused(_) => {
+                self.shared.refused();
+                return Report::Event(Event::Lost { from, is_well: true });
+            }
+            _ => Fault::Broken,
+        };
+        Report::Event(Event::Failed { from, piece, fault })
+    }
+
+    async fn store(self, piece: PieceIndex, chunks: Vec<Bytes>, generation: u64) {
+        let blob = &self.shared.blob;
+        let written = write_in_turn(blob, || blob.write(piece, chunks.clone())).await;
+        if matches!(written, Ok(Written::Held)) {
+            let origin = if self.node.role == Role::Gateway { Origin::Gateway } else { Origin::Peer };
+            self.tools.metrics.took(origin, chunks.iter().map(|it| it.len() as u64).sum());
+        }
+        self.tell(self.stored(piece, written, generation)).await;
+    }
+
+    fn stored(&self, piece: PieceIndex, written: Result<Written, StoreError>, generation: u64) -> Report {
+        let fault = match written {
+            Ok(Written::Held | Written::Provisional | Written::AlreadyHeld) => {
+                return Report::Event(Event::Held(piece));
+            }
+            Ok(Written::NoDigest) => Fault::Unvouched,
+            Ok(Written::Busy) => Fault::Busy,
+            Ok(Written::Mismatch) => {
+                let (node, key) = (&self.node.id, self.shared.blob.key());
+                tracing::warn!(%node, %key, piece, "sent wrong bytes");
+                let excused = self.node.role == Role::Gateway && self.shared.epochs.doubt(generation);
+                if excused { Fault::Unvouched } else { Fault::WrongBytes }
+            }
+            Err(error) => return Report::NoStore(error),
+        };
+        Report::Event(Event::Failed { from: self.node.id.clone(), piece, fault })
+    }
+
+    /// Follows what the node holds, for as long as it tells.
+    pub(super) async fn watch(self) {
+        let res = self.follow().await;
+        let fault = match &res {
+            Err(WatchError::Peer(error)) => Some(&error.fault),
+            _ => None,
+        };
+        if matches!(fault, Some(PeerFault::Refused(_))) {
+            self.shared.refused();
+        }
+        let is_well = fault.is_some_and(PeerFault::is_well);
+        if let Err(error) = &res {
+            let error = error as &dyn std::error::Error;
+            tracing::debug!(node = %self.node.id, key = %self.shared.blob.key(), error, "watch ended");
+        }
+        self.tell_watched(Event::Lost { from: self.node.id.clone(), is_well }).await;
+    }
+
+    async fn follow(&self) -> Result<(), WatchError> {
+        let mut start = self.shared.starts();
+        loop {
+            let ticket = start.borrow_and_update().wanted.ticket.clone();
+            let mut watching = self.tools.peers.watch(&self.node, self.shared.blob.key(), &ticket).await?;
+            while let Some(news) = watching.next().await? {
+                let event = self.take_in(news)?;
+                self.tell_watched(event).await;
+            }
+            // A watch ends with its ticket, among others; with a fresher one it goes on at once.
+            if !start.has_changed().unwrap_or(false) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_in(&self, news: BlobNews) -> Result<Event, WatchError> {
+        let (key, geometry) = (self.shared.blob.key(), self.shared.blob.geometry());
+        // What it still vouches for comes again with the same news.
+        if news.dropped && news.attestations.is_empty() && self.node.role == Role::Gateway {
+            self.shared.epochs.poisoned();
+        }
+        let keys = self.tools.region.keys();
+        for attestation in news.attestations {
+            let statement = attest::check(&attestation, &keys, key, &geometry)?;
+            self.shared.epochs.take(&statement, &attestation.encode())?;
+        }
+        Ok(Event::News {
+            from: self.node.id.clone(),
+            dropped: news.dropped,
+            gained: news.gained,
+            alive: news.seed.is_some(),
+        })
+    }
+
+    /// A driver that is gone no longer cares.
+    async fn tell(&self, report: Report) {
+        let _ = self.reports.send(report).await;
+    }
+
+    async fn tell_watched(&self, event: Event) {
+        self.tell(Report::Watched(tokio::task::id(), event)).await;
+    }
+}

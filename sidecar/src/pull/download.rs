@@ -1,0 +1,239 @@
+//! One blob's fetch, as everybody who reads the blob shares it.
+//!
+//! A download has no owner among the clients; it ends when the blob is complete and vouched for, or when
+//! nothing is left to try. The [`Driver`] does the work; readers tell it where they stand, later requests
+//! bring fresher tickets, and the scheduler's word is handed on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_blobstore::Blob;
+use shoal_model::{Authorization, Node};
+use shoal_proto::{SchedulerMessage, Source, WantedBlob};
+use shoal_swarm::fetch::next_needed;
+use shoal_swarm::{Geometry, PieceIndex};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::Tools;
+use super::driver::Driver;
+use super::epochs::Epochs;
+use super::open::Grant;
+
+/// What the scheduler said and was not taken in yet.
+const HEARD: usize = 64;
+
+/// What a download begins with, and what each later request for the blob brings anew.
+#[derive(Clone)]
+pub(super) struct Start {
+    pub wanted: WantedBlob,
+    pub holders: Vec<Node>,
+    pub gateway: Node,
+    /// The latest caller's credential, for the last rung; gone with the download.
+    pub authorization: Option<Authorization>,
+    /// The ticket lives from then on.
+    pub granted_at: Instant,
+}
+
+/// How a download ended.
+pub(super) type End = Result<(), String>;
+
+/// A running fetch; clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Download {
+    shared: Arc<Shared>,
+    heard: mpsc::Sender<SchedulerMessage>,
+    end: watch::Receiver<Option<End>>,
+}
+
+/// What a download's readers and tasks know of each other.
+pub(super) struct Shared {
+    pub blob: Blob,
+    pub epochs: Epochs,
+    start: watch::Sender<Start>,
+    /// Where each reader is: a number of its own, and the piece that it needs next.
+    seats: watch::Sender<BTreeMap<u64, PieceIndex>>,
+    refused: Notify,
+}
+
+/// A reader's place: what it needs next is fetched first.
+pub(crate) struct Seat {
+    download: Arc<Shared>,
+    number: u64,
+    piece: PieceIndex,
+}
+
+impl Start {
+    pub(super) fn new(
+        grant: &Grant,
+        geometry: Geometry,
+        source: &Source,
+        authorization: Option<&Authorization>,
+    ) -> Self {
+        let opened = &grant.blob;
+        Self {
+            wanted: WantedBlob {
+                key: opened.key.clone(),
+                geometry,
+                source: source.clone(),
+                ticket: opened.ticket.clone(),
+            },
+            holders: opened.holders.clone(),
+            gateway: opened.gateway.clone(),
+            authorization: authorization.cloned(),
+            granted_at: grant.at,
+        }
+    }
+
+    /// The same for the same caller, by a later grant of the blob.
+    pub(super) fn renewed(self, grant: Grant) -> Self {
+        let opened = grant.blob;
+        Self {
+            wanted: WantedBlob { ticket: opened.ticket, ..self.wanted },
+            holders: opened.holders,
+            gateway: opened.gateway,
+            granted_at: grant.at,
+            ..self
+        }
+    }
+}
+
+impl Download {
+    /// A download and what drives it.
+    pub(super) fn new(tools: Tools, blob: Blob, start: Start) -> (Self, Driver) {
+        let (heard, hearing) = mpsc::channel(HEARD);
+        let (ended, end) = watch::channel(None);
+        let shared = Arc::new(Shared::new(blob, start));
+        let driver = Driver::new(tools, shared.clone(), hearing, ended);
+        (Self { shared, heard, end }, driver)
+    }
+
+    /// The blob that it fills.
+    pub(crate) fn blob(&self) -> &Blob {
+        &self.shared.blob
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&self) -> bool {
+        self.end.borrow().is_none() && self.end.has_changed().is_ok()
+    }
+
+    /// What it was begun with, as it is by now.
+    pub(super) fn start(&self) -> Start {
+        self.shared.start()
+    }
+
+    /// A later request for the blob brings a fresher ticket.
+    pub(super) fn renew(&self, start: Start) {
+        self.shared.renew(start);
+    }
+
+    /// The scheduler said something about the blob.
+    pub(super) fn hear(&self, message: SchedulerMessage) {
+        // A driver that far behind has news enough; lists are told again, and pieces come without leases.
+        let _ = self.heard.try_send(message);
+    }
+
+    /// Takes a place for a reader at `offset`.
+    pub(super) fn sit_down(&self, offset: u64) -> Seat {
+        self.shared.sit_down(offset)
+    }
+
+    /// Waits until nobody reads the blob.
+    pub(super) async fn unattended(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.shared.seats.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+
+    /// Waits for the end; the error says why it came to nothing.
+    pub(super) async fn ended(&self) -> End {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
+        ended.unwrap_or_else(|| Err("the sidecar is stopping".into()))
+    }
+}
+
+impl Shared {
+    pub(super) fn new(blob: Blob, start: Start) -> Self {
+        Self {
+            epochs: Epochs::new(blob.clone()),
+            blob,
+            start: watch::Sender::new(start),
+            seats: watch::Sender::default(),
+            refused: Notify::new(),
+        }
+    }
+
+    pub(super) fn start(&self) -> Start {
+        self.start.borrow().clone()
+    }
+
+    /// What each renewal brings.
+    pub(super) fn starts(&self) -> watch::Receiver<Start> {
+        self.start.subscribe()
+    }
+
+    /// Takes a fresher ticket; an older one, recalled from before, changes nothing.
+    pub(super) fn renew(&self, start: Start) {
+        self.start.send_if_modified(|it| {
+            let is_fresher = start.granted_at > it.granted_at;
+            if is_fresher {
+                *it = start;
+            }
+            is_fresher
+        });
+    }
+
+    /// Some node did not accept the ticket.
+    pub(super) fn refused(&self) {
+        self.refused.notify_one();
+    }
+
+    pub(super) async fn was_refused(&self) {
+        self.refused.notified().await;
+    }
+
+    pub(super) fn sit_down(self: &Arc<Self>, offset: u64) -> Seat {
+        let piece = self.blob.geometry().piece_at(offset);
+        let mut number = 0;
+        self.seats.send_modify(|seats| {
+            number = seats.last_key_value().map_or(0, |(number, _)| number + 1);
+            seats.insert(number, piece);
+        });
+        Seat { download: self.clone(), number, piece }
+    }
+
+    /// Where readers are, as that changes.
+    pub(super) fn seats(&self) -> watch::Receiver<BTreeMap<u64, PieceIndex>> {
+        self.seats.subscribe()
+    }
+
+    /// The next piece that each reader waits for.
+    pub(super) fn demand(&self) -> Vec<PieceIndex> {
+        let (geometry, readable) = (self.blob.geometry(), self.blob.readable());
+        let seats = self.seats.borrow();
+        let next = |piece: &PieceIndex| next_needed(&geometry, &readable, geometry.range_of(*piece).start);
+        seats.values().filter_map(next).collect()
+    }
+}
+
+impl Seat {
+    /// The reader has come to `offset`.
+    pub(super) fn moved(&mut self, offset: u64) {
+        let piece = self.download.blob.geometry().piece_at(offset);
+        if piece != self.piece {
+            self.piece = piece;
+            self.download.seats.send_modify(|seats| {
+                seats.insert(self.number, piece);
+            });
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.download.seats.send_modify(|seats| {
+            seats.remove(&self.number);
+        });
+    }
+}

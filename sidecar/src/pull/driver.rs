@@ -1,0 +1,358 @@
+//! The driver around the swarm's fetch machine.
+//!
+//! The machine decides, this carries out: it dials, receives and stores in tasks of its own, and reports
+//! what became of them. Its tasks are those that the machine knows of: when that loses a source, what was
+//! asked there is cut. What the store has lost since, because content was dropped or found damaged, the
+//! machine is told, and goes on from there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_blobstore::StoreError;
+use shoal_model::{Node, NodeId, Rng, Role, Tick};
+use shoal_peer::ticket;
+use shoal_proto::{NodeMessage, SchedulerMessage, Want};
+use shoal_swarm::PieceIndex;
+use shoal_swarm::fetch::{Action, Event, Fault, Fetch, Policy, Rung};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Tools;
+use super::ask::Asking;
+use super::direct::Direct;
+use super::download::{End, Shared, Start};
+use super::fresh::keep_fresh;
+use super::report::Report;
+
+/// What was reported and not taken in yet.
+const REPORTS: usize = 1024;
+/// How long a complete blob waits for its gateway's seal before it is hashed here.
+const SEAL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the gateway may take to renew a ticket; nobody waits for that.
+const RENEWAL: Duration = Duration::from_secs(2);
+/// Leased pieces that may be left before progress is reported at once, for the next lease.
+const FEW_LEASED: usize = 2;
+
+/// Carries out what the machine decides.
+pub(super) struct Driver {
+    tools: Tools,
+    shared: Arc<Shared>,
+    fetch: Fetch,
+    began: Instant,
+    heard: mpsc::Receiver<SchedulerMessage>,
+    reports: mpsc::Receiver<Report>,
+    reports_in: mpsc::Sender<Report>,
+    ended: watch::Sender<Option<End>>,
+    nodes: BTreeMap<NodeId, Node>,
+    tasks: JoinSet<()>,
+    asks: BTreeMap<(NodeId, PieceIndex), AbortHandle>,
+    watches: BTreeMap<NodeId, AbortHandle>,
+    direct: Option<AbortHandle>,
+    /// When the ticket was granted that the scheduler was told.
+    told_of: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(
+        tools: Tools,
+        shared: Arc<Shared>,
+        heard: mpsc::Receiver<SchedulerMessage>,
+        ended: watch::Sender<Option<End>>,
+    ) -> Self {
+        let (reports_in, reports) = mpsc::channel(REPORTS);
+        let policy = Policy { slots: tools.slots, ..Policy::default() };
+        let (me, key) = (tools.node.id.clone(), shared.blob.key().clone());
+        let fetch = Fetch::new(Tick(0), me, key, shared.blob.readable(), policy, Rng::new(rand::random()));
+        Self {
+            told_of: shared.start().granted_at,
+            tools,
+            shared,
+            fetch,
+            began: Instant::now(),
+            heard,
+            reports,
+            reports_in,
+            ended,
+            nodes: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            asks: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            direct: None,
+        }
+    }
+
+    /// Fetches until the end.
+    pub(super) async fn run(mut self) {
+        let res = self.drive().await;
+        let key = self.shared.blob.key();
+        match &res {
+            Ok(()) => {
+                let millis = self.began.elapsed().as_millis() as u64;
+                tracing::info!(%key, bytes = self.shared.blob.geometry().size(), millis, "blob complete");
+            }
+            Err(why) => {
+                tracing::warn!(%key, why, "blob not complete");
+                self.tools.link.send(NodeMessage::Unwant(key.clone()));
+            }
+        }
+        self.tools.reporter.hurry();
+        self.ended.send_replace(Some(res));
+    }
+
+    async fn drive(&mut self) -> End {
+        let mut connected = self.tools.link.connected();
+        let (mut seats, mut starts) = (self.shared.seats(), self.shared.starts());
+        let mut version = self.shared.blob.version();
+        self.keep_fresh();
+        self.want();
+        let mut next = vec![Event::Scheduler(*connected.borrow_and_update())];
+        next.extend(self.take_start());
+        next.push(Event::Demand(self.shared.demand()));
+        loop {
+            for event in std::mem::take(&mut next) {
+                if self.feed(event).await? {
+                    return Ok(());
+                }
+            }
+            // Looked at after each event, since one may tell of a piece that is gone by then.
+            if let Some(event) = self.shrunk() {
+                next.push(event);
+                continue;
+            }
+            let deadline = self.fetch.next_deadline(self.now());
+            let deadline = deadline.map(|it| self.began + Duration::from_micros(it.0));
+            tokio::select! {
+                Some(report) = self.reports.recv() => next.extend(self.take_in(report)?),
+                Some(message) = self.heard.recv() => next.extend(self.hear(message)),
+                Ok(()) = starts.changed() => next.extend(self.renewed()),
+                Ok(()) = seats.changed() => next.push(Event::Demand(self.shared.demand())),
+                Ok(()) = connected.changed() => next.push(Event::Scheduler(*connected.borrow_and_update())),
+                Ok(()) = version.changed() => {}
+                () = until(deadline) => next.push(Event::Deadline),
+            }
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    // === To the machine ===
+
+    /// Tells the machine and does what it says; true at the good end.
+    async fn feed(&mut self, event: Event) -> Result<bool, String> {
+        let demand = matches!(event, Event::Held(_));
+        self.cut_what_is_lost(&event);
+        let mut actions = Vec::new();
+        self.fetch.on_event(self.now(), event, &mut actions);
+        if demand {
+            let demand = Event::Demand(self.shared.demand());
+            self.fetch.on_event(self.now(), demand, &mut actions);
+            if self.fetch.n_leased() <= FEW_LEASED {
+                self.tools.reporter.hurry();
+            }
+        }
+        for action in actions {
+            if self.act(action).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The machine takes these events for the end of what it had asked.
+    fn cut_what_is_lost(&mut self, event: &Event) {
+        match event {
+            Event::Lost { from, .. } | Event::Failed { from, fault: Fault::Unvouched, .. } => {
+                self.forget(from);
+            }
+            Event::Failed { from, piece, .. } => {
+                self.asks.remove(&(from.clone(), *piece));
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, source: &NodeId) {
+        abort(self.watches.remove(source));
+        self.asks.retain(|(from, _), ask| {
+            let stays = from != source;
+            if !stays {
+                ask.abort();
+            }
+            stays
+        });
+    }
+
+    /// The store has less than the machine was told.
+    fn shrunk(&mut self) -> Option<Event> {
+        let gone = self.fetch.held().minus(&self.shared.blob.readable());
+        if gone.is_empty() {
+            return None;
+        }
+        // A read that has come to its end does not come back for them.
+        if self.fetch.rung() == Rung::Direct && self.direct.as_ref().is_some_and(AbortHandle::is_finished) {
+            self.go_direct();
+        }
+        Some(Event::Have(self.fetch.held().minus(&gone)))
+    }
+
+    fn take_in(&self, report: Report) -> Result<Option<Event>, String> {
+        match report {
+            Report::Event(event) => Ok(Some(event)),
+            Report::Watched(by, event) => Ok(self.watches.values().any(|it| it.id() == by).then_some(event)),
+            Report::NoStore(error) => Err(error.to_string()),
+        }
+    }
+
+    fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
+        match message {
+            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.nodes)),
+            SchedulerMessage::Lease(it) => {
+                Some(Event::Leased { from: self.know(it.from), pieces: it.pieces })
+            }
+            SchedulerMessage::GoDirect(_) => Some(Event::MayGoDirect),
+            // For gateways only.
+            SchedulerMessage::Seed(_) => None,
+        }
+    }
+
+    /// What the gateway said when the blob was opened.
+    fn take_start(&mut self) -> Vec<Event> {
+        let Start { holders, gateway, .. } = self.shared.start();
+        let gateway = Event::Gateway(self.know(gateway));
+        // With a scheduler its list is better; without one these are all that there is.
+        let alone = !*self.tools.link.connected().borrow();
+        let holders = alone.then(|| self.neighbours(holders));
+        [gateway].into_iter().chain(holders).collect()
+    }
+
+    fn neighbours(&mut self, nodes: Vec<Node>) -> Event {
+        let ids: Vec<_> = nodes.into_iter().map(|it| self.know(it)).collect();
+        let is_gateway = |id| self.nodes.get(id).is_some_and(|it| it.role == Role::Gateway);
+        let gone: Vec<_> =
+            self.watches.keys().filter(|it| !ids.contains(it) && !is_gateway(it)).cloned().collect();
+        gone.iter().for_each(|it| self.forget(it));
+        Event::Neighbours(ids)
+    }
+
+    fn know(&mut self, node: Node) -> NodeId {
+        let id = node.id.clone();
+        self.nodes.insert(id.clone(), node);
+        id
+    }
+
+    // === From the machine ===
+
+    async fn act(&mut self, action: Action) -> Result<bool, String> {
+        match action {
+            Action::Watch(id) => {
+                if let Some(asking) = self.asking(&id) {
+                    let watch = self.tasks.spawn(asking.watch());
+                    abort(self.watches.insert(id, watch));
+                }
+            }
+            Action::Ask { from, piece } => {
+                if let Some(asking) = self.asking(&from) {
+                    let ask = self.tasks.spawn(asking.piece(piece));
+                    abort(self.asks.insert((from, piece), ask));
+                }
+            }
+            Action::Cancel { from, piece } => abort(self.asks.remove(&(from, piece))),
+            Action::Strand => self.tools.link.send(NodeMessage::Stranded(self.shared.blob.key().clone())),
+            Action::GoDirect => self.go_direct(),
+            Action::GiveUp => return Err("neither neighbours nor gateway nor registry served it".into()),
+            Action::Finished => return self.finish().await,
+        }
+        while self.tasks.try_join_next().is_some() {}
+        Ok(false)
+    }
+
+    fn asking(&self, id: &NodeId) -> Option<Asking> {
+        Some(Asking {
+            tools: self.tools.clone(),
+            shared: self.shared.clone(),
+            node: self.nodes.get(id)?.clone(),
+            reports: self.reports_in.clone(),
+        })
+    }
+
+    fn go_direct(&mut self) {
+        let Start { wanted, authorization, .. } = self.shared.start();
+        tracing::warn!(
+            registry = wanted.source.registry, repository = wanted.source.repository,
+            digest = %wanted.key.digest, "no neighbour and no gateway: reading from the registry"
+        );
+        let direct = Direct {
+            tools: self.tools.clone(),
+            shared: self.shared.clone(),
+            source: wanted.source,
+            authorization,
+            reports: self.reports_in.clone(),
+        };
+        self.direct = Some(self.tasks.spawn(direct.run()));
+    }
+
+    /// Every piece is here: waits a moment for the gateway's word about the whole, else hashes it. False
+    /// where pieces turned out to be damaged or were dropped meanwhile.
+    async fn finish(&mut self) -> Result<bool, String> {
+        let blob = self.shared.blob.clone();
+        let mut version = blob.version();
+        // Watches go on meanwhile and bring the seal; their reports wait.
+        let sealed = async { version.wait_for(|_| blob.is_sealed()).await.is_ok() };
+        // A piece that nobody has vouched for was read from the registry, where no gateway speaks of it.
+        let patience = if blob.held().is_full() { SEAL_PATIENCE } else { Duration::ZERO };
+        if timeout(patience, sealed).await.is_ok() && blob.is_complete() {
+            return Ok(true);
+        }
+        match blob.prove().await {
+            Ok(true) => Ok(true),
+            Ok(false) => Err("the content does not match its digest".into()),
+            Err(StoreError::NotHeld { .. }) if !blob.readable().is_full() => Ok(false),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    // === The ticket ===
+
+    fn keep_fresh(&mut self) {
+        let (shared, opener) = (self.shared.clone(), self.tools.opener.clone());
+        self.tasks.spawn(async move {
+            let open = async |start: Start| {
+                let (source, digest) = (start.wanted.source, start.wanted.key.digest);
+                let deadline = Instant::now() + RENEWAL;
+                opener.open_anew(&source, digest, start.authorization.as_ref(), deadline).await
+            };
+            keep_fresh(&shared, open).await;
+        });
+    }
+
+    /// Each later request for the blob brings a ticket; the scheduler hears of one before its own runs out.
+    fn renewed(&mut self) -> Vec<Event> {
+        if self.told_of.elapsed() >= ticket::LIVES / 2 {
+            self.want();
+        }
+        self.take_start()
+    }
+
+    fn want(&mut self) {
+        let Start { wanted, granted_at, .. } = self.shared.start();
+        self.told_of = granted_at;
+        self.tools.link.send(NodeMessage::Want(Want { blob: wanted, held: self.shared.blob.held().runs() }));
+    }
+}
+
+fn abort(task: Option<AbortHandle>) {
+    if let Some(task) = task {
+        task.abort();
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

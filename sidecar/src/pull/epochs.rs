@@ -1,0 +1,178 @@
+//! Whose word about a blob's pieces counts.
+//!
+//! Every seeding of a blob is an epoch, and what gateways signed travels among nodes long after. Two epochs
+//! whose lists differ are of different content, of which the registry served one as the other. The newer is
+//! believed, whoever relays it: everything else is dropped, and what older ones said is passed over from then
+//! on, which is no fault of the node that relays it. A seal beats them all, because its gateway has seen the
+//! digest of the whole match.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use shoal_blobstore::{Blob, Learned, PieceDigest, StoreError};
+use shoal_proto::{Attestation, Statement};
+
+/// What one blob's epochs are known by.
+pub(super) struct Epochs {
+    blob: Blob,
+    /// Held while the blob learns, so that two statements do not clear it for each other.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The newest epoch that was taken from.
+    newest: u64,
+    /// Older ones were contradicted.
+    oldest: u64,
+    /// The gateway's bytes have contradicted what was learned before.
+    doubted: bool,
+}
+
+impl Epochs {
+    /// What the blob has learned already counts as well.
+    pub(super) fn new(blob: Blob) -> Self {
+        let epoch = |it: &Bytes| {
+            let attestation = Attestation::decode(it).ok()?;
+            Statement::decode(&attestation.statement).ok().map(|it| it.epoch)
+        };
+        let newest = blob.attestations().iter().filter_map(epoch).max().unwrap_or(0);
+        Self { blob, state: Mutex::new(State { newest, oldest: 0, doubted: false }) }
+    }
+
+    /// Takes a statement about the blob whose signature has been checked; `signed` is what was signed.
+    pub(super) fn take(&self, statement: &Statement, signed: &Bytes) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if statement.epoch < state.oldest && !statement.sealed {
+            return Ok(());
+        }
+        if self.learn(statement, signed)? == Learned::Conflict {
+            if self.blob.is_sealed() || (statement.epoch <= state.newest && !statement.sealed) {
+                return Ok(());
+            }
+            self.blob.clear("it was seeded anew with other content");
+            state.oldest = statement.epoch;
+            self.learn(statement, signed)?;
+        }
+        state.newest = state.newest.max(statement.epoch);
+        Ok(())
+    }
+
+    fn learn(&self, statement: &Statement, signed: &Bytes) -> Result<Learned, StoreError> {
+        let digests: Vec<_> = statement.digests.iter().map(|it| PieceDigest(*it)).collect();
+        if statement.sealed {
+            self.blob.seal(&digests, signed.clone())
+        } else {
+            self.blob.learn(statement.first, &digests, signed.clone())
+        }
+    }
+
+    /// A gateway has dropped the blob and vouches for nothing of it any more.
+    pub(super) fn poisoned(&self) {
+        if !self.blob.is_sealed() {
+            self.blob.clear("its seed was poisoned");
+        }
+    }
+
+    /// A gateway sent bytes that are not what was vouched for while the blob was of this `generation`. It may
+    /// have begun anew while this node learned of an older epoch: once, all is dropped for that. True where
+    /// the gateway is to be heard from the beginning, false where it is at fault.
+    pub(super) fn doubt(&self, generation: u64) -> bool {
+        let mut state = self.state();
+        if self.blob.status().generation != generation {
+            return true;
+        }
+        if state.doubted || self.blob.is_sealed() {
+            return false;
+        }
+        state.doubted = true;
+        self.blob.clear("the gateway sent other content than was vouched for");
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::testing::{self, N_PIECES};
+    use shoal_swarm::PieceIndex;
+    use tempfile::TempDir;
+
+    struct Script {
+        epochs: Epochs,
+        _dir: TempDir,
+    }
+
+    impl Script {
+        fn new() -> Self {
+            let (dir, store) = testing::store();
+            Self { epochs: Epochs::new(testing::blob(&store)), _dir: dir }
+        }
+
+        /// Hears that pieces from `first` on have these digests, and says what is known of all pieces then.
+        fn hear(&self, epoch: u64, first: PieceIndex, digests: &[u8], sealed: bool) -> String {
+            let attestation = testing::attest(self.epochs.blob.key(), epoch, first, digests, sealed);
+            let statement = Statement::decode(&attestation.statement).unwrap();
+            self.epochs.take(&statement, &attestation.encode()).unwrap();
+            self.known()
+        }
+
+        fn known(&self) -> String {
+            let digit = |it| self.epochs.blob.digest_of(it).map_or('-', |it| char::from(b'0' + it.0[0]));
+            (0..N_PIECES).map(digit).collect()
+        }
+    }
+
+    #[test]
+    fn the_newer_epoch_wins_whoever_relays_it() {
+        let it = Script::new();
+        assert_eq!(it.hear(5, 0, &[1, 2], false), "12--");
+        assert_eq!(it.hear(4, 2, &[3], false), "123-", "an older one that agrees adds what it knows");
+        assert_eq!(it.hear(4, 1, &[9], false), "123-", "an older one that does not is passed over");
+        assert_eq!(it.hear(6, 1, &[9], false), "-9--");
+        assert_eq!(it.hear(5, 3, &[4], false), "-9--", "it was contradicted");
+        assert_eq!(it.hear(6, 3, &[4], false), "-9-4");
+    }
+
+    #[test]
+    fn a_seal_beats_what_is_newer() {
+        let it = Script::new();
+        assert_eq!(it.hear(5, 0, &[1], false), "1---");
+        assert_eq!(it.hear(4, 0, &[2, 2, 2, 2], true), "2222");
+        assert_eq!(it.hear(6, 0, &[1], false), "2222");
+        it.epochs.poisoned();
+        assert_eq!(it.known(), "2222");
+        assert!(!it.epochs.doubt(it.epochs.blob.status().generation));
+    }
+
+    #[test]
+    fn what_was_learned_before_counts() {
+        let it = Script::new();
+        it.hear(5, 0, &[1], false);
+        let later = Script { epochs: Epochs::new(it.epochs.blob.clone()), _dir: it._dir };
+        assert_eq!(later.hear(4, 0, &[2], false), "1---");
+        assert_eq!(later.hear(6, 0, &[2], false), "2---");
+    }
+
+    #[test]
+    fn a_gateway_that_contradicts_what_was_learned_is_heard_anew_once() {
+        let it = Script::new();
+        it.hear(5, 0, &[1], false);
+        let asked_in = it.epochs.blob.status().generation;
+        assert!(it.epochs.doubt(asked_in));
+        assert_eq!(it.known(), "----");
+        assert!(it.epochs.doubt(asked_in), "judged by what has been dropped");
+        assert!(!it.epochs.doubt(asked_in + 1));
+    }
+
+    #[test]
+    fn poisoned_content_is_dropped() {
+        let it = Script::new();
+        it.hear(5, 0, &[1], false);
+        it.epochs.poisoned();
+        assert_eq!(it.known(), "----");
+    }
+}

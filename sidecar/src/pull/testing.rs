@@ -1,0 +1,237 @@
+//! What the tests of pulls have in common: one blob, and a region of nodes on this host without a gateway
+//! or a scheduler.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use shoal_blobstore::{Blob, PieceDigest, Store, StoreSettings};
+use shoal_model::{BlobKey, ByteSize, Digest, Node, NodeId, Place, Rng, Role, TrustGroup};
+use shoal_ops::Context;
+use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::settings::Reader as SettingsReader;
+use shoal_peer::RegionKeys;
+use shoal_peer::attest::Signer;
+use shoal_peer::client::PeerClient;
+use shoal_peer::report::Reporter;
+use shoal_peer::scheduler_link::SchedulerLink;
+use shoal_peer::service::{PeerLimits, PeerService};
+use shoal_peer::ticket::{self, Issuer, TicketClaims, Verifier};
+use shoal_proto::{Attestation, OpenedBlob, Source, Statement};
+use shoal_swarm::{Geometry, PieceIndex};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::download::{Shared, Start};
+use super::{Grant, Opener, Pulls, Rates, Tools};
+use crate::metrics::SidecarMetrics;
+use crate::region::Region;
+use crate::registries::Registries;
+use crate::settings::{DEFAULT, Settings};
+
+pub(super) const N_PIECES: PieceIndex = 4;
+const REGISTRY: &str = "registry.example:5000";
+/// The secret of the region's gateway.
+const SEED: [u8; 32] = [1; 32];
+
+/// Ends a test that would otherwise wait for ever. Far above what any of them takes.
+pub(super) async fn soon<T>(it: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), it).await.expect("nothing happened for 30 s")
+}
+
+// === The blob ===
+
+pub(super) fn content() -> Bytes {
+    (0..1_000_000u32).map(|it| (it / 7) as u8).collect::<Vec<_>>().into()
+}
+
+pub(super) fn geometry() -> Geometry {
+    Geometry::stated(1_000_000, 300_000).unwrap()
+}
+
+pub(super) fn key() -> BlobKey {
+    let digest = Digest::from_sha256(Sha256::digest(content()).into());
+    BlobKey { group: TrustGroup::new(REGISTRY), digest }
+}
+
+pub(super) fn source() -> Source {
+    Source { registry: REGISTRY.into(), repository: "team/app".into() }
+}
+
+/// A fresh grant of the blob.
+pub(super) fn grant() -> Grant {
+    let claims = TicketClaims {
+        source: source(),
+        key: key(),
+        node: NodeId::new("me"),
+        expires: SystemTime::now() + ticket::LIVES,
+    };
+    let blob = OpenedBlob {
+        key: key(),
+        geometry: geometry(),
+        ticket: Issuer::new(&SEED).issue(&claims),
+        content: None,
+        holders: Vec::new(),
+        gateway: Node { role: Role::Gateway, ..node("127.0.0.1:1") },
+    };
+    Grant { blob, at: Instant::now() }
+}
+
+/// A gateway's word that the pieces from `first` on have digests of one repeated byte each.
+pub(super) fn attest(
+    key: &BlobKey,
+    epoch: u64,
+    first: PieceIndex,
+    digests: &[u8],
+    sealed: bool,
+) -> Attestation {
+    let digests = digests.iter().map(|it| [*it; 32]).collect();
+    let key = key.clone();
+    Signer::new(&SEED).attest(Statement { key, geometry: geometry(), epoch, first, digests, sealed })
+}
+
+// === A node ===
+
+/// A node at an address, which is its name as well.
+pub(super) fn node(address: &str) -> Node {
+    Node { id: NodeId::new(address), address: address.into(), role: Role::Sidecar, place: Place::default() }
+}
+
+/// A store in a directory of its own.
+pub(super) fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = StoreSettings {
+        dir: dir.path().to_owned(),
+        capacity: ByteSize(1 << 30),
+        low_percent: 90,
+        free_floor: ByteSize(0),
+        expire_after: Duration::from_secs(3600),
+    };
+    let store = Store::open(settings).unwrap();
+    (dir, store)
+}
+
+/// The blob in a store that has nothing of it.
+pub(super) fn blob(store: &Store) -> Blob {
+    store.create(&key(), geometry()).unwrap()
+}
+
+/// What a download of the blob shares.
+pub(super) fn shared(blob: Blob) -> Shared {
+    let start = Start::new(&grant(), geometry(), &source(), None);
+    Shared::new(blob, start)
+}
+
+/// The node under test.
+pub(super) struct Me {
+    pub pulls: Pulls,
+    pub store: Store,
+    pub dir: TempDir,
+}
+
+impl Me {
+    /// With a registry at `url`.
+    pub(super) fn at(url: &str) -> Self {
+        let (dir, store) = store();
+        let ctx = Context::new("test", "0");
+        let settings =
+            format!("proxy: {{registries: [{{name: '{REGISTRY}', url: '{url}', insecure: true}}]}}");
+        let settings = Settings::read(&SettingsReader::new(&settings, DEFAULT, |_| None));
+        let region = Region::without_gateway(keys());
+        let me = node("me");
+        let reporter = Reporter::new(store.clone());
+        let nowhere = watch::channel(Vec::new()).1;
+        let (link, ..) = SchedulerLink::new(me.clone(), nowhere, reporter.clone(), Rng::new(1));
+        let tools = Tools {
+            store: store.clone(),
+            peers: PeerClient::default(),
+            registries: Registries::new(&settings.proxy),
+            opener: Opener::new(region.clone(), me.clone()),
+            region,
+            link,
+            rates: Rates::new(None, None),
+            metrics: SidecarMetrics::register(&ctx),
+            reporter,
+            slots: 4,
+            node: me,
+        };
+        Self { pulls: Pulls::new(ctx, tools), store, dir }
+    }
+
+    /// With no registry.
+    pub(super) fn new() -> Self {
+        Self::at("http://127.0.0.1:1")
+    }
+
+    /// Has the disk refuse whatever is written of the blob.
+    pub(super) fn break_disk(&self) {
+        blob(&self.store);
+        fs::create_dir(data_file(self.dir.path())).unwrap();
+    }
+
+    /// Flips a byte of the blob on the disk, and has the store look at all bytes again before it reads them.
+    pub(super) fn damage(&self, offset: u64) {
+        use std::os::unix::fs::FileExt as _;
+        let file = fs::OpenOptions::new().write(true).open(data_file(self.dir.path())).unwrap();
+        let byte = content()[offset as usize] ^ 1;
+        file.write_all_at(&[byte], offset).unwrap();
+        blob(&self.store).mark_suspect();
+    }
+}
+
+fn keys() -> RegionKeys {
+    RegionKeys::parse(&[Signer::new(&SEED).verifying_key()]).unwrap()
+}
+
+/// The file with the content of the only blob below a directory, whether it is there yet or not.
+fn data_file(dir: &Path) -> PathBuf {
+    let journal = |dir: &Path| {
+        let mut dirs = vec![dir.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                match path.extension() {
+                    Some(it) if it == "pieces" => return Some(path),
+                    _ if path.is_dir() => dirs.push(path),
+                    _ => {}
+                }
+            }
+        }
+        None
+    };
+    journal(dir).expect("a blob").with_extension("data")
+}
+
+/// Another node, which serves the whole blob.
+pub(super) async fn neighbour() -> (Node, TempDir) {
+    let (dir, store) = store();
+    let blob = blob(&store);
+    let pieces: Vec<_> = (0..N_PIECES).map(|it| geometry().range_of(it)).collect();
+    let pieces = pieces.iter().map(|it| content().slice(it.start as usize..it.end as usize));
+    let pieces: Vec<_> = pieces.collect();
+    let digests: Vec<_> = pieces.iter().map(|it| PieceDigest::of(std::slice::from_ref(it))).collect();
+    let statement = Statement {
+        key: key(),
+        geometry: geometry(),
+        epoch: 1,
+        first: 0,
+        digests: digests.iter().map(|it| it.0).collect(),
+        sealed: true,
+    };
+    blob.seal(&digests, Signer::new(&SEED).attest(statement).encode()).unwrap();
+    for (piece, content) in (0..).zip(pieces) {
+        blob.write(piece, vec![content]).await.unwrap();
+    }
+    let ctx = Context::new("test", "0");
+    let listener = Listener::bind("peers", ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let node = node(&listener.addr().to_string());
+    let limits = PeerLimits { upload_slots: 8, watches: 8 };
+    let verifier = Arc::new(Verifier::new(keys()));
+    let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
+    ctx.serve(listener, service, Limits::new(64));
+    (node, dir)
+}

@@ -1,0 +1,88 @@
+//! Whole downloads, over real sockets and files.
+
+use shoal_model::Node;
+
+use super::testing::{self, Me, content, geometry, grant, neighbour, source};
+use super::*;
+use crate::pull::reader::Ended;
+
+/// A grant that names these nodes as holders.
+fn held_by(holders: &[Node]) -> Grant {
+    let mut grant = grant();
+    grant.blob.holders = holders.to_vec();
+    grant
+}
+
+fn read(me: &Me, grant: &Grant, bytes: Range<u64>) -> Result<Reader, NoStream> {
+    me.pulls.read(grant, &source(), None, bytes)
+}
+
+/// Reads until the stream stands at `until`.
+async fn read_to(reader: &mut Reader, until: u64) -> Result<(), Ended> {
+    while reader.left().start < until {
+        let start = reader.left().start as usize;
+        let bytes = testing::soon(reader.next()).await?.expect("bytes are left");
+        assert!(bytes == content().slice(start..start + bytes.len()), "other content from {start} on");
+    }
+    Ok(())
+}
+
+async fn read_all(reader: &mut Reader) -> Result<(), Ended> {
+    read_to(reader, geometry().size()).await
+}
+
+#[tokio::test]
+async fn a_blob_is_fetched_from_a_neighbour() {
+    let (me, (node, _dir)) = (Me::new(), neighbour().await);
+    let mut reader = read(&me, &held_by(&[node]), 0..1_000_000).unwrap();
+    read_all(&mut reader).await.unwrap();
+    assert_eq!(testing::soon(reader.next()).await, Ok(None));
+    assert!(testing::blob(&me.store).is_complete());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_ends_the_stream_and_sends_the_next_elsewhere() {
+    let (me, (node, _dir)) = (Me::new(), neighbour().await);
+    me.break_disk();
+    let grant = held_by(&[node]);
+    let mut reader = read(&me, &grant, 0..1_000_000).unwrap();
+    let ended = read_all(&mut reader).await.unwrap_err();
+    assert!(matches!(&ended, Ended::NoSource(why) if why.contains(".data")), "{ended}");
+    me.pulls.was_cut(&reader);
+    let next = read(&me, &grant, 0..1_000_000);
+    assert!(matches!(next, Err(NoStream::Cut(Cut::Unserved))));
+}
+
+#[tokio::test]
+async fn a_piece_that_rots_under_its_reader_is_fetched_again() {
+    let (me, (node, _dir)) = (Me::new(), neighbour().await);
+    let mut reader = read(&me, &held_by(&[node.clone()]), 0..1_000_000).unwrap();
+    read_to(&mut reader, 300_000).await.unwrap();
+    let blob = testing::blob(&me.store);
+    testing::soon(blob.version().wait_for(|_| blob.is_complete())).await.unwrap();
+    // The download that the reader came with is over by the time that it finds out.
+    me.damage(950_000);
+    read_all(&mut reader).await.unwrap();
+
+    me.damage(10);
+    let mut reader = read(&me, &held_by(&[node]), 0..1_000_000).unwrap();
+    assert!(reader.is_cached());
+    read_all(&mut reader).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_is_not_cut_anew_under_its_readers() {
+    let (me, (node, _dir)) = (Me::new(), neighbour().await);
+    let mut reader = read(&me, &grant(), 0..1_000_000).unwrap();
+    let mut other = grant();
+    for geometry in [Geometry::stated(1_000_000, 100_000), Geometry::stated(999_999, 300_000)] {
+        other.blob.geometry = geometry.unwrap();
+        let refused = read(&me, &other, 0..10);
+        assert!(matches!(refused, Err(NoStream::OtherCut { .. })), "{:?}", other.blob.geometry);
+        me.pulls.keep(&other.blob, content());
+    }
+    // What the next request brings serves both.
+    let mut second = read(&me, &held_by(&[node]), 0..1_000_000).unwrap();
+    read_all(&mut second).await.unwrap();
+    read_all(&mut reader).await.unwrap();
+}

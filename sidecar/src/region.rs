@@ -1,0 +1,210 @@
+//! What this node knows of its region, from the one stream that it keeps to a gateway.
+//!
+//! The stream is also how the gateway is known to be there. While it is broken, or after somebody
+//! complained about an answer that did not come, nobody waits for the gateway: only this module tries
+//! it again, and everybody else goes on without. So a dead gateway delays one request, not each.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_model::{Node, TrustGroup};
+use shoal_ops::Context;
+use shoal_peer::RegionKeys;
+use shoal_peer::ticket::Verifier;
+use shoal_proto::gateway_client::GatewayClient;
+use shoal_proto::{RegionRequest, RegionState};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+/// How long a dial may take.
+const DIAL: Duration = Duration::from_secs(1);
+/// A gateway tells its state at least every 10 s; one that is silent for longer is gone.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How long a gateway that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A gateway that answers.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    /// `http://host:port`, for requests that pass straight through.
+    pub url: Arc<str>,
+    /// Its calls.
+    pub calls: GatewayClient<Channel>,
+}
+
+/// The region as this node sees it; clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Region {
+    gateway: watch::Receiver<Option<Gateway>>,
+    schedulers: watch::Receiver<Vec<String>>,
+    keys: watch::Receiver<Arc<RegionKeys>>,
+    trust_groups: watch::Receiver<BTreeMap<String, TrustGroup>>,
+    suspected: Arc<Notify>,
+}
+
+struct Keeper {
+    addresses: Vec<String>,
+    node: Node,
+    verifier: Arc<Verifier>,
+    gateway: watch::Sender<Option<Gateway>>,
+    schedulers: watch::Sender<Vec<String>>,
+    keys: watch::Sender<Arc<RegionKeys>>,
+    trust_groups: watch::Sender<BTreeMap<String, TrustGroup>>,
+    suspected: Arc<Notify>,
+}
+
+impl Region {
+    /// Keeps a stream to the first of `addresses` that answers; `verifier` learns the region's keys.
+    pub(crate) fn start(ctx: &Context, addresses: Vec<String>, node: Node, verifier: Arc<Verifier>) -> Self {
+        let suspected = Arc::new(Notify::new());
+        let (gateway, gateway_seen) = watch::channel(None);
+        let (schedulers, schedulers_seen) = watch::channel(Vec::new());
+        let (keys, keys_seen) = watch::channel(Arc::default());
+        let (trust_groups, trust_groups_seen) = watch::channel(BTreeMap::new());
+        let keeper = Keeper {
+            addresses,
+            node,
+            verifier,
+            gateway,
+            schedulers,
+            keys,
+            trust_groups,
+            suspected: suspected.clone(),
+        };
+        let stopping = ctx.tasks.stopping();
+        ctx.tasks.spawn_infallible("region", async move {
+            stopping.run_until_cancelled(keeper.run()).await;
+        });
+        Self {
+            gateway: gateway_seen,
+            schedulers: schedulers_seen,
+            keys: keys_seen,
+            trust_groups: trust_groups_seen,
+            suspected,
+        }
+    }
+
+    /// A region whose gateway is away and will not come back.
+    #[cfg(test)]
+    pub(crate) fn without_gateway(keys: RegionKeys) -> Self {
+        Self {
+            gateway: watch::channel(None).1,
+            schedulers: watch::channel(Vec::new()).1,
+            keys: watch::channel(Arc::new(keys)).1,
+            trust_groups: watch::channel(BTreeMap::new()).1,
+            suspected: Arc::default(),
+        }
+    }
+
+    /// The gateway, where one answers.
+    pub(crate) fn gateway(&self) -> Option<Gateway> {
+        self.gateway.borrow().clone()
+    }
+
+    /// Waits until a gateway has answered once, or `patience` is over.
+    pub(crate) async fn first_answer(&self, patience: Duration) {
+        let mut gateway = self.gateway.clone();
+        // Either way the caller looks for itself.
+        let _ = timeout(patience, gateway.wait_for(Option::is_some)).await;
+    }
+
+    /// The gateway did not answer in time: nobody else is to wait for it until it has proven well.
+    pub(crate) fn suspect(&self) {
+        // Not kept for later: it says nothing about the next stream.
+        self.suspected.notify_waiters();
+    }
+
+    /// The schedulers' addresses, as they change.
+    pub(crate) fn schedulers(&self) -> watch::Receiver<Vec<String>> {
+        self.schedulers.clone()
+    }
+
+    /// Whose word counts for a registry's digests, as the last gateway that answered said.
+    pub(crate) fn trust_group(&self, registry: &str) -> TrustGroup {
+        let told = self.trust_groups.borrow().get(registry).cloned();
+        told.unwrap_or_else(|| TrustGroup::new(registry))
+    }
+
+    /// The keys that sign attestations.
+    pub(crate) fn keys(&self) -> Arc<RegionKeys> {
+        self.keys.borrow().clone()
+    }
+}
+
+impl Keeper {
+    async fn run(self) {
+        let mut told = false;
+        loop {
+            for address in &self.addresses {
+                match self.keep(address).await {
+                    Ok(()) => {}
+                    // Once per outage is news, every second is noise.
+                    Err(status) if !told => {
+                        tracing::warn!(gateway = address, error = &status as &dyn Error, "no gateway");
+                    }
+                    Err(status) => {
+                        tracing::debug!(gateway = address, error = &status as &dyn Error, "still no gateway");
+                    }
+                }
+                told = self.gateway.send_replace(None).is_none();
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows one gateway's stream for as long as it is well.
+    async fn keep(&self, address: &str) -> Result<(), Status> {
+        let endpoint =
+            Endpoint::from_shared(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
+        let channel = endpoint
+            .connect_timeout(DIAL)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .connect_lazy();
+        let mut calls = GatewayClient::new(channel);
+        let asked = timeout(DIAL * 2, calls.region(RegionRequest { node: self.node.clone() }));
+        let mut states = asked.await.map_err(|_| silent())??.into_inner();
+        let gateway = Gateway { url: address.into(), calls };
+        loop {
+            let state = tokio::select! {
+                state = timeout(SILENCE, next(&mut states)) => state.map_err(|_| silent())??,
+                () = self.suspected.notified() => return Err(silent()),
+            };
+            self.take_in(state)?;
+            let fresh = self.gateway.send_replace(Some(gateway.clone())).is_none();
+            if fresh {
+                tracing::info!(gateway = address, "gateway answers");
+            }
+        }
+    }
+
+    fn take_in(&self, state: RegionState) -> Result<(), Status> {
+        let keys = RegionKeys::parse(&state.verifying_keys)
+            .map_err(|it| Status::failed_precondition(it.to_string()))?;
+        // What was checked under the same keys need not be checked again.
+        if **self.keys.borrow() != keys {
+            self.verifier.trust(keys.clone());
+            self.keys.send_replace(Arc::new(keys));
+        }
+        self.schedulers.send_if_modified(|it| {
+            let changed = *it != state.schedulers;
+            it.clone_from(&state.schedulers);
+            changed
+        });
+        self.trust_groups.send_replace(state.trust_groups);
+        Ok(())
+    }
+}
+
+async fn next(states: &mut Streaming<RegionState>) -> Result<RegionState, Status> {
+    states.message().await?.ok_or_else(|| Status::unavailable("the gateway ended the stream"))
+}
+
+fn silent() -> Status {
+    Status::new(Code::DeadlineExceeded, "the gateway did not answer in time")
+}
