@@ -1,0 +1,263 @@
+//! A front that stands before a real server, notes every request, and breaks answers when told to.
+//!
+//! It runs in this process, with its sockets inside the host's network, and ends TLS where that is wanted;
+//! so the server behind it stays plain and everything is seen. Answers stream through; only what a fault
+//! says is changed.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::{AUTHORIZATION, RANGE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::fault::{Effect, Faults, pass};
+use crate::host::Host;
+use crate::http::Client;
+
+/// A request that the front saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// The path, without the query.
+    pub path: String,
+    /// The query.
+    pub query: Option<String>,
+    /// The `Range` header.
+    pub range: Option<String>,
+    /// The scheme of the `Authorization` header, such as `Basic`. The front keeps no secret.
+    pub authorization: Option<String>,
+    /// The status of the answer; 0 while there is none.
+    pub status: u16,
+    /// Bytes of the answer's body handed to the client's connection so far.
+    pub sent: u64,
+}
+
+impl Seen {
+    fn new<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        let authorization = text(request.headers(), AUTHORIZATION);
+        Self {
+            method: request.method().to_string(),
+            path: uri.path().into(),
+            query: uri.query().map(Into::into),
+            range: text(request.headers(), RANGE),
+            authorization: authorization.and_then(|it| Some(it.split_once(' ')?.0.into())),
+            status: 0,
+            sent: 0,
+        }
+    }
+
+    /// Whether this asks for a blob's content.
+    pub fn is_blob_read(&self) -> bool {
+        self.method == "GET" && self.path.contains("/blobs/")
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.into())
+}
+
+/// A running front. Dropping it closes its connections.
+#[derive(Debug)]
+pub struct Front {
+    shared: Arc<Shared>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client<Incoming>,
+    server: SocketAddr,
+    notes: Mutex<Notes>,
+    faults: Faults,
+}
+
+/// What is noted of each request, by a number that is never given again: what becomes of a request that has
+/// been forgotten must not be noted of another.
+#[derive(Debug, Default)]
+struct Notes {
+    n_requests: u64,
+    seen: BTreeMap<u64, Seen>,
+}
+
+impl Notes {
+    fn add(&mut self, seen: Seen) -> u64 {
+        self.n_requests += 1;
+        self.seen.insert(self.n_requests, seen);
+        self.n_requests
+    }
+
+    /// Changes what is noted of a request, unless that has been forgotten meanwhile.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut Seen)) {
+        self.seen.get_mut(&number).map(change);
+    }
+}
+
+impl Front {
+    /// Puts a front at `port` of a host, before a plain HTTP server reached from there at `server`.
+    pub fn start(
+        host: &Host,
+        port: u16,
+        server: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> std::io::Result<Self> {
+        let listener = host.listen(port)?;
+        let shared = Arc::new(Shared {
+            client: host.client(),
+            server,
+            notes: Mutex::default(),
+            faults: Faults::default(),
+        });
+        let accepting = accept(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared));
+        Ok(Self { shared, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) })
+    }
+
+    /// All requests so far, in the order of their arrival.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.notes().seen.values().cloned().collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.shared.notes().seen.clear();
+    }
+
+    /// Body bytes handed out for blobs so far.
+    pub fn blob_bytes_sent(&self) -> u64 {
+        self.shared.notes().seen.values().filter(|it| it.is_blob_read()).map(|it| it.sent).sum()
+    }
+
+    /// Hurts the answers to the next `times` requests (`u32::MAX`: to all) whose path contains `path_part`.
+    pub fn hurt(&self, path_part: &str, times: u32, effect: Effect) {
+        self.shared.faults.add(path_part, times, effect);
+    }
+
+    /// Hurts nothing any more, but for the answers that are under way.
+    pub fn heal(&self) {
+        self.shared.faults.clear();
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    // Connections belong to the accept loop, so that they end with it.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> anyhow::Result<()> {
+    // A second handle of the socket outlives what hyper owns, so that a fault can choose the ending.
+    let socket = Arc::new(SockRef::from(&stream).try_clone()?);
+    socket.set_tcp_nodelay(true)?;
+    match tls {
+        Some(tls) => serve(tls.accept(stream).await?, socket, shared).await,
+        None => serve(stream, socket, shared).await,
+    }
+}
+
+async fn serve<S>(stream: S, socket: Arc<Socket>, shared: Arc<Shared>) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request| {
+        let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
+        async move { Ok::<_, Infallible>(shared.answer(request, socket).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new());
+    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
+}
+
+impl Shared {
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, socket: Arc<Socket>) -> Response<Body> {
+        let noted = Seen::new(&request);
+        let effect = self.faults.take(&noted.path);
+        let number = self.notes().add(noted);
+        let response = match effect {
+            Some(Effect::Hang) => std::future::pending().await,
+            Some(Effect::Status { code, retry_after }) => refusal(code, retry_after),
+            _ => self.clone().forward(request, number, effect, socket).await,
+        };
+        self.notes().change(number, |seen| seen.status = response.status().as_u16());
+        response
+    }
+
+    async fn forward(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        number: u64,
+        effect: Option<Effect>,
+        socket: Arc<Socket>,
+    ) -> Response<Body> {
+        let path = request.uri().path_and_query().map_or("/", |it| it.as_str());
+        let uri = format!("http://{}{path}", self.server);
+        *request.uri_mut() = match uri.parse::<Uri>() {
+            Ok(uri) => uri,
+            Err(_) => return refusal(400, None),
+        };
+        match self.client.request(request).await {
+            Ok(response) => response.map(|body| {
+                let on_sent = move |n_bytes: usize| {
+                    self.notes().change(number, |seen| seen.sent += n_bytes as u64);
+                };
+                StreamBody::new(pass(body, effect, socket, on_sent).boxed()).boxed_unsync()
+            }),
+            Err(_) => refusal(502, None),
+        }
+    }
+}
+
+fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_a_forgotten_request_is_not_noted_of_another() {
+        let mut notes = Notes::default();
+        let seen = Seen::new(&Request::get("/v2/app/blobs/x").body(()).unwrap());
+        let forgotten = notes.add(seen.clone());
+        notes.seen.clear();
+        notes.add(seen.clone());
+        notes.change(forgotten, |it| it.sent = 7);
+        assert_eq!(notes.seen.into_values().collect::<Vec<_>>(), [seen]);
+    }
+}

@@ -1,0 +1,213 @@
+//! A region of Shoal in the lab: a registry, the gateway before it, a scheduler, and a sidecar on each node.
+//!
+//! Every part runs on a machine of its own with its default settings, but for what a default cannot know:
+//! addresses, directories, names, registries and credentials. A registry whose credentials no node is told is
+//! pulled from by the gateway's word (`credentials.mode: gateway`), any other by the caller's own.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::Result;
+use futures_util::future::{try_join, try_join_all};
+use http::Request;
+use http::request::Builder;
+use serde_json::{Value, json};
+
+use crate::host::Host;
+use crate::image::{Blob, Image, ImageSpec};
+use crate::lab::Lab;
+use crate::registry::{Registry, RegistrySpec};
+use crate::runtime::MIRROR;
+use crate::runtime::containerd::Containerd;
+use crate::runtime::docker::HUB;
+use crate::shoal::{Part, Service};
+
+/// The ports of the default settings.
+const GATEWAY_PORT: u16 = 65003;
+const SCHEDULER_PORT: u16 = 65005;
+const PEER_PORT: u16 = 65002;
+
+/// What a fleet is to be.
+#[derive(Clone, Debug)]
+pub struct FleetSpec {
+    /// Its registry.
+    pub registry: RegistrySpec,
+    /// Settings of every sidecar that differ from [`sidecar_settings`].
+    pub sidecar: Value,
+}
+
+impl FleetSpec {
+    /// A fleet before this registry.
+    pub fn before(registry: RegistrySpec) -> Self {
+        Self { registry, sidecar: json!({}) }
+    }
+
+    /// A fleet before a registry that everybody may read.
+    pub fn open() -> Self {
+        Self::before(RegistrySpec::plain())
+    }
+
+    /// A fleet before a registry whose credentials only the gateway has.
+    pub fn private() -> Self {
+        Self::before(RegistrySpec::plain().for_user("robot", "s3cret").unknown_to_nodes())
+    }
+
+    /// The same with other settings of the sidecars.
+    pub fn with_sidecar(self, sidecar: Value) -> Self {
+        Self { sidecar, ..self }
+    }
+}
+
+/// A running fleet.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Its registry.
+    pub registry: Registry,
+    /// Its scheduler.
+    pub scheduler: Service,
+    /// Its gateway.
+    pub gateway: Service,
+    /// Its sidecars, in the order of the lab's nodes.
+    pub sidecars: Vec<Service>,
+}
+
+impl Fleet {
+    /// Starts a fleet with a sidecar on each node of the lab, and waits until every part is ready.
+    pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
+        let registry = lab.registry(spec.registry).await?;
+        let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
+        let settings = scheduler_settings(&at_scheduler);
+        let scheduler = Service::start(&at_scheduler, Part::Scheduler, &settings, admin(Part::Scheduler));
+        let settings = gateway_settings(&at_gateway, &at_scheduler, &registry);
+        let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway));
+        let (scheduler, gateway) = try_join(scheduler, gateway).await?;
+        let sidecars = lab.nodes().iter().map(async |node| {
+            let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.sidecar);
+            Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
+        });
+        let sidecars = try_join_all(sidecars).await?;
+        Ok(Self { registry, scheduler, gateway, sidecars })
+    }
+
+    /// Makes an image of these layers, in bytes, and pushes it as `team/app:v1`.
+    pub async fn publish(&self, layers: &[usize]) -> Result<Image> {
+        let spec = ImageSpec { layers: layers.into(), ..ImageSpec::new("team/app", 0) };
+        let image = Image::build(&spec)?;
+        self.registry.push(&image).await?;
+        Ok(image)
+    }
+
+    /// Starts containerd on every node, to pull through the node's sidecar.
+    pub async fn containerds(&self) -> Result<Vec<Containerd>> {
+        let containerds = try_join_all(self.sidecars.iter().map(|it| Containerd::start(&it.host))).await?;
+        for containerd in &containerds {
+            containerd.go_through(&self.registry, MIRROR)?;
+        }
+        Ok(containerds)
+    }
+
+    /// A request as containerd sends it to a sidecar, for a path below `/v2/`.
+    pub fn ask(&self, path: &str) -> Builder {
+        let ns = self.registry.authority().replace(':', "%3A");
+        Request::get(format!("{MIRROR}/v2/{path}?ns={ns}"))
+    }
+
+    /// The request for a blob of an image.
+    pub fn ask_blob(&self, image: &Image, blob: &Blob) -> Builder {
+        self.ask(&format!("{}/blobs/{}", image.repository, blob.digest))
+    }
+
+    /// A metric, summed over all sidecars.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(try_join_all(self.sidecars.iter().map(|it| it.metric(name, labels))).await?.into_iter().sum())
+    }
+}
+
+/// A part's admin listener.
+pub const fn admin(part: Part) -> SocketAddr {
+    let port = match part {
+        Part::Gateway => 65013,
+        Part::Scheduler => 65015,
+        Part::Sidecar => 65011,
+    };
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// A scheduler's settings.
+fn scheduler_settings(host: &Host) -> Value {
+    json!({ "listen": at(host, SCHEDULER_PORT), "admin": { "listen": admin(Part::Scheduler) } })
+}
+
+/// The settings of a gateway on `host`.
+fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value {
+    let mut entry = registry_settings(registry);
+    if let Some(credentials) = registry.credentials() {
+        entry["credentials"] = json!({
+            "mode": if registry.nodes_credentials().is_some() { "client" } else { "gateway" },
+            "username": credentials.user,
+            "password": credentials.password,
+            "repositories": ["**"],
+        });
+    }
+    json!({
+        "listen": at(host, GATEWAY_PORT),
+        "admin": { "listen": admin(Part::Gateway) },
+        "node": { "id": host.name() },
+        "storage": { "dir": host.dir().join("gateway") },
+        "schedulers": [format!("http://{}", at(scheduler, SCHEDULER_PORT))],
+        "registries": [entry],
+    })
+}
+
+/// The settings of a sidecar on `host`.
+pub fn sidecar_settings(host: &Host, gateway: &Host, registry: &Registry) -> Value {
+    json!({
+        "gateways": [format!("http://{}", at(gateway, GATEWAY_PORT))],
+        "node": { "id": host.name() },
+        "peer": { "listen": at(host, PEER_PORT) },
+        "admin": { "listen": admin(Part::Sidecar) },
+        "storage": { "dir": host.dir().join("sidecar") },
+        "proxy": { "registries": [registry_settings(registry)] },
+    })
+}
+
+/// A registry as gateways and sidecars are told of it; one that plays Docker Hub goes by Docker Hub's name.
+fn registry_settings(registry: &Registry) -> Value {
+    let name = if registry.answers_to(HUB) { "docker.io" } else { registry.authority() };
+    let mut settings = json!({ "name": name, "url": registry.url() });
+    match registry.ca() {
+        Some(ca) => settings["ca"] = json!(ca),
+        None => settings["insecure"] = json!(true),
+    }
+    settings
+}
+
+fn at(host: &Host, port: u16) -> String {
+    format!("{}:{port}", host.address())
+}
+
+/// `settings` with every key that `changes` has taken from there.
+fn changed(mut settings: Value, changes: &Value) -> Value {
+    match (settings.as_object_mut(), changes.as_object()) {
+        (Some(of), Some(changes)) => {
+            for (key, change) in changes {
+                let old = of.remove(key).unwrap_or_default();
+                of.insert(key.clone(), changed(old, change));
+            }
+            settings
+        }
+        _ => changes.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_replace_single_keys() {
+        let settings = json!({ "a": { "b": 1, "c": 2 }, "d": 3 });
+        let changes = json!({ "a": { "c": { "e": 4 } }, "f": [5] });
+        let expected = json!({ "a": { "b": 1, "c": { "e": 4 } }, "d": 3, "f": [5] });
+        assert_eq!(changed(settings, &changes), expected);
+    }
+}

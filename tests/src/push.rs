@@ -1,0 +1,82 @@
+//! Pushing an image with plain HTTP requests, byte for byte as it was built.
+//!
+//! Tools for pushing repack layers on the way, which changes their digests; this client does not.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
+use http::request::Builder;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::host::Host;
+use crate::image::{Blob, Image};
+
+/// A user of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl Credentials {
+    /// The value of a Basic `Authorization` header.
+    pub fn basic(&self) -> String {
+        use base64::Engine as _;
+        let pair = format!("{}:{}", self.user, self.password);
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    }
+
+    /// `user:password`, as command lines take it.
+    pub fn pair(&self) -> String {
+        format!("{}:{}", self.user, self.password)
+    }
+}
+
+/// Pushes from a host to the registry at `base`, a URL without a path.
+pub(crate) struct Pusher<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) base: String,
+    pub(crate) credentials: Option<&'a Credentials>,
+}
+
+impl Pusher<'_> {
+    /// Pushes blobs and manifest. Fails unless the registry takes all of it.
+    pub(crate) async fn push(&self, image: &Image) -> Result<()> {
+        for blob in image.blobs() {
+            self.push_blob(&image.repository, blob)
+                .await
+                .with_context(|| format!("{}: blob {} not pushed", image.repository, blob.digest))?;
+        }
+        let url = format!("{}/v2/{}/manifests/{}", self.base, image.repository, image.tag);
+        let put = Request::put(url).header(CONTENT_TYPE, image.media_type());
+        self.send(put, image.manifest.bytes.clone(), StatusCode::CREATED).await?;
+        Ok(())
+    }
+
+    async fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
+        let post = Request::post(format!("{}/v2/{repository}/blobs/uploads/", self.base));
+        let begun = self.send(post, Bytes::new(), StatusCode::ACCEPTED).await?;
+        let upload = begun.headers().get(LOCATION).context("upload without a Location")?.to_str()?;
+        let put = Request::put(format!("{}{upload}&digest={}", self.base, blob.digest))
+            .header(CONTENT_TYPE, "application/octet-stream");
+        self.send(put, blob.bytes.clone(), StatusCode::CREATED).await?;
+        Ok(())
+    }
+
+    async fn send(&self, mut request: Builder, body: Bytes, expected: StatusCode) -> Result<Response<Bytes>> {
+        if let Some(credentials) = self.credentials {
+            request = request.header(AUTHORIZATION, credentials.basic());
+        }
+        let response = self.host.send(request.body(Full::new(body))?).await?;
+        ensure!(
+            response.status() == expected,
+            "registry answered {} instead of {expected}: {}",
+            response.status(),
+            String::from_utf8_lossy(response.body())
+        );
+        Ok(response)
+    }
+}

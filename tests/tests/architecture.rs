@@ -1,0 +1,198 @@
+//! The architecture as executable rules: which crate may depend on which, what pure crates may not touch,
+//! and what every crate says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+/// The arrows: each crate and the crates of ours it may depend on.
+/// services -> peer, blobstore, proto, ops, registry -> swarm, oci -> model.
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("shoal-model", &[]),
+    ("shoal-oci", &["shoal-model"]),
+    ("shoal-swarm", &["shoal-model"]),
+    ("shoal-blobstore", &["shoal-swarm", "shoal-oci", "shoal-model"]),
+    ("shoal-proto", &["shoal-swarm", "shoal-oci", "shoal-model"]),
+    ("shoal-ops", &["shoal-oci", "shoal-model"]),
+    ("shoal-registry", &["shoal-oci", "shoal-model"]),
+    ("shoal-peer", &["shoal-blobstore", "shoal-proto", "shoal-swarm", "shoal-oci", "shoal-model"]),
+    ("shoal-gateway", SERVICE),
+    ("shoal-scheduler", SERVICE),
+    ("shoal-sidecar", SERVICE),
+];
+
+const SERVICE: &[&str] = &[
+    "shoal-peer",
+    "shoal-blobstore",
+    "shoal-proto",
+    "shoal-ops",
+    "shoal-registry",
+    "shoal-swarm",
+    "shoal-oci",
+    "shoal-model",
+];
+
+/// Developer tools stand outside the product and may use anything.
+const TOOLS: [&str; 2] = ["shoal-tests", "xtask"];
+
+/// Pure crates and what they may use from others: libraries that only turn values into values.
+const PURE: [&str; 3] = ["shoal-model", "shoal-oci", "shoal-swarm"];
+const PURE_LIBRARIES: [&str; 5] = ["hex", "percent-encoding", "serde", "serde_json", "thiserror"];
+
+/// What pure code never says. (Addresses as values, `std::net::IpAddr`, are pure; sockets are not.)
+const IMPURE: [&str; 11] = [
+    "HashMap",
+    "HashSet",
+    "Instant::now",
+    "SystemTime::now",
+    "std::fs",
+    "std::env",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
+    "rand::",
+];
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_root: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    kind: Option<String>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
+}
+
+fn metadata() -> Metadata {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    serde_json::from_slice(&output.stdout).expect("cargo prints its metadata")
+}
+
+impl Package {
+    /// Normal dependencies; those of tests and build scripts do not ship.
+    fn dependencies(&self, ours: bool) -> impl Iterator<Item = &str> {
+        let normal = self.dependencies.iter().filter(|it| it.kind.is_none());
+        normal.filter(move |it| it.path.is_some() == ours).map(|it| it.name.as_str())
+    }
+
+    fn lib(&self) -> Option<&Path> {
+        let lib = self.targets.iter().find(|it| it.kind.iter().any(|kind| kind == "lib"))?;
+        Some(&lib.src_path)
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All files below a directory, but for what git and cargo keep there.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let wanted =
+        entries.filter(|it| ![".git", "target"].contains(&it.file_name().to_string_lossy().as_ref()));
+    wanted.flat_map(|it| if it.path().is_dir() { files_below(&it.path()) } else { vec![it.path()] }).collect()
+}
+
+#[test]
+fn dependencies_follow_the_arrows() {
+    let arrows: BTreeMap<_, _> = ARROWS.into_iter().collect();
+    let mut wrong = Vec::new();
+    for package in metadata().packages {
+        if TOOLS.contains(&package.name.as_str()) {
+            continue;
+        }
+        let allowed = arrows.get(package.name.as_str()).copied();
+        let allowed = allowed.unwrap_or_else(|| panic!("{} has no place in the architecture", package.name));
+        let against = package.dependencies(true).filter(|it| !allowed.contains(it));
+        wrong.extend(against.map(|it| format!("{} -> {it}", package.name)));
+    }
+    assert!(wrong.is_empty(), "against the arrows: {wrong:?}");
+}
+
+#[test]
+fn every_crate_of_the_architecture_exists() {
+    let packages: BTreeSet<_> = metadata().packages.into_iter().map(|it| it.name).collect();
+    let missing: Vec<_> = ARROWS.iter().filter(|(name, _)| !packages.contains(*name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn pure_crates_use_pure_libraries_only() {
+    let mut wrong = Vec::new();
+    for package in metadata().packages.iter().filter(|it| PURE.contains(&it.name.as_str())) {
+        let impure = package.dependencies(false).filter(|it| !PURE_LIBRARIES.contains(it));
+        wrong.extend(impure.map(|it| format!("{} -> {it}", package.name)));
+    }
+    assert!(wrong.is_empty(), "not on the list of pure libraries: {wrong:?}");
+}
+
+#[test]
+fn pure_crates_touch_no_clock_file_socket_or_unordered_map() {
+    let mut wrong = Vec::new();
+    for package in metadata().packages.iter().filter(|it| PURE.contains(&it.name.as_str())) {
+        let src = package.lib().and_then(Path::parent).expect("pure crates are libraries");
+        for file in files_below(src) {
+            let text = read(&file);
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code = product.lines().map(|line| line.split("//").next().unwrap_or_default());
+            for (number, line) in code.enumerate() {
+                let found = IMPURE.iter().filter(|it| line.contains(*it));
+                wrong.extend(found.map(|it| format!("{}:{}: {it}", file.display(), number + 1)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_crate_says_what_it_knows_nothing_of() {
+    let packages = metadata().packages;
+    let libs = packages.iter().filter_map(Package::lib);
+    let silent: Vec<_> = libs.filter(|it| !read(it).contains("\n//! Knows nothing of: ")).collect();
+    assert!(silent.is_empty(), "no \"Knows nothing of:\" line: {silent:#?}");
+}
+
+#[test]
+fn no_file_names_a_path_of_a_developers_machine() {
+    // Put together here, so that this file does not name one.
+    let private = ["work", "root", "home"].map(|it| format!("/{it}/"));
+    let root = metadata().workspace_root;
+    let mut wrong = Vec::new();
+    for file in files_below(&root) {
+        // What is no text holds no path that anybody reads.
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            // A path begins a word: `docs/work/` is fine.
+            let begins_a_word =
+                |at: usize| !line[..at].ends_with(|it: char| it.is_alphanumeric() || "_.-}".contains(it));
+            let found = private.iter().any(|it| line.match_indices(it).any(|(at, _)| begins_a_word(at)));
+            if found {
+                wrong.push(format!("{}:{}: {line}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

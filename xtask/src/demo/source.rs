@@ -1,0 +1,82 @@
+//! What is pulled, and from where: the throwaway registry's image, or one that the user names.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use http::Uri;
+use shoal_oci::{Reference, RegistryName, Repository};
+
+/// An image and its registry.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The registry's name, which is the first part of image references.
+    pub(super) registry: RegistryName,
+    /// Where it is.
+    pub(super) url: Uri,
+    /// Plain HTTP, or a certificate that is not verified, is accepted.
+    pub(super) insecure: bool,
+    /// The image's repository.
+    pub(super) repository: Repository,
+    /// Which of its images.
+    pub(super) reference: Reference,
+}
+
+impl Source {
+    /// An image at a registry whose name is its address. The image is named as people do, without the
+    /// registry: a digest makes its tag meaningless, without both it is `latest`, and Docker Hub's own images
+    /// need no `library/`.
+    pub(super) fn new(url: Uri, insecure: bool, image: &str) -> Result<Self> {
+        let authority = url.authority().with_context(|| format!("registry {url}: names no host"))?;
+        let registry: RegistryName = authority.as_str().parse()?;
+        // All that the registry's name decides is whether images have Docker Hub's short names, and the
+        // parser knows neither bare host names nor IPv6 addresses.
+        let host = if registry.is_docker_hub() { registry.as_str() } else { "registry.example" };
+        let named: oci_spec::distribution::Reference =
+            format!("{host}/{image}").parse().with_context(|| format!("image {image:?}"))?;
+        let repository = named.repository().parse()?;
+        let reference = named.digest().or(named.tag()).unwrap_or("latest").parse()?;
+        Ok(Self { registry, url, insecure, repository, reference })
+    }
+
+    /// The path of something in the image's repository on a mirror.
+    pub(super) fn path(&self, kind: &str, which: &str) -> String {
+        format!("/v2/{}/{kind}/{which}?ns={}", self.repository, self.registry)
+    }
+}
+
+impl fmt::Display for Source {
+    /// The whole image reference, as runtimes take it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if matches!(self.reference, Reference::Digest(_)) { '@' } else { ':' };
+        write!(f, "{}/{}{separator}{}", self.registry, self.repository, self.reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(registry: &str, image: &str, expected: Option<&str>) {
+        let url = format!("http://{registry}").parse().unwrap();
+        let source = Source::new(url, true, image).ok();
+        assert_eq!(source.map(|it| it.to_string()).as_deref(), expected, "{registry} {image}");
+    }
+
+    #[test]
+    fn an_image_is_named_as_people_do() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let by_digest = format!("registry.example/app@{digest}");
+        check("registry.example", "team/app:v1", Some("registry.example/team/app:v1"));
+        check("registry.example", "alpine", Some("registry.example/alpine:latest"));
+        check("127.0.0.1:5000", "alpine", Some("127.0.0.1:5000/alpine:latest"));
+        check("[::1]:5000", "alpine", Some("[::1]:5000/alpine:latest"));
+        check("registry", "team/app", Some("registry/team/app:latest"));
+        check("registry-1.docker.io", "alpine", Some("docker.io/library/alpine:latest"));
+        check("registry.example", &format!("app@{digest}"), Some(&by_digest));
+        check("registry.example", &format!("app:v1@{digest}"), Some(&by_digest));
+        for wrong in ["", ":v1", "App:v1", "app:", "app@v1@v2", "app@sha256:00"] {
+            check("registry.example", wrong, None);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Developer commands, the one front door for people and CI alike: `cargo xtask --help`.
+
+mod demo;
+mod lab;
+mod packages;
+mod tally;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Shoal.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows what Shoal does: pulls an image on several nodes at once, all on this machine, and counts.
+    Demo(demo::Args),
+    /// Runs tests, all groups or one, installing what they need.
+    Test(test::Args),
+    /// Starts a lab to play with: nodes with containerd and a registry that holds an image.
+    Lab(lab::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Lab(args) => lab::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The programs that the lab runs, and where they come from.
+//!
+//! On a Debian-like system root gets what is missing installed; everybody else is told what to do.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Each Debian package with a program that proves it.
+const PACKAGES: [(&str, &str); 14] = [
+    ("apache2-utils", "htpasswd"),
+    ("containerd", "containerd"),
+    ("coreutils", "sha256sum"),
+    ("docker-registry", "docker-registry"),
+    ("docker.io", "dockerd"),
+    ("findutils", "xargs"),
+    ("iproute2", "tc"),
+    ("iptables", "iptables"),
+    ("perl-base", "perl"),
+    ("podman", "podman"),
+    ("redis-server", "redis-server"),
+    ("runc", "runc"),
+    ("skopeo", "skopeo"),
+    ("util-linux", "setpriv"),
+];
+
+/// Debian keeps administrators' programs out of ordinary users' paths.
+const ADMIN_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// Makes sure that every program is there. Fails, saying what to do, when it cannot.
+pub(crate) fn ensure_installed() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_installed("apt-get") {
+        bail!("missing programs of the Debian packages {list}; install their like on this system");
+    }
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "missing packages; as root: apt-get update && apt-get install --no-install-recommends {list}"
+    );
+    println!("installing {list}");
+    apt(&["update"])?;
+    apt(&[&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat())?;
+    let still_missing = self::missing();
+    ensure!(still_missing.is_empty(), "still missing after installation: {}", still_missing.join(" "));
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    let missing = PACKAGES.into_iter().filter(|(_, program)| !is_installed(program));
+    missing.map(|(package, _)| package).collect()
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs = std::env::split_paths(&path).chain(ADMIN_DIRS.map(Into::into));
+    dirs.any(|dir| Path::new(&dir).join(program).exists())
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .context("apt-get cannot be started")?;
+    ensure!(status.success(), "apt-get {}: {status}", args.join(" "));
+    Ok(())
+}
