@@ -355,7 +355,9 @@ async fn a_seed_that_was_turned_away_gives_up_its_place() {
     registry.put_blob(REPOSITORY, &layer);
     registry.fail(REPOSITORY, &layer, &[Fault::TooMany(60)]);
     let gateway = Gateway::start(&registry, ONE_AT_A_TIME).await;
-    gateway.open(&layer, None).await.unwrap();
+    let blob = gateway.open(&layer, None).await.unwrap();
+    // Nothing is held yet, so nothing comes; the asking has it seeded.
+    assert!(gateway.fetch(&blob).await.is_err());
     registry.until_asked(&Method::GET, 1).await;
     let path = format!("/v2/{REPOSITORY}/blobs/{}", digest(&layer));
     assert_status(&gateway.mirror(&path, HeaderMap::new()).await, StatusCode::OK);
@@ -377,7 +379,9 @@ async fn a_small_blob_does_not_wait_behind_large_ones() {
     registry.put_blob(REPOSITORY, b"{}");
     registry.fail(REPOSITORY, &layer, &[Fault::Silence]);
     let gateway = Gateway::start(&registry, ONE_AT_A_TIME).await;
-    gateway.open(&layer, None).await.unwrap();
+    let blob = gateway.open(&layer, None).await.unwrap();
+    // Nothing is held yet, so nothing comes; the asking has it seeded.
+    assert!(gateway.fetch(&blob).await.is_err());
     registry.until_asked(&Method::GET, 1).await;
     let config = gateway.open(b"{}", None).await.unwrap();
     assert_eq!(config.content.unwrap().as_ref(), b"{}");
