@@ -94,25 +94,26 @@ impl Mirror {
             self.metrics().pulled(Outcome::Complete);
             return head.map(|()| answer::full(part));
         }
+        let start = bytes.start;
         match self.0.pulls.read(grant, &pull.source, pull.authorization.as_ref(), bytes) {
             Ok(reader) => head.map(|()| body(reader, self.0.pulls.clone())),
-            Err(error) => self.without_stream(pull, &error).await,
+            Err(error) => self.without_stream(pull, start, &error).await,
         }
     }
 
     /// A blob that was granted and cannot be streamed is asked of the registry: runtimes that chose this
     /// mirror for an image's manifest turn to nobody else for its blobs. The registry may refuse a caller
     /// whom the gateway has granted the blob by a right of its own; that is no answer to this caller, who is
-    /// then told what makes other runtimes go on without the mirror.
-    async fn without_stream(&self, pull: &Pull<'_>, error: &NoStream) -> Response<Body> {
+    /// then told what makes other runtimes go on without the mirror. So are those that resume: they go on at the
+    /// registry by themselves.
+    async fn without_stream(&self, pull: &Pull<'_>, start: u64, error: &NoStream) -> Response<Body> {
         let WantedBlob { registry, repository, digest } = &pull.wanted;
         tracing::warn!(%registry, %repository, %digest, error = error as &dyn std::error::Error, "no stream");
         let code = match error {
             NoStream::Cut(_) => ErrorCode::BlobUnknown,
             NoStream::Store(_) | NoStream::OtherCut { .. } => ErrorCode::Unavailable,
         };
-        // What the runtime has of dropped content has no end, from whomever.
-        if !matches!(error, NoStream::Cut(Cut::Dropped)) {
+        if start == 0 && !matches!(error, NoStream::Cut(Cut::Dropped)) {
             let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
             if answer.status().is_success() {
                 self.metrics().pulled(Outcome::PassedThrough);

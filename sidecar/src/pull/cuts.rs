@@ -32,8 +32,8 @@ pub(crate) enum Cut {
     /// Nobody had the rest.
     #[error("nobody served it a moment ago")]
     Unserved,
-    /// What the client has is the beginning of other content.
-    #[error("the content that it resumes was dropped")]
+    /// The content was dropped: what the client has of it has no end, and nothing else is here yet.
+    #[error("its content was dropped a moment ago")]
     Dropped,
 }
 
@@ -65,7 +65,11 @@ impl Cuts {
     pub(super) fn check(&self, key: &BlobKey, resumed: Resumed, now: Instant) -> Result<(), Cut> {
         let cuts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match cuts.peek(key).filter(|it| now.duration_since(it.at) < MOMENT) {
-            Some(it) if resumed.start > 0 && resumed.generation != it.generation => Err(Cut::Dropped),
+            Some(it)
+                if resumed.generation != it.generation && (resumed.start > 0 || !resumed.is_readable) =>
+            {
+                Err(Cut::Dropped)
+            }
             Some(_) if !resumed.is_readable => Err(Cut::Unserved),
             _ => Ok(()),
         }
@@ -99,6 +103,7 @@ mod tests {
         check(100, true, 4, Err(Cut::Dropped));
         check(100, false, 4, Err(Cut::Dropped));
         check(0, true, 4, Ok(()));
-        check(0, false, 4, Err(Cut::Unserved));
+        check(0, false, 3, Err(Cut::Unserved));
+        check(0, false, 4, Err(Cut::Dropped));
     }
 }
