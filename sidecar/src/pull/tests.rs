@@ -56,7 +56,7 @@ async fn a_store_that_fails_ends_the_stream_and_sends_the_next_elsewhere() {
 #[tokio::test]
 async fn a_piece_that_rots_under_its_reader_is_fetched_again() {
     let (me, (node, _dir)) = (Me::new(), neighbour().await);
-    let mut reader = read(&me, &held_by(&[node.clone()]), 0..1_000_000).unwrap();
+    let mut reader = read(&me, &held_by(std::slice::from_ref(&node)), 0..1_000_000).unwrap();
     read_to(&mut reader, 300_000).await.unwrap();
     let blob = testing::blob(&me.store);
     testing::soon(blob.version().wait_for(|_| blob.is_complete())).await.unwrap();
