@@ -10,7 +10,8 @@ use shoal_oci::{RegistryName, Repository};
 
 use crate::authority::{Authority, Decision, Holder, Right};
 use crate::fingerprint::Fingerprints;
-use crate::upstream::{Mode, Upstream};
+use crate::mode::Mode;
+use crate::upstream::Upstream;
 
 /// The configured registries and the proofs seen so far.
 pub(crate) struct Gate {

@@ -16,6 +16,7 @@ mod grpc;
 pub mod limits;
 mod metrics;
 mod mirror;
+pub mod mode;
 mod open;
 mod orders;
 mod port;

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use globset::GlobSet;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use shoal_model::TrustGroup;
@@ -17,44 +16,8 @@ use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError,
 use crate::credentials::{Credentials, Login, LoginError, Shown};
 use crate::limits::Limits;
 use crate::metrics::{OneRegistry, RegistryMetrics};
+use crate::mode::{Asker, Mode};
 use crate::settings::RegistrySettings;
-
-/// Whose right decides what may be pulled.
-#[derive(Clone, Debug)]
-pub enum Mode {
-    /// The caller's own credential.
-    Client,
-    /// The gateway's, for all nodes, within these repositories.
-    Gateway {
-        /// Globs over repository names.
-        repositories: GlobSet,
-    },
-}
-
-impl Mode {
-    /// With whose right a node's requests are passed on.
-    pub(crate) const fn asker(&self) -> Asker {
-        match self {
-            Self::Client => Asker::Caller,
-            Self::Gateway { .. } => Asker::Gateway,
-        }
-    }
-
-    /// Whether pulls of `repository` may be tried at all.
-    pub(crate) fn admits(&self, repository: &Repository) -> bool {
-        match self {
-            Self::Client => true,
-            Self::Gateway { repositories } => repositories.is_match(repository.as_str()),
-        }
-    }
-}
-
-/// With whose right the registry is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
-    Caller,
-    Gateway,
-}
 
 /// Why a registry gave no answer to the gateway.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use http::header::{
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-use crate::upstream::Asker;
+use crate::mode::Asker;
 
 /// About one connection only, whatever `Connection` says (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [

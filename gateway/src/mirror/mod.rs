@@ -28,8 +28,9 @@ use tonic::body::Body;
 
 use crate::authority::Right;
 use crate::gate::Gate;
+use crate::mode::Asker;
 use crate::queue::Place;
-use crate::upstream::{AskError, Asker, Upstream};
+use crate::upstream::{AskError, Upstream};
 use tee::Tee;
 
 /// How long a request may wait for its turn at the registry.

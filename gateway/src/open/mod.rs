@@ -32,9 +32,10 @@ use crate::authority::{Decision, Right};
 use crate::cuts::Cuts;
 use crate::gate::Gate;
 use crate::limits::SMALL;
+use crate::mode::Asker;
 use crate::seed::{Seeder, Wanted};
 use crate::single_flight::SingleFlight;
-use crate::upstream::{Asker, Upstream};
+use crate::upstream::Upstream;
 use holders::Holders;
 use refusal::{cannot_decide, from_answer, refuse};
 

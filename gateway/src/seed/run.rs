@@ -24,8 +24,9 @@ use super::plan::{Answer, Fault, Plan, Setback};
 use super::pulse::Pulse;
 use super::writer::Writer;
 use crate::limits::SMALL;
+use crate::mode::Asker;
 use crate::queue::Place;
-use crate::upstream::{AskError, Asker, Upstream, wait_of};
+use crate::upstream::{AskError, Upstream, wait_of};
 
 /// How many whole pieces may wait for the writer.
 const WAITING: usize = 2;

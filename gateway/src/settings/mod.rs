@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::credentials::Identity;
-    use crate::upstream::Mode;
+    use crate::mode::Mode;
 
     fn read(user: &str) -> (Settings, Reader) {
         let env = |name: &str| (name == "ROBOT").then(|| "hunter2".to_owned());

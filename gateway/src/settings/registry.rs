@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::credentials::Identity;
 use crate::limits::LimitSettings;
-use crate::upstream::Mode;
+use crate::mode::Mode;
 
 const DEFAULT: &str = include_str!("../../config/registry.yaml");
 
