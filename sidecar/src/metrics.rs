@@ -1,13 +1,13 @@
 //! What the sidecar counts.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_ops::Context;
 
 /// Where bytes that runtimes were given, or that the store took in, came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Another sidecar.
     Peer,
@@ -18,7 +18,7 @@ pub(crate) enum Origin {
 }
 
 /// How a request for a blob ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// All bytes were handed over.
     Complete,
@@ -32,14 +32,36 @@ pub(crate) enum Outcome {
     PassedThrough,
 }
 
+impl Origin {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Gateway => "gateway",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Left => "left",
+            Self::Cut => "cut",
+            Self::Refused => "refused",
+            Self::PassedThrough => "passed_through",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OriginLabel {
-    source: Origin,
+    source: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 /// The counters; clones are of the same.
@@ -70,12 +92,12 @@ impl SidecarMetrics {
 
     /// A piece came in.
     pub(crate) fn took(&self, source: Origin, bytes: u64) {
-        self.taken.get_or_create(&OriginLabel { source }).inc_by(bytes);
+        self.taken.get_or_create(&OriginLabel { source: source.label() }).inc_by(bytes);
     }
 
     /// A request for a blob ended.
     pub(crate) fn pulled(&self, outcome: Outcome) {
-        self.pulls.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.pulls.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
     }
 
     /// Bytes went to a runtime.

@@ -82,7 +82,7 @@ async fn a_neighbour_killed_in_the_middle_costs_no_second_read() -> Result<()> {
     let (_lab, mut fleet, image) = slow_fleet("neighbour-dies", FleetSpec::private(), 2, 1).await?;
     let layer = &image.layers[0];
     let pull = fleet.pull_under_way(1, &image).await?;
-    let by_peer = [("source", "Peer")];
+    let by_peer = [("source", "peer")];
     assert!(fleet.sidecars[1].metric("shoal_sidecar_download_bytes_total", &by_peer).await? > 0.0);
     fleet.sidecars[0].process.kill().await?;
     pull.finish_with(layer).await?;

@@ -36,7 +36,7 @@ async fn the_gateway_serves_without_a_lease_where_nobody_else_is_left() -> Resul
     fleet.scheduler.process.kill().await?;
     fleet.sidecars[0].process.kill().await?;
     pull.finish_with(&image.layers[0]).await?;
-    assert!(fleet.sidecars[1].metric(TAKEN, &[("source", "Gateway")]).await? > 0.0);
+    assert!(fleet.sidecars[1].metric(TAKEN, &[("source", "gateway")]).await? > 0.0);
     Ok(())
 }
 
@@ -48,7 +48,7 @@ async fn the_registry_serves_the_caller_where_the_whole_region_is_gone() -> Resu
     fleet.scheduler.process.kill().await?;
     fleet.gateway.process.kill().await?;
     pull.finish_with(layer).await?;
-    assert!(fleet.sidecars[0].metric(TAKEN, &[("source", "Registry")]).await? > 0.0);
+    assert!(fleet.sidecars[0].metric(TAKEN, &[("source", "registry")]).await? > 0.0);
     // From the byte where it stood: what was there is not fetched again.
     let taken = fleet.sidecars[0].metric(TAKEN, &[]).await?;
     assert!(taken <= layer.bytes.len() as f64, "{taken} of {}", layer.bytes.len());

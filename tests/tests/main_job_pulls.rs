@@ -57,7 +57,7 @@ async fn eight_nodes_without_a_credential_cost_the_registry_one_copy_and_the_gat
     check_read_once(&fleet, &image);
     let layers: usize = image.layers.iter().map(|it| it.bytes.len()).sum();
     let delivered = f64::from(NODES) * layers as f64;
-    let from_peers = fleet.metric(DOWNLOADED, &[("source", "Peer")]).await?;
+    let from_peers = fleet.metric(DOWNLOADED, &[("source", "peer")]).await?;
     let share = from_peers / delivered;
     assert!(share >= f64::from(NODES - 2) / f64::from(NODES), "{share} of the bytes came from peers");
     let uploaded = fleet.gateway.metric(UPLOADED_BY_GATEWAY, &[]).await?;

@@ -150,9 +150,9 @@ impl Taken {
         let sum = |name, labels: &[_]| sum_of(metrics, name, labels) as u64;
         let from = |source| sum("shoal_sidecar_download_bytes_total", &[("source", source)]);
         Self {
-            registry: from("Registry"),
-            gateway: from("Gateway"),
-            peers: from("Peer"),
+            registry: from("registry"),
+            gateway: from("gateway"),
+            peers: from("peer"),
             cache: sum("shoal_sidecar_cache_bytes_total", &[]),
         }
     }
