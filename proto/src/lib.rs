@@ -15,5 +15,6 @@ mod wire;
 pub use convert::Malformed;
 pub use messages::*;
 pub use services::{
-    gateway_client, gateway_server, peer_client, peer_server, scheduler_client, scheduler_server,
+    certificates_client, certificates_server, gateway_client, gateway_server, peer_client, peer_server,
+    scheduler_client, scheduler_server,
 };

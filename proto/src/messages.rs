@@ -57,6 +57,8 @@ pub struct OpenedBlob {
     pub holders: Vec<Node>,
     /// The gateway that answered; the last resort inside the region.
     pub gateway: Node,
+    /// For how long the ticket is good, from when the answer was made.
+    pub ticket_lives: Duration,
 }
 
 /// A signed, short-lived proof that one node may obtain a blob, in its text form.
@@ -89,17 +91,70 @@ impl Refusal {
     pub const MAX_BODY: usize = 16 << 10;
 }
 
-/// Asks a gateway to tell what the region consists of, now and at every change.
+/// Asks a gateway for a fresh ticket in place of one that is about to end.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RegionRequest {
-    /// The asking node.
-    pub node: Node,
+pub struct RenewRequest {
+    /// Which blob.
+    pub key: BlobKey,
+    /// Still good, and given to the asking node.
+    pub ticket: Ticket,
 }
+
+/// A fresh ticket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RenewReply {
+    /// In place of the old one.
+    pub ticket: Ticket,
+    /// For how long it is good, from when the answer was made.
+    pub ticket_lives: Duration,
+}
+
+/// Asks a gateway for a certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IssueRequest {
+    /// PKCS #10 in DER. Only its key counts.
+    pub signing_request: Bytes,
+    /// What the asker proves itself with.
+    pub credential: JoinCredential,
+    /// What the machine calls itself; for logs, proves nothing.
+    pub host: String,
+}
+
+/// What the asker for a certificate proves itself with. `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum JoinCredential {
+    /// The secret that is shared by all nodes of one role.
+    JoinToken(String),
+    /// A Kubernetes service account's token, bound to a pod.
+    ServiceAccountToken(String),
+}
+
+impl std::fmt::Debug for JoinCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::JoinToken(_) => "JoinToken(…)",
+            Self::ServiceAccountToken(_) => "ServiceAccountToken(…)",
+        })
+    }
+}
+
+/// A certificate, in DER as all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssueReply {
+    /// The certificate and what lies between it and a root.
+    pub chain: Vec<Bytes>,
+    /// The region's roots.
+    pub roots: Vec<Bytes>,
+}
+
+/// Asks a gateway to tell what the region consists of, now and at every change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionRequest;
 
 /// What a region consists of.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RegionState {
-    /// gRPC addresses, `http://host:port`.
+    /// gRPC addresses, `https://host:port`; `http` where the region has no transport security.
     pub schedulers: Vec<String>,
     /// Ed25519 public keys that sign attestations and tickets.
     pub verifying_keys: Vec<[u8; 32]>,

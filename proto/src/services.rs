@@ -5,3 +5,4 @@
 include!(concat!(env!("OUT_DIR"), "/shoal.v1.Gateway.rs"));
 include!(concat!(env!("OUT_DIR"), "/shoal.v1.Scheduler.rs"));
 include!(concat!(env!("OUT_DIR"), "/shoal.v1.Peer.rs"));
+include!(concat!(env!("OUT_DIR"), "/shoal.v1.Certificates.rs"));

@@ -12,6 +12,7 @@ pub mod context;
 mod lifecycle;
 pub mod metrics;
 mod open_files;
+pub mod private_file;
 pub mod program;
 pub mod readiness;
 pub mod serve;
@@ -19,6 +20,7 @@ pub mod settings;
 mod systemd;
 pub mod tasks;
 pub mod telemetry;
+pub mod wall_clock;
 mod watchdog;
 
 pub use context::Context;

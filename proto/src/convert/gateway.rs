@@ -8,7 +8,9 @@ use shoal_model::{Authorization, BlobKey, Node, TrustGroup};
 use super::{
     Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, name, need, source, wrong,
 };
-use crate::messages::{OpenReply, OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, Ticket};
+use crate::messages::{
+    OpenReply, OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, Ticket,
+};
 use crate::wire;
 
 impl Wire for OpenRequest {
@@ -69,6 +71,7 @@ impl Wire for OpenedBlob {
             content: self.content,
             holders: self.holders.into_iter().map(Node::into_wire).collect(),
             gateway: Some(self.gateway.into_wire()),
+            ticket_lives_ms: millis(self.ticket_lives),
         }
     }
 
@@ -80,6 +83,7 @@ impl Wire for OpenedBlob {
             content: it.content,
             holders: each("holders", it.holders, MAX_ITEMS, Node::from_wire)?,
             gateway: need("gateway", it.gateway, Node::from_wire)?,
+            ticket_lives: Duration::from_millis(it.ticket_lives_ms),
         })
     }
 }
@@ -118,15 +122,43 @@ impl Wire for Refusal {
     }
 }
 
+impl Wire for RenewRequest {
+    type Generated = wire::RenewRequest;
+
+    fn into_wire(self) -> wire::RenewRequest {
+        wire::RenewRequest { blob: Some(self.key.into_wire()), ticket: self.ticket.0 }
+    }
+
+    fn from_wire(it: wire::RenewRequest) -> Checked<Self> {
+        Ok(Self { key: need("blob", it.blob, BlobKey::from_wire)?, ticket: Ticket(it.ticket) })
+    }
+}
+
+impl Wire for RenewReply {
+    type Generated = wire::RenewReply;
+
+    fn into_wire(self) -> wire::RenewReply {
+        wire::RenewReply { ticket: self.ticket.0, ticket_lives_ms: millis(self.ticket_lives) }
+    }
+
+    fn from_wire(it: wire::RenewReply) -> Checked<Self> {
+        Ok(Self { ticket: Ticket(it.ticket), ticket_lives: Duration::from_millis(it.ticket_lives_ms) })
+    }
+}
+
+fn millis(it: Duration) -> u64 {
+    u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Wire for RegionRequest {
     type Generated = wire::RegionRequest;
 
     fn into_wire(self) -> wire::RegionRequest {
-        wire::RegionRequest { node: Some(self.node.into_wire()) }
+        wire::RegionRequest {}
     }
 
-    fn from_wire(it: wire::RegionRequest) -> Checked<Self> {
-        Ok(Self { node: need("node", it.node, Node::from_wire)? })
+    fn from_wire(_: wire::RegionRequest) -> Checked<Self> {
+        Ok(Self)
     }
 }
 

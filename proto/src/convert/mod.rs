@@ -3,6 +3,7 @@
 //! Into the wire nothing can fail. From the wire everything is checked: lengths, intervals, counts,
 //! geometry. What an older or newer build left out or added is tolerated as protobuf intends.
 
+mod certificates;
 mod gateway;
 mod peer;
 mod scheduler;

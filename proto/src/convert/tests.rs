@@ -54,6 +54,7 @@ fn what_is_sent_is_what_is_received() {
         retry_after: Some(Duration::from_secs(3)),
     };
     let opened = OpenedBlob {
+        ticket_lives: Duration::from_secs(300),
         key: key(),
         geometry: Geometry::by_rule(0),
         ticket: Ticket("t".into()),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::ConnectInfo;
 use http::Request;
@@ -12,11 +12,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::handshake::Introduction;
 use super::requests::{Counted, InFlight, Requests};
 use super::{BoxError, HttpService, Limits};
+use crate::wall_clock::wait_until;
 
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
@@ -26,6 +29,9 @@ const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs
 
 /// How long a quiet connection has to say goodbye when it is told to close.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long the requests of a client may take to end when its welcome has ended.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What all connections of a listener have in common.
 #[derive(Clone)]
@@ -46,19 +52,33 @@ impl<S: HttpService> Connections<S> {
     }
 
     /// Serves the requests that come over `io` until the client goes, is quiet for too long, or all must stop.
-    pub(super) async fn run<I>(self, io: I, client: SocketAddr) -> Result<(), BoxError>
+    /// A client whose welcome ends has a moment to finish, and is cut.
+    pub(super) async fn run<I>(
+        self,
+        io: I,
+        client: SocketAddr,
+        introduction: Introduction,
+    ) -> Result<(), BoxError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { service, http, limits, stopping } = self;
         let requests = Requests::default();
         let counted = requests.clone();
-        let service = service_fn(move |req| answer(service.clone(), req, client, counted.begin()));
+        let Introduction { extensions, until } = introduction;
+        let service = service_fn(move |mut req| {
+            req.extensions_mut().extend(extensions.clone());
+            answer(service.clone(), req, client, counted.begin())
+        });
         let mut connection = pin!(http.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             res = connection.as_mut() => return res,
             () = stopping.cancelled() => {}
             () = requests.quiet_for(limits.first_request, limits.idle) => {}
+            () = passed(until) => {
+                connection.as_mut().graceful_shutdown();
+                return timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
+            }
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
@@ -66,6 +86,14 @@ impl<S: HttpService> Connections<S> {
             // Nothing is in flight, so nothing is lost by cutting a client that does not go.
             () = requests.quiet_for(GOODBYE, GOODBYE) => Ok(()),
         }
+    }
+}
+
+/// Waits until a time of day, for ever where there is none.
+async fn passed(until: Option<SystemTime>) {
+    match until {
+        Some(until) => wait_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

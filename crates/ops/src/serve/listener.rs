@@ -2,8 +2,11 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
+
+use super::handshake::{Handshake, Plain};
 
 /// An address that could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,7 @@ pub struct Listener {
     name: &'static str,
     addr: SocketAddr,
     socket: TcpListener,
+    handshake: Arc<dyn Handshake>,
 }
 
 impl Listener {
@@ -34,7 +38,16 @@ impl Listener {
         };
         let (addr, socket) = bind().await.map_err(|reason| ListenError { name, addr, reason })?;
         tracing::info!(name, %addr, "listening");
-        Ok(Self { name, addr, socket })
+        Ok(Self { name, addr, socket, handshake: Arc::new(Plain) })
+    }
+
+    /// The same, with a handshake for each client.
+    pub fn with(self, handshake: Arc<dyn Handshake>) -> Self {
+        Self { handshake, ..self }
+    }
+
+    pub(super) fn handshake(&self) -> Arc<dyn Handshake> {
+        self.handshake.clone()
     }
 
     /// The name given to it.

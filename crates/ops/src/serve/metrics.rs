@@ -13,12 +13,15 @@ type ByListener<M> = Family<[(&'static str, &'static str); 1], M>;
 pub struct ServeMetrics {
     open: ByListener<Gauge>,
     full: ByListener<Counter>,
+    refused: ByListener<Counter>,
 }
 
 /// Those of one listener.
+#[derive(Clone)]
 pub(super) struct ListenerMetrics {
     pub(super) open: Gauge,
     pub(super) full: Counter,
+    pub(super) refused: Counter,
 }
 
 impl ServeMetrics {
@@ -32,6 +35,11 @@ impl ServeMetrics {
                 "How often the cap of connections was reached",
                 it.full.clone(),
             );
+            registry.register(
+                "connections_refused",
+                "Connections whose TLS handshake failed, for want of a good certificate among others",
+                it.refused.clone(),
+            );
         });
         it
     }
@@ -41,6 +49,7 @@ impl ServeMetrics {
         ListenerMetrics {
             open: self.open.get_or_create_owned(&labels),
             full: self.full.get_or_create_owned(&labels),
+            refused: self.refused.get_or_create_owned(&labels),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! with the last of them; the group's grace bounds that. Dropping the future cuts all connections.
 
 mod connection;
+mod handshake;
 mod listener;
 mod metrics;
 mod requests;
@@ -16,16 +17,21 @@ mod socket;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+pub use handshake::{Handshake, Introduction};
 pub use listener::{ListenError, Listener};
 pub use metrics::ServeMetrics;
 
@@ -37,7 +43,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What a service must be to be served: one clone of it answers each request.
 ///
-/// A request carries the client's address as axum's `ConnectInfo<SocketAddr>`.
+/// A request carries the client's address as axum's `ConnectInfo<SocketAddr>`, and what the listener's
+/// [`Handshake`] found out.
 pub trait HttpService:
     Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
     + Clone
@@ -108,7 +115,8 @@ pub async fn serve<S: HttpService>(
             accepted = listener.accept(), if open.len() < limits.connections => match accepted {
                 Ok((stream, client)) => {
                     n_failures = 0;
-                    open.spawn(run(connections.clone(), stream, client));
+                    let accepted = Accepted { stream, client, handshake: listener.handshake() };
+                    open.spawn(run(connections.clone(), accepted, gauges.refused.clone()));
                     if open.len() == limits.connections {
                         gauges.full.inc();
                     }
@@ -129,17 +137,39 @@ pub async fn serve<S: HttpService>(
     }
 }
 
-/// One accepted connection. Transport security wraps the stream here.
-async fn run<S: HttpService>(connections: Connections<S>, stream: TcpStream, client: SocketAddr) {
-    let stall = connections.limits().stall;
-    let res = match Socket::new(stream, stall) {
-        Ok(socket) => connections.run(socket, client).await,
-        Err(err) => Err(err.into()),
-    };
-    if let Err(error) = res {
+/// A connection before its handshake.
+struct Accepted {
+    stream: TcpStream,
+    client: SocketAddr,
+    handshake: Arc<dyn Handshake>,
+}
+
+/// One accepted connection, from its handshake to its end.
+async fn run<S: HttpService>(connections: Connections<S>, accepted: Accepted, refused: Counter) {
+    let client = accepted.client;
+    if let Err(error) = shake(connections, accepted, refused).await {
         // Clients come and go; a connection's end is news for somebody who looks for it only.
         tracing::debug!(%client, error = &*error, "connection ended early");
     }
+}
+
+async fn shake<S: HttpService>(
+    connections: Connections<S>,
+    Accepted { stream, client, handshake }: Accepted,
+    refused: Counter,
+) -> Result<(), BoxError> {
+    let limits = connections.limits();
+    let socket = Socket::new(stream, limits.stall)?;
+    let Some(tls) = handshake.tls() else {
+        return connections.run(socket, client, handshake.introduce(client, None)).await;
+    };
+    let shaken = timeout(limits.first_request, TlsAcceptor::from(tls).accept(socket)).await;
+    let stream = shaken.map_err(BoxError::from).and_then(|it| Ok(it?)).inspect_err(|_| {
+        refused.inc();
+    })?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let introduction = handshake.introduce(client, certificate);
+    connections.run(stream, client, introduction).await
 }
 
 /// How long to wait after so many failures to accept in a row.

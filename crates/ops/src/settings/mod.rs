@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-pub use secret::Secret;
+pub use secret::{Secret, SecretSource};
 pub use setting::{Ranged, Setting};
 
 /// Everything that is wrong with a settings document, one line each.
@@ -159,6 +159,12 @@ impl Reader {
                 Some(Self::group(path, item.clone(), item_yaml, Rc::clone(&self.shared)))
             })
             .collect()
+    }
+
+    /// Notes a mistake that shows only where several settings are seen together; `reason` completes the
+    /// sentence that begins with `key`.
+    pub fn reject(&self, key: &str, reason: &str) {
+        self.shared.mistake(format!("{} {reason}", self.full(key)));
     }
 
     /// Ends the reading.

@@ -1,0 +1,152 @@
+//! A certificate with its key and the roots that others are held to.
+//!
+//! What is taken from a certificate is its SPIFFE identity, its addresses and its end. Whether it can be
+//! believed is a matter of its chain, which [`verify`](crate::verify) checks at every handshake; here only
+//! what belongs together is put together, and what cannot work is refused at the start.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::ring;
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::caller::Identity;
+use crate::spiffe::SpiffeId;
+
+/// What a process shows to others and what it asks of them.
+#[derive(Debug)]
+pub struct Material {
+    /// The SPIFFE identity that the certificate names.
+    pub id: SpiffeId,
+    /// From when to when the certificate is good.
+    pub validity: Validity,
+    pub(crate) certified: Arc<CertifiedKey>,
+    pub(crate) roots: Arc<RootCertStore>,
+}
+
+/// From when to when a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Its beginning.
+    pub from: SystemTime,
+    /// Its end.
+    pub until: SystemTime,
+}
+
+/// Why there is no usable certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    /// A file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The certificate is of no use here.
+    #[error("certificate: {0}")]
+    Certificate(String),
+    /// The key does not fit.
+    #[error("key: {0}")]
+    Key(String),
+    /// There is nobody to trust.
+    #[error("roots: {0}")]
+    Roots(String),
+}
+
+impl Material {
+    /// Puts a certificate, its key and the region's roots together.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        root_certificates: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, MaterialError> {
+        let leaf = chain.first().ok_or_else(|| MaterialError::Certificate("there is none".to_owned()))?;
+        let (id, validity) = named(leaf).map_err(MaterialError::Certificate)?;
+        let mut roots = RootCertStore::empty();
+        for root in root_certificates {
+            roots.add(root).map_err(|it| MaterialError::Roots(it.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(MaterialError::Roots("there are none".to_owned()));
+        }
+        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|it| MaterialError::Key(it.to_string()))?;
+        Ok(Self { id, validity, certified: Arc::new(certified), roots: Arc::new(roots) })
+    }
+
+    /// Reads the three from PEM files.
+    pub fn read(chain: &Path, key: &Path, roots: &Path) -> Result<Self, MaterialError> {
+        let fail = |path: &Path, reason: &dyn std::fmt::Display| MaterialError::File {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        };
+        let key_der = PrivateKeyDer::from_pem_file(key).map_err(|it| fail(key, &it))?;
+        let read = |path: &Path| read_certificates(path).map_err(|it| fail(path, &it));
+        Self::new(read(chain)?, key_der, read(roots)?)
+    }
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
+    certificates.collect::<Result<_, _>>().map_err(io::Error::other)
+}
+
+/// Who a certificate is for and when it is good, or why it is for nobody.
+fn named(certificate: &CertificateDer<'_>) -> Result<(SpiffeId, Validity), String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "cannot be read".to_owned())?;
+    let names = alternative_names(&parsed);
+    let mut uris = names.iter().filter_map(|it| match it {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    // A SPIFFE certificate has exactly one URI (X509-SVID, section 2).
+    let (Some(uri), None) = (uris.next(), uris.next()) else {
+        return Err("has not exactly one URI among its names".to_owned());
+    };
+    let id = uri.parse::<SpiffeId>().map_err(|it| format!("its URI {uri:?} {it}"))?;
+    let time = |it: x509_parser::time::ASN1Time| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(it.timestamp()).unwrap_or_default())
+    };
+    let validity = parsed.validity();
+    Ok((id, Validity { from: time(validity.not_before), until: time(validity.not_after) }))
+}
+
+fn alternative_names<'a>(certificate: &'a X509Certificate<'a>) -> &'a [GeneralName<'a>] {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    extension.map_or(&[], |it| it.value.general_names.as_slice())
+}
+
+/// Who the other end is, by a certificate whose chain has been verified.
+pub(crate) fn identify(certificate: &CertificateDer<'_>) -> Result<(SpiffeId, Identity), CertificateError> {
+    let (id, validity) = named(certificate).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let addresses = alternative_names(&parsed).iter().filter_map(|it| match it {
+        GeneralName::IPAddress(bytes) => address(bytes),
+        _ => None,
+    });
+    let identity = Identity {
+        role: id.role,
+        node: id.node.clone(),
+        addresses: addresses.map(|it| it.to_canonical()).collect(),
+        until: validity.until,
+    };
+    Ok((id, identity))
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
