@@ -5,20 +5,31 @@
 //! soft: a scheduler that starts anew knows everything again once the nodes have reconnected and told
 //! what they hold, and transfers between nodes go on meanwhile.
 //!
+//! A node is who its certificate says, and is told about a blob only where it shows a ticket of its own for
+//! it. Whose tickets count, a gateway says; before one has, nobody is served.
+//!
 //! Knows nothing of: blob bytes, registries, credentials, disks.
 
 mod board;
 mod service;
 pub mod settings;
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
+use shoal_identity::enrol::enrol;
+use shoal_identity::{Clients, Dialer, Reception, Role};
+use shoal_model::NodeId;
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
+use shoal_peer::RegionKeys;
+use shoal_peer::region::Region;
+use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::SchedulerServer;
 use tonic::service::Routes;
 
 use board::Board;
-use service::Service;
+use service::{Door, Service};
 use settings::Settings;
 
 /// The most nodes that may be connected.
@@ -27,12 +38,23 @@ const MAX_NODES: usize = 20_000;
 /// Starts the service; it lives until the process's tasks are stopped.
 ///
 /// # Errors
-/// Where its address cannot be listened on.
+/// Where its address cannot be listened on, or its certificate not be used.
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let ready = ctx.readiness.condition("listener");
     let listener = Listener::bind("nodes", settings.listen).await.context("start the scheduler")?;
+    let (security, gateways) = (settings.security, settings.gateways);
+    let enrolment = enrol(&ctx, security, Role::Scheduler, gateways.clone(), NodeId::new("scheduler"))?;
+    let keychain = enrolment.keychain.as_ref();
+    let listener = listener.with(Reception::new(keychain, Clients::WithCertificate));
+    enrolment.complete().await;
+
+    let verifier = Arc::new(Verifier::new(RegionKeys::default()));
+    let (region, keeper) = Region::new(gateways, Dialer::new(keychain), verifier.clone());
+    ctx.tasks.spawn_infallible("region", keeper.run(ctx.tasks.stopping()));
+    region.answered().await;
+
     let board = Board::start(&ctx, settings.policy);
-    let service = Service::new(board, ctx.tasks.clone());
+    let service = Service::new(board, Door::new(&ctx, verifier), ctx.tasks.clone());
     ctx.serve(listener, Routes::new(SchedulerServer::new(service)).prepare(), Limits::new(MAX_NODES));
     ready.set(true);
     Ok(())

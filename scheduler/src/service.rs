@@ -1,13 +1,20 @@
-//! The gRPC edge: one stream for each node.
+//! The gRPC edge: one stream for each node, and who may be on it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
+use http::Extensions;
+use prometheus_client::metrics::counter::Counter;
+use shoal_identity::Caller;
+use shoal_model::{Node, NodeId};
+use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
+use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::Scheduler;
-use shoal_proto::{Hello, NodeMessage, SchedulerMessage};
+use shoal_proto::{Hello, NodeMessage, SchedulerMessage, Want};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,13 +27,59 @@ const HELLO: Duration = Duration::from_secs(5);
 /// Answers `Scheduler.Join`.
 pub(crate) struct Service {
     board: Board,
+    door: Door,
     tasks: Tasks,
 }
 
 impl Service {
     /// Serves the board until the tasks are stopped.
-    pub(crate) const fn new(board: Board, tasks: Tasks) -> Self {
-        Self { board, tasks }
+    pub(crate) const fn new(board: Board, door: Door, tasks: Tasks) -> Self {
+        Self { board, door, tasks }
+    }
+}
+
+/// Knows who is who, and which wishes are granted.
+#[derive(Clone)]
+pub(crate) struct Door {
+    verifier: Arc<Verifier>,
+    impostors: Counter,
+    refused: Counter,
+}
+
+impl Door {
+    pub(crate) fn new(ctx: &Context, verifier: Arc<Verifier>) -> Self {
+        let it = Self { verifier, impostors: Counter::default(), refused: Counter::default() };
+        ctx.metrics.register(|registry| {
+            let help = "Streams of nodes that are not who they said";
+            registry.register("scheduler_impostors", help, it.impostors.clone());
+            let help = "Wishes for a blob without a good ticket for it";
+            registry.register("scheduler_refused_wants", help, it.refused.clone());
+        });
+        it
+    }
+
+    /// Whether the sender of a request with these extensions is the node that it says it is.
+    fn recognise(&self, from: &Extensions, node: &Node) -> Result<(), Status> {
+        let recognised = Caller::of(from).and_then(|it| it.must_be_node(node));
+        recognised.map_err(|it| {
+            self.impostors.inc();
+            tracing::warn!(node = %node.id, error = %it, "not the node that it says");
+            Status::permission_denied(format!("join: {it}"))
+        })
+    }
+
+    /// Whether a message may be heard: a wish for a blob takes a ticket that this node was given.
+    fn is_granted(&self, node: &NodeId, message: &NodeMessage) -> bool {
+        let NodeMessage::Want(Want { blob, .. }) = message else { return true };
+        let checked = self.verifier.check(SystemTime::now(), &blob.ticket, &blob.key);
+        let why = match checked {
+            Ok(claims) if claims.node == *node => return true,
+            Ok(claims) => format!("ticket: was given to {}", claims.node),
+            Err(error) => error.to_string(),
+        };
+        self.refused.inc();
+        tracing::warn!(%node, blob = %blob.key, why, "wish without a good ticket");
+        false
     }
 }
 
@@ -35,14 +88,16 @@ impl Scheduler for Service {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
 
     async fn join(&self, req: Request<Streaming<NodeMessage>>) -> Result<Response<Self::JoinStream>, Status> {
-        let mut messages = req.into_inner();
+        let (_, from, mut messages) = req.into_parts();
         let first = timeout(HELLO, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("join: no Hello came"))??;
         let Some(NodeMessage::Hello(Hello { node, protocol })) = first else {
             return Err(Status::failed_precondition("join: the first message must be Hello"));
         };
+        self.door.recognise(&from, &node)?;
+        let listening = Listening { node: node.id.clone(), door: self.door.clone(), messages };
         let (session, orders) = self.board.join(node, protocol).await;
-        let (stopping, listening) = (self.tasks.stopping(), listen(session, messages));
+        let (stopping, listening) = (self.tasks.stopping(), listening.run(session));
         self.tasks.spawn("node", async move {
             stopping.run_until_cancelled(listening).await;
             Ok::<_, Infallible>(())
@@ -51,12 +106,107 @@ impl Scheduler for Service {
     }
 }
 
-/// Hands on what the node says. It ends with the node's stream, or when the board has closed the session
-/// because the node did not keep up; the board learns of the end when `session` is dropped.
-async fn listen(session: Session, mut messages: Streaming<NodeMessage>) {
-    while let Ok(Some(message)) = messages.message().await {
-        if !session.hear(message).await {
-            return;
+/// One node's stream.
+struct Listening {
+    node: NodeId,
+    door: Door,
+    messages: Streaming<NodeMessage>,
+}
+
+impl Listening {
+    /// Hands on what the node says. It ends with the node's stream, or when the board has closed the session
+    /// because the node did not keep up; the board learns of the end when `session` is dropped.
+    async fn run(mut self, session: Session) {
+        while let Ok(Some(message)) = self.messages.message().await {
+            if self.door.is_granted(&self.node, &message) && !session.hear(message).await {
+                return;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_identity::Identity;
+    use shoal_model::{BlobKey, Digest, Place, Role, TrustGroup};
+    use shoal_peer::RegionKeys;
+    use shoal_peer::attest::Signer;
+    use shoal_peer::ticket::{Issuer, TicketClaims};
+    use shoal_proto::{Source, Ticket, WantedBlob};
+    use shoal_swarm::Geometry;
+
+    fn door() -> Door {
+        let keys = RegionKeys::parse(&[Signer::new(&[1; 32]).verifying_key()]).unwrap();
+        Door::new(&Context::new("test", "0"), Arc::new(Verifier::new(keys)))
+    }
+
+    fn key(byte: u8) -> BlobKey {
+        BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([byte; 32]) }
+    }
+
+    fn source() -> Source {
+        Source { registry: "r".into(), repository: "a".into() }
+    }
+
+    fn want(key: BlobKey, ticket: Ticket) -> NodeMessage {
+        let blob = WantedBlob { key, geometry: Geometry::by_rule(1 << 20), source: source(), ticket };
+        NodeMessage::Want(Want { blob, held: Vec::new() })
+    }
+
+    fn ticket(key: BlobKey, node: &str, lives: Duration) -> Ticket {
+        let now = SystemTime::now();
+        let node = NodeId::new(node);
+        Issuer::new(&[1; 32]).issue(&TicketClaims {
+            source: source(),
+            key,
+            node,
+            granted: now,
+            expires: now + lives,
+        })
+    }
+
+    #[test]
+    fn a_wish_takes_a_ticket_of_this_node_for_this_blob() {
+        let door = door();
+        let minute = Duration::from_secs(60);
+        let check = |ticket: Ticket, expected| {
+            assert_eq!(door.is_granted(&NodeId::new("n"), &want(key(1), ticket)), expected);
+        };
+        check(ticket(key(1), "n", minute), true);
+        check(ticket(key(1), "another", minute), false);
+        check(ticket(key(2), "n", minute), false);
+        check(ticket(key(1), "n", Duration::ZERO), false);
+        check(Ticket("x".into()), false);
+        assert_eq!(door.refused.get(), 4);
+        assert!(door.is_granted(&NodeId::new("n"), &NodeMessage::Unwant(key(1))));
+    }
+
+    #[test]
+    fn a_node_that_is_another_is_not_let_on() {
+        let door = door();
+        let caller = Caller {
+            address: [10, 0, 0, 1].into(),
+            identity: Some(Identity {
+                role: shoal_identity::Role::Sidecar,
+                node: NodeId::new("n"),
+                addresses: Vec::new(),
+                until: SystemTime::now(),
+            }),
+            is_secured: true,
+        };
+        let mut from = Extensions::new();
+        from.insert(Arc::new(caller));
+        let node = |id: &str, role| Node {
+            id: NodeId::new(id),
+            address: "10.0.0.1:1".into(),
+            role,
+            place: Place::default(),
+        };
+        assert!(door.recognise(&from, &node("n", Role::Sidecar)).is_ok());
+        assert!(door.recognise(&from, &node("m", Role::Sidecar)).is_err());
+        assert!(door.recognise(&from, &node("n", Role::Gateway)).is_err());
+        assert!(door.recognise(&Extensions::new(), &node("n", Role::Sidecar)).is_err());
+        assert_eq!(door.impostors.get(), 3);
     }
 }

@@ -3,17 +3,25 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use shoal_identity::settings::Source;
 use shoal_ops::settings::Reader;
 use shoal_swarm::table::Policy;
 
 /// The commented default settings.
 pub const DEFAULT: &str = include_str!("../config/default.yaml");
 
+/// Where an issued certificate is kept, unless the settings say otherwise.
+const STATE: &str = "/var/lib/shoal/scheduler";
+
 /// What the scheduler is told by its operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where nodes connect.
     pub listen: SocketAddr,
+    /// Where the scheduler's certificate comes from.
+    pub security: Source,
+    /// The gateways' addresses, `https://host:port`.
+    pub gateways: Vec<String>,
     /// How the table decides.
     pub policy: Policy,
 }
@@ -23,9 +31,13 @@ impl Settings {
     pub fn read(reader: &Reader) -> Self {
         const SOON: Duration = Duration::from_millis(10);
         const LATE: Duration = Duration::from_secs(600);
+        reader.parse("scheduler.algorithm", known_algorithm);
+        let security = Source::read(reader, STATE.into());
         let n_neighbours = reader.get_in("scheduler.neighbourCount", 2..=64_usize);
         Self {
             listen: reader.get("listen"),
+            gateways: security.gateways(reader),
+            security,
             policy: Policy {
                 n_neighbours,
                 // Three quarters near: enough to keep bytes in a rack, and never an island.
@@ -41,13 +53,19 @@ impl Settings {
     }
 }
 
+/// There is one algorithm so far, so that its name changes nothing: it is there to be refused where it names
+/// another one, which a newer scheduler may have.
+fn known_algorithm(name: &str) -> Result<(), String> {
+    if name == "default" { Ok(()) } else { Err("is not default, the only algorithm there is".into()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_default_is_allowed_and_read() {
-        let reader = Reader::new("", DEFAULT, |_| None);
+        let reader = Reader::new("security: {mtls: false}\ngateways: []", DEFAULT, |_| None);
         Settings::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
         let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
@@ -56,13 +74,16 @@ mod tests {
 
     #[test]
     fn mistakes_name_key_value_and_what_is_allowed() {
-        let user = "scheduler: {neighbourCount: 1, retryIntervall: 3s, refreshInterval: soon}";
+        let user = "scheduler: {algorithm: ml, neighbourCount: 1, retryIntervall: 3s, refreshInterval: soon}";
         let reader = Reader::new(user, DEFAULT, |_| None);
         Settings::read(&reader);
         let text = reader.finish().unwrap_err().to_string();
-        for part in
-            ["neighbourCount = \"1\" is not from 2 to 64", "retryIntervall", "refreshInterval = \"soon\""]
-        {
+        for part in [
+            "scheduler.algorithm = \"ml\" is not default",
+            "neighbourCount = \"1\" is not from 2 to 64",
+            "retryIntervall",
+            "refreshInterval = \"soon\"",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -11,7 +11,6 @@ mod announce;
 mod metrics;
 mod mirror;
 mod pull;
-mod region;
 mod registries;
 pub mod settings;
 
@@ -20,11 +19,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shoal_blobstore::{Store, Upkeep};
-use shoal_model::Rng;
+use shoal_identity::enrol::enrol;
+use shoal_identity::{Clients, Dialer, Reception, Role};
+use shoal_model::{Node, Rng};
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
 use shoal_peer::RegionKeys;
 use shoal_peer::client::PeerClient;
+use shoal_peer::region::Region;
 use shoal_peer::report::Reporter;
 use shoal_peer::scheduler_link::SchedulerLink;
 use shoal_peer::service::{PeerLimits, PeerService, STALL};
@@ -34,7 +36,6 @@ use announce::Everything;
 use metrics::SidecarMetrics;
 use mirror::Mirror;
 use pull::{Opener, Pulls, Rates, Tools};
-use region::Region;
 use registries::Registries;
 use settings::Settings;
 
@@ -51,27 +52,40 @@ const REGION_PATIENCE: Duration = Duration::from_secs(1);
 /// Where its directory cannot be used or its addresses not be listened on.
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let ready = ctx.readiness.condition("mirror");
+    let Settings { security, gateways, node, .. } = settings.clone();
+    let enrolment = enrol(&ctx, security, Role::Sidecar, gateways.clone(), node.id.clone())?;
+    let node = Node { id: enrolment.node.clone(), ..node };
+    let keychain = enrolment.keychain.as_ref();
+    let dialer = Dialer::new(keychain);
     let storage = settings.storage.clone();
     let store = tokio::task::spawn_blocking(|| Store::open(storage)).await?.context("open the store")?;
     let mirror = Listener::bind("mirror", settings.proxy.listen).await.context("start the mirror")?;
     let peers = Listener::bind("peers", settings.peer_listen).await.context("start the peer port")?;
+    let peers = peers.with(Reception::new(keychain, Clients::WithCertificate));
 
     let verifier = Arc::new(Verifier::new(RegionKeys::default()));
-    let region = Region::start(&ctx, settings.gateways.clone(), settings.node.clone(), verifier.clone());
+    let (region, keeper) = Region::new(gateways, dialer.clone(), verifier.clone());
+    let stopping = ctx.tasks.stopping();
+    ctx.tasks.spawn_infallible("region", async move {
+        // Without a certificate no gateway would answer.
+        stopping.run_until_cancelled(enrolment.complete()).await;
+        keeper.run(stopping).await;
+    });
     let reporter = Reporter::new(store.clone());
     let everything = Everything::new(reporter.clone());
     let (link, mut orders, driver) = SchedulerLink::new(
-        settings.node.clone(),
+        node.clone(),
+        &dialer,
         region.schedulers(),
         everything.clone(),
         Rng::new(rand::random()),
     );
     let tools = Tools {
-        node: settings.node.clone(),
         store: store.clone(),
-        peers: PeerClient::default(),
+        peers: PeerClient::new(dialer.clone()),
         registries: Registries::new(&settings.proxy),
-        opener: Opener::new(region.clone(), settings.node.clone()),
+        opener: Opener::new(region.clone(), node.clone()),
+        node,
         region: region.clone(),
         link: link.clone(),
         rates: Rates::new(settings.total_rate, settings.per_peer_rate),
@@ -95,12 +109,9 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
 
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
-    ctx.metrics.register(|registry| {
-        let uploaded = service.uploaded_bytes().clone();
-        registry.register("peer_upload_bytes", "Bytes of pieces sent to other nodes", uploaded);
-    });
+    ctx.metrics.register(|registry| service.register(registry));
     ctx.serve(peers, service, Limits { stall: STALL, ..Limits::new(MAX_CLIENTS) });
-    ctx.serve(mirror, Mirror::new(&settings.proxy, pulls), Limits::new(MAX_CLIENTS));
+    ctx.serve(mirror, Mirror::new(&settings.proxy, pulls, &dialer), Limits::new(MAX_CLIENTS));
     region.first_answer(REGION_PATIENCE).await;
     ready.set(true);
     Ok(())

@@ -26,7 +26,7 @@ impl Registries {
     /// Takes what is configured.
     pub(crate) fn new(settings: &ProxySettings) -> Self {
         let default = settings.default.clone().and_then(|it| {
-            let name = it.names.glob().glob().parse().ok()?;
+            let name = it.names.as_str().parse().ok()?;
             Some((name, it))
         });
         Self(Arc::new(Inner {
@@ -54,7 +54,7 @@ impl Registries {
 
     /// What is configured, for the error that a wrong name gets.
     pub(crate) fn names(&self) -> String {
-        let names = self.0.rules.iter().map(|it| it.names.glob().glob());
+        let names = self.0.rules.iter().map(|it| it.names.as_str());
         let names: Vec<_> = names.chain(self.default().map(RegistryName::as_str)).collect();
         names.join(", ")
     }
@@ -90,6 +90,6 @@ impl Registries {
 
     fn rule(&self, name: &RegistryName) -> Option<&RegistryRule> {
         let default = self.0.default.as_ref().filter(|(it, _)| it == name).map(|(_, rule)| rule);
-        self.0.rules.iter().find(|it| it.names.is_match(name.as_str())).or(default)
+        self.0.rules.iter().find(|it| it.names.include(name)).or(default)
     }
 }

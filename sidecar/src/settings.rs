@@ -8,6 +8,7 @@ use std::time::Duration;
 use globset::{Glob, GlobMatcher};
 use regex::RegexSet;
 use shoal_blobstore::StoreSettings;
+use shoal_identity::settings::Source;
 use shoal_model::{ByteRate, Node, NodeId, Place, Role};
 use shoal_oci::RegistryName;
 use shoal_ops::settings::{Reader, Setting};
@@ -23,9 +24,11 @@ const RULE: &str = "regx: \"\"";
 /// What the sidecar is told by its operator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The gateways' addresses, `http://host:port`.
+    /// Where the node's certificate comes from.
+    pub security: Source,
+    /// The gateways' addresses, `https://host:port`.
     pub gateways: Vec<String>,
-    /// The node as the others are to see it.
+    /// The node as the others are to see it; its name is the certificate's, where it has one.
     pub node: Node,
     /// Where other nodes ask for pieces.
     pub peer_listen: SocketAddr,
@@ -64,7 +67,7 @@ pub struct ProxySettings {
 #[derive(Clone, Debug)]
 pub struct RegistryRule {
     /// The names that it is for.
-    pub names: GlobMatcher,
+    pub names: Names,
     /// Where it is; `None` where the name says it.
     pub url: Option<Url>,
     /// A file of certificates to trust.
@@ -77,8 +80,11 @@ impl Settings {
     /// Reads them; mistakes are kept by the reader.
     pub fn read(reader: &Reader) -> Self {
         let (node, peer_listen) = node(reader);
+        let dir: PathBuf = reader.get("storage.dir");
+        let security = Source::read(reader, dir.join("identity"));
         Self {
-            gateways: reader.values::<GatewayUrl>("gateways").into_iter().map(|it| it.0).collect(),
+            gateways: security.gateways(reader),
+            security,
             node,
             peer_listen,
             upload_slots: reader.get_in("upload.concurrentPieceCount", 1..=4096_usize),
@@ -87,7 +93,7 @@ impl Settings {
             per_peer_rate: limit(reader.get("download.perPeerRateLimit")),
             proxy: ProxySettings::read(reader),
             storage: StoreSettings {
-                dir: reader.get("storage.dir"),
+                dir,
                 capacity: reader.get("storage.diskGCThreshold"),
                 low_percent: reader.get_in("storage.diskGCThresholdPercent", 1..=100_u16) as u8,
                 free_floor: reader.get("storage.freeSpaceFloor"),
@@ -124,7 +130,7 @@ impl ProxySettings {
 impl RegistryRule {
     fn read(reader: &Reader) -> Self {
         Self {
-            names: reader.required::<Names>("name").0,
+            names: reader.required("name"),
             url: reader.parse("url", |text| match text {
                 "" => Ok(None),
                 text => url(text).map(Some),
@@ -135,25 +141,35 @@ impl RegistryRule {
     }
 }
 
-/// Reads `proxy.registries[].name`.
-struct Names(GlobMatcher);
+/// A registry's name, or a pattern for those of a family.
+#[derive(Clone, Debug)]
+pub struct Names {
+    written: String,
+    matcher: GlobMatcher,
+}
 
-impl Setting for Names {
-    fn read(text: &str) -> Result<Self, String> {
-        pattern(text).map(Self)
+impl Names {
+    /// Whether this registry is meant.
+    pub fn include(&self, name: &RegistryName) -> bool {
+        self.matcher.is_match(name.as_str())
+    }
+
+    /// As they are written, a single name in its normal form.
+    pub fn as_str(&self) -> &str {
+        &self.written
     }
 }
 
-/// Reads `gateways[]`.
-struct GatewayUrl(String);
-
-impl Setting for GatewayUrl {
+impl Setting for Names {
     fn read(text: &str) -> Result<Self, String> {
-        let url = url(text)?;
-        match (url.scheme(), url.host_str(), url.port()) {
-            ("http", Some(host), Some(port)) => Ok(Self(format!("http://{host}:{port}"))),
-            _ => Err("is not of the form http://host:port".into()),
-        }
+        // A name without a star is a name: it is brought to its normal form, so that every alias matches, and
+        // the brackets of an IPv6 address are no pattern.
+        let (written, pattern) = match text.parse::<RegistryName>() {
+            Ok(name) => (name.to_string(), globset::escape(name.as_str())),
+            Err(_) => (text.to_lowercase(), text.to_lowercase()),
+        };
+        let glob = Glob::new(&pattern).map_err(|_| "is not a registry's name")?;
+        Ok(Self { written, matcher: glob.compile_matcher() })
     }
 }
 
@@ -167,15 +183,8 @@ fn default_registry(reader: &Reader) -> Option<RegistryRule> {
         let host = url.host_str()?;
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let name: RegistryName = host.parse().ok()?;
-        Some(RegistryRule { names: pattern(name.as_str()).ok()?, url: Some(url), ca: None, insecure })
+        Some(RegistryRule { names: Names::read(name.as_str()).ok()?, url: Some(url), ca: None, insecure })
     })
-}
-
-fn pattern(text: &str) -> Result<GlobMatcher, String> {
-    // A name without a star is a name: it is brought to its normal form, so that every alias matches.
-    let normal =
-        text.parse::<RegistryName>().map_or_else(|_| text.to_lowercase(), |it| it.as_str().to_owned());
-    Glob::new(&normal).map(|it| it.compile_matcher()).map_err(|_| "is not a registry's name".into())
 }
 
 fn url(text: &str) -> Result<Url, String> {
@@ -219,8 +228,14 @@ fn node(reader: &Reader) -> (Node, SocketAddr) {
 mod tests {
     use super::*;
 
+    /// Reads settings of a node whose certificate is no matter; `user` is a group in braces or lines.
     fn read(user: &str) -> (Settings, Reader) {
-        let reader = Reader::new(user, DEFAULT, |_| None);
+        let token = format!("shoal-join.{}.{}", "0".repeat(64), "A".repeat(43));
+        let user = match user.strip_prefix('{') {
+            Some(rest) => format!("{{security: {{joinToken: {token}}}, {rest}"),
+            None => format!("security: {{joinToken: {token}}}\n{user}"),
+        };
+        let reader = Reader::new(&user, DEFAULT, |_| None);
         (Settings::read(&reader), reader)
     }
 
@@ -230,7 +245,7 @@ mod tests {
         assert_eq!(reader.finish(), Ok(()));
         let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
         assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
-        assert!(settings.proxy.default.is_some_and(|it| it.names.is_match("docker.io")));
+        assert!(settings.proxy.default.is_some_and(|it| it.names.as_str() == "docker.io"));
         assert!(settings.proxy.swarmed.is_match("/v2/a/blobs/sha256:0"));
         assert!(settings.proxy.listen.ip().is_loopback() && settings.peer_listen.ip().is_loopback());
     }
@@ -238,13 +253,17 @@ mod tests {
     #[test]
     fn registries_are_names_or_families() {
         let (settings, reader) = read(
-            "proxy: {registries: [{name: Harbor.example.com}, {name: '*.corp', url: 'http://10.0.0.1:5000', insecure: true}]}",
+            "proxy: {registries: [{name: Harbor.example.com}, {name: '*.corp', url: 'http://10.0.0.1:5000', insecure: true}, {name: '[::1]:5000'}]}",
         );
         assert_eq!(reader.finish(), Ok(()));
-        let matches = |name: &str| settings.proxy.registries.iter().position(|it| it.names.is_match(name));
+        let matches = |name: &str| {
+            let name = name.parse().unwrap();
+            settings.proxy.registries.iter().position(|it| it.names.include(&name))
+        };
         assert_eq!(matches("harbor.example.com"), Some(0));
         assert_eq!(matches("a.corp"), Some(1));
         assert_eq!(matches("corp.example"), None);
+        assert_eq!(matches("[::1]:5000"), Some(2));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lru::LruCache;
+use shoal_identity::{Connector, Dialer, Expected};
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_oci::range::ContentRange;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
@@ -30,7 +30,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::channel::{DIAL, endpoint};
+use crate::channel::endpoint;
 use crate::piece_path;
 
 /// How long a node may take to its first answer, and between two frames of bytes.
@@ -38,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an unused connection for pieces is kept, and how many to one node.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PER_NODE: usize = 8;
-/// How many nodes' connections for watches are kept.
-const CHANNELS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// How many nodes' connections are kept.
+const LINKS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_REASON: usize = 1024;
 /// The longest message of a watch, in bytes: the digests of the largest blob, and room for the rest.
@@ -112,25 +112,27 @@ impl Fault {
 /// Asks other nodes; clones share their connections.
 #[derive(Clone)]
 pub struct PeerClient {
-    http: Client<HttpConnector, Empty<Bytes>>,
-    channels: Arc<Mutex<LruCache<Arc<str>, Channel>>>,
+    dialer: Dialer,
+    links: Arc<Mutex<LruCache<Party, Link>>>,
 }
 
-impl Default for PeerClient {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(DIAL));
-        connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_PER_NODE)
-            .build(connector);
-        Self { http, channels: Arc::new(Mutex::new(LruCache::new(CHANNELS))) }
-    }
+/// A node at an address: one that moves is dialled anew, and one that took another's address is not taken
+/// for it.
+type Party = (NodeId, Arc<str>);
+
+/// The connections to one node; dialled when they are first used, and again when they broke.
+#[derive(Clone)]
+struct Link {
+    pieces: Client<Connector, Empty<Bytes>>,
+    watches: Channel,
 }
 
 impl PeerClient {
+    /// Without connections yet.
+    pub fn new(dialer: Dialer) -> Self {
+        Self { dialer, links: Arc::new(Mutex::new(LruCache::new(LINKS))) }
+    }
+
     /// Asks `node` for the bytes `range` of a blob, which must not be empty. Returns once the node has
     /// agreed; the bytes follow.
     pub async fn fetch(
@@ -144,8 +146,8 @@ impl PeerClient {
         let at = At::new(node, key);
         let answer = async {
             let request = piece_request(node, key, &range, ticket)?;
-            let response =
-                within(self.http.request(request)).await?.map_err(|it| Fault::Unreachable(chain(&it)))?;
+            let response = within(self.link(node)?.pieces.request(request)).await?;
+            let response = response.map_err(|it| Fault::Unreachable(chain(&it)))?;
             agreed(response, &range).await
         };
         match answer.await {
@@ -159,7 +161,7 @@ impl PeerClient {
         let at = At::new(node, key);
         let request = WatchRequest { key: key.clone(), ticket: ticket.clone() };
         let answer = async {
-            let mut grpc = PeerGrpc::new(self.channel(node)?).max_decoding_message_size(MAX_NEWS);
+            let mut grpc = PeerGrpc::new(self.link(node)?.watches).max_decoding_message_size(MAX_NEWS);
             let response = within(grpc.watch(request)).await?.map_err(|it| of_status(&it))?;
             Ok(response.into_inner())
         };
@@ -169,15 +171,25 @@ impl PeerClient {
         }
     }
 
-    /// The connection for watches to a node; dialled when it is first used, and again when it broke.
-    fn channel(&self, node: &Node) -> Result<Channel, Fault> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels
-            .try_get_or_insert(node.address.clone(), || {
-                Ok(endpoint(format!("http://{}", node.address))?.connect_lazy())
-            })
-            .cloned()
-            .map_err(|it: tonic::transport::Error| Fault::Unreachable(chain(&it)))
+    fn link(&self, node: &Node) -> Result<Link, Fault> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links
+            .try_get_or_insert((node.id.clone(), node.address.clone()), || Link::new(node, &self.dialer));
+        link.cloned().map_err(|it: tonic::transport::Error| Fault::Unreachable(chain(&it)))
+    }
+}
+
+impl Link {
+    fn new(node: &Node, dialer: &Dialer) -> Result<Self, tonic::transport::Error> {
+        let connector = dialer.connector(Expected::node(node));
+        let pieces = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_PER_NODE)
+            .build(connector.clone());
+        // The connector sees to security; to HTTP it is a connection like any other.
+        let watches = endpoint(format!("http://{}", node.address))?.connect_with_connector_lazy(connector);
+        Ok(Self { pieces, watches })
     }
 }
 
@@ -324,7 +336,7 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{key, node, soon, ticket};
+    use crate::testing::{self, key, node, soon, ticket};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -349,7 +361,7 @@ mod tests {
     async fn fetched(node: &Node) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         let fetch = async {
-            let client = PeerClient::default();
+            let client = testing::client();
             let mut pieces = client.fetch(node, &key(1), 5..15, &ticket(&key(1))).await?;
             while let Some(chunk) = pieces.next().await? {
                 bytes.extend_from_slice(&chunk);
@@ -431,7 +443,7 @@ mod tests {
         // Nobody listens there any more.
         let seen = fetched(&node).await;
         assert!(matches!(seen, Err(Fault::Unreachable(_))), "{seen:?}");
-        let watching = PeerClient::default().watch(&node, &key(1), &ticket(&key(1))).await;
+        let watching = testing::client().watch(&node, &key(1), &ticket(&key(1))).await;
         let seen = watching.map(drop).map_err(|it| it.fault);
         assert!(matches!(seen, Err(Fault::Unreachable(_))), "{seen:?}");
     }

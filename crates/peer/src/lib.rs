@@ -15,6 +15,7 @@ pub mod keys;
 mod outbox;
 mod piece_path;
 mod pieces;
+pub mod region;
 pub mod report;
 pub mod scheduler_link;
 pub mod service;

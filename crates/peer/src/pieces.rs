@@ -67,7 +67,7 @@ impl Refusal {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Path | Self::NoTicket => StatusCode::BAD_REQUEST,
-            Self::Door(Refused::Ticket(_)) => StatusCode::FORBIDDEN,
+            Self::Door(Refused::Ticket(_) | Refused::Caller(_)) => StatusCode::FORBIDDEN,
             Self::Door(Refused::NotHere(_)) | Self::NotHeld => StatusCode::NOT_FOUND,
             Self::Range(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -105,7 +105,8 @@ impl PieceServer {
         }
         let key = piece_path::read(request.uri.path()).ok_or(Refusal::Path)?;
         let ticket = text(&request.headers, piece_path::TICKET).ok_or(Refusal::NoTicket)?;
-        let (opened, _) = self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()))?;
+        let (opened, _) =
+            self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()), &request.extensions)?;
         let range = held_range(&opened.blob, &request.headers)?;
         let slot = self.slots.clone().try_acquire_owned();
         let mut upload = Upload {

@@ -1,4 +1,4 @@
-//! What this node knows of its region, from the one stream that it keeps to a gateway.
+//! What a process knows of its region, from the one stream that it keeps to a gateway.
 //!
 //! The stream is also how the gateway is known to be there. While it is broken, or after somebody
 //! complained about an answer that did not come, nobody waits for the gateway: only this module tries
@@ -9,19 +9,22 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_model::{Node, TrustGroup};
-use shoal_ops::Context;
-use shoal_peer::RegionKeys;
-use shoal_peer::ticket::Verifier;
+use shoal_identity::{Dialer, Expected, Role};
+use shoal_model::TrustGroup;
 use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::{RegionRequest, RegionState};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-/// How long a dial may take.
-const DIAL: Duration = Duration::from_secs(1);
+use crate::RegionKeys;
+use crate::channel::endpoint;
+use crate::ticket::Verifier;
+
+/// How long a gateway may take to its first word.
+const FIRST: Duration = Duration::from_secs(2);
 /// A gateway tells its state at least every 10 s; one that is silent for longer is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How long a gateway that failed is left alone.
@@ -29,8 +32,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A gateway that answers.
 #[derive(Clone)]
-pub(crate) struct Gateway {
-    /// `http://host:port`, for requests that pass straight through.
+pub struct Gateway {
+    /// `https://host:port`, for requests that pass straight through.
     pub url: Arc<str>,
     /// Its calls.
     pub calls: GatewayClient<Channel>,
@@ -38,7 +41,7 @@ pub(crate) struct Gateway {
 
 /// The region as this node sees it; clones are of the same.
 #[derive(Clone)]
-pub(crate) struct Region {
+pub struct Region {
     gateway: watch::Receiver<Option<Gateway>>,
     schedulers: watch::Receiver<Vec<String>>,
     keys: watch::Receiver<Arc<RegionKeys>>,
@@ -46,9 +49,10 @@ pub(crate) struct Region {
     suspected: Arc<Notify>,
 }
 
-struct Keeper {
+/// Keeps the stream.
+pub struct Keeper {
     addresses: Vec<String>,
-    node: Node,
+    dialer: Dialer,
     verifier: Arc<Verifier>,
     gateway: watch::Sender<Option<Gateway>>,
     schedulers: watch::Sender<Vec<String>>,
@@ -58,8 +62,9 @@ struct Keeper {
 }
 
 impl Region {
-    /// Keeps a stream to the first of `addresses` that answers; `verifier` learns the region's keys.
-    pub(crate) fn start(ctx: &Context, addresses: Vec<String>, node: Node, verifier: Arc<Verifier>) -> Self {
+    /// The region of the first of `addresses` that answers; nothing is known until the [`Keeper`] runs.
+    /// `verifier` learns the region's keys.
+    pub fn new(addresses: Vec<String>, dialer: Dialer, verifier: Arc<Verifier>) -> (Self, Keeper) {
         let suspected = Arc::new(Notify::new());
         let (gateway, gateway_seen) = watch::channel(None);
         let (schedulers, schedulers_seen) = watch::channel(Vec::new());
@@ -67,7 +72,7 @@ impl Region {
         let (trust_groups, trust_groups_seen) = watch::channel(BTreeMap::new());
         let keeper = Keeper {
             addresses,
-            node,
+            dialer,
             verifier,
             gateway,
             schedulers,
@@ -75,22 +80,18 @@ impl Region {
             trust_groups,
             suspected: suspected.clone(),
         };
-        let stopping = ctx.tasks.stopping();
-        ctx.tasks.spawn_infallible("region", async move {
-            stopping.run_until_cancelled(keeper.run()).await;
-        });
-        Self {
+        let region = Self {
             gateway: gateway_seen,
             schedulers: schedulers_seen,
             keys: keys_seen,
             trust_groups: trust_groups_seen,
             suspected,
-        }
+        };
+        (region, keeper)
     }
 
     /// A region whose gateway is away and will not come back.
-    #[cfg(test)]
-    pub(crate) fn without_gateway(keys: RegionKeys) -> Self {
+    pub fn without_gateway(keys: RegionKeys) -> Self {
         Self {
             gateway: watch::channel(None).1,
             schedulers: watch::channel(Vec::new()).1,
@@ -101,42 +102,52 @@ impl Region {
     }
 
     /// The gateway, where one answers.
-    pub(crate) fn gateway(&self) -> Option<Gateway> {
+    pub fn gateway(&self) -> Option<Gateway> {
         self.gateway.borrow().clone()
     }
 
     /// Waits until a gateway has answered once, or `patience` is over.
-    pub(crate) async fn first_answer(&self, patience: Duration) {
-        let mut gateway = self.gateway.clone();
+    pub async fn first_answer(&self, patience: Duration) {
         // Either way the caller looks for itself.
-        let _ = timeout(patience, gateway.wait_for(Option::is_some)).await;
+        let _ = timeout(patience, self.answered()).await;
+    }
+
+    /// Waits until a gateway has answered once.
+    pub async fn answered(&self) {
+        // The keeper lives as long as the process.
+        let _ = self.gateway.clone().wait_for(Option::is_some).await;
     }
 
     /// The gateway did not answer in time: nobody else is to wait for it until it has proven well.
-    pub(crate) fn suspect(&self) {
+    pub fn suspect(&self) {
         // Not kept for later: it says nothing about the next stream.
         self.suspected.notify_waiters();
     }
 
     /// The schedulers' addresses, as they change.
-    pub(crate) fn schedulers(&self) -> watch::Receiver<Vec<String>> {
+    pub fn schedulers(&self) -> watch::Receiver<Vec<String>> {
         self.schedulers.clone()
     }
 
     /// Whose word counts for a registry's digests, as the last gateway that answered said.
-    pub(crate) fn trust_group(&self, registry: &str) -> TrustGroup {
+    pub fn trust_group(&self, registry: &str) -> TrustGroup {
         let told = self.trust_groups.borrow().get(registry).cloned();
         told.unwrap_or_else(|| TrustGroup::new(registry))
     }
 
     /// The keys that sign attestations.
-    pub(crate) fn keys(&self) -> Arc<RegionKeys> {
+    pub fn keys(&self) -> Arc<RegionKeys> {
         self.keys.borrow().clone()
     }
 }
 
 impl Keeper {
-    async fn run(self) {
+    /// Follows the region until `stopping`.
+    pub async fn run(self, stopping: CancellationToken) {
+        stopping.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(self) {
         let mut told = false;
         loop {
             for address in &self.addresses {
@@ -158,16 +169,11 @@ impl Keeper {
 
     /// Follows one gateway's stream for as long as it is well.
     async fn keep(&self, address: &str) -> Result<(), Status> {
-        let endpoint =
-            Endpoint::from_shared(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
-        let channel = endpoint
-            .connect_timeout(DIAL)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .connect_lazy();
+        let endpoint = endpoint(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
+        let connector = self.dialer.connector(Expected::Any(Role::Gateway));
+        let channel = endpoint.connect_with_connector_lazy(connector);
         let mut calls = GatewayClient::new(channel);
-        let asked = timeout(DIAL * 2, calls.region(RegionRequest { node: self.node.clone() }));
+        let asked = timeout(FIRST, calls.region(RegionRequest));
         let mut states = asked.await.map_err(|_| silent())??.into_inner();
         let gateway = Gateway { url: address.into(), calls };
         loop {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future;
+use shoal_identity::{Connector, Dialer, Expected, Role};
 use shoal_model::{Node, Rng};
 use shoal_proto::scheduler_client::SchedulerClient;
 use shoal_proto::{Hello, NodeMessage, PROTOCOL, SchedulerMessage};
@@ -41,10 +42,11 @@ pub struct SchedulerLink {
 }
 
 impl SchedulerLink {
-    /// Makes a link for `node` to the first live one of `addresses` (`http://host:port` each). It does
+    /// Makes a link for `node` to the first live one of `addresses` (`https://host:port` each). It does
     /// nothing until the [`LinkDriver`] runs. `rng` spreads the reconnects and should differ per node.
     pub fn new(
         node: Node,
+        dialer: &Dialer,
         addresses: watch::Receiver<Vec<String>>,
         announce: Arc<dyn Announce>,
         rng: Rng,
@@ -55,6 +57,7 @@ impl SchedulerLink {
         let link = Self { outbox: outbox.clone(), connected: connection };
         let driver = LinkDriver {
             hello: Hello { node, protocol: PROTOCOL },
+            connector: dialer.connector(Expected::Any(Role::Scheduler)),
             addresses,
             announce,
             rng,
@@ -80,6 +83,7 @@ impl SchedulerLink {
 /// The task behind a [`SchedulerLink`].
 pub struct LinkDriver {
     hello: Hello,
+    connector: Connector,
     addresses: watch::Receiver<Vec<String>>,
     announce: Arc<dyn Announce>,
     rng: Rng,
@@ -148,7 +152,8 @@ impl LinkDriver {
 
     async fn join_at(&self, address: &str) -> Result<Streaming<SchedulerMessage>, LinkError> {
         let endpoint = endpoint(address.to_owned()).map_err(LinkError::Unreachable)?;
-        let channel = endpoint.connect().await.map_err(LinkError::Unreachable)?;
+        let channel = endpoint.connect_with_connector(self.connector.clone()).await;
+        let channel = channel.map_err(LinkError::Unreachable)?;
         let outgoing = self.outbox.stream(self.hello.clone(), self.announce.clone());
         let joined = timeout(JOIN, SchedulerClient::new(channel).join(outgoing)).await;
         let response = joined.map_err(|_| LinkError::Slow)?.map_err(LinkError::Refused)?;
@@ -282,7 +287,8 @@ mod tests {
         let addresses = addresses.iter().map(|it| (*it).to_owned()).collect();
         let (addresses, listed) = watch::channel(addresses);
         let node = testing::node("127.0.0.1:1");
-        let (link, received, driver) = SchedulerLink::new(node, listed, Arc::new(Holdings), Rng::new(1));
+        let (link, received, driver) =
+            SchedulerLink::new(node, &Dialer::new(None), listed, Arc::new(Holdings), Rng::new(1));
         let stopping = CancellationToken::new();
         tokio::spawn(driver.run(stopping.clone()));
         Node { link, received, addresses, stopping }

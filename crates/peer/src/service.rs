@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use shoal_proto::peer_server::PeerServer;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -19,7 +19,7 @@ use tower::Service;
 
 use crate::piece_path;
 use crate::pieces::PieceServer;
-use crate::shelf::{Door, Shelf};
+use crate::shelf::{Door, Refusals, Shelf};
 use crate::ticket::Verifier;
 use crate::watch::WatchService;
 
@@ -44,6 +44,7 @@ pub struct PeerLimits {
 pub struct PeerService {
     pieces: PieceServer,
     watches: PeerServer<WatchService>,
+    refused: Refusals,
 }
 
 impl PeerService {
@@ -57,7 +58,9 @@ impl PeerService {
     ) -> Self {
         let door = Door::new(shelf, verifier);
         let watches = WatchService::new(door.clone(), limits.watches, stopping);
-        Self { pieces: PieceServer::new(door, limits.upload_slots), watches: PeerServer::new(watches) }
+        let refused = door.refused().clone();
+        let pieces = PieceServer::new(door, limits.upload_slots);
+        Self { pieces, watches: PeerServer::new(watches), refused }
     }
 
     /// Whether requests for this path are for this service.
@@ -65,9 +68,12 @@ impl PeerService {
         path.starts_with(GRPC) || path.starts_with(piece_path::PREFIX)
     }
 
-    /// Counts the bytes handed to other nodes, for the process's metrics.
-    pub const fn uploaded_bytes(&self) -> &Counter {
-        self.pieces.uploaded()
+    /// Adds what is counted here to the process's metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let uploaded = self.pieces.uploaded().clone();
+        registry.register("peer_upload_bytes", "Bytes of pieces sent to other nodes", uploaded);
+        let refused = self.refused.clone();
+        registry.register("peer_refused", "Requests of nodes whose ticket was not good, by reason", refused);
     }
 }
 
@@ -100,12 +106,13 @@ mod tests {
     use super::*;
     use crate::RegionKeys;
     use crate::attest;
-    use crate::client::{Fault, PeerClient};
+    use crate::client::Fault;
     use crate::testing::{self, blob, content, geometry, key, region_keys, soon, ticket};
     use bytes::{Bytes, BytesMut};
     use http::StatusCode;
     use http_body_util::Empty;
     use shoal_blobstore::{Blob, PieceDigest, Store};
+    use shoal_identity::{Clients, Reception};
     use shoal_model::{BlobKey, Node};
     use shoal_ops::serve::{Limits, Listener, ServeMetrics, serve};
     use shoal_proto::BlobNews;
@@ -141,6 +148,7 @@ mod tests {
 
     async fn online(limits: PeerLimits, stall: Duration) -> Peer {
         let listener = Listener::bind("peer", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = listener.with(Reception::new(None, Clients::Any));
         let mut peer = offline(limits);
         peer.node = testing::node(&listener.addr().to_string());
         let (service, stopping) = (peer.service.clone(), peer.stopping.clone());
@@ -154,7 +162,7 @@ mod tests {
     async fn fetched(peer: &Peer, key: &BlobKey, range: Range<u64>) -> Result<Bytes, Fault> {
         let mut bytes = BytesMut::new();
         let fetch = async {
-            let mut pieces = PeerClient::default().fetch(&peer.node, key, range, &ticket(key)).await?;
+            let mut pieces = testing::client().fetch(&peer.node, key, range, &ticket(key)).await?;
             while let Some(chunk) = pieces.next().await? {
                 bytes.extend_from_slice(&chunk);
             }
@@ -174,7 +182,7 @@ mod tests {
             uploaded += expected.len() as u64;
             assert_eq!(fetched(&peer, &key(1), range).await, Ok(expected));
         }
-        assert_eq!(peer.service.uploaded_bytes().get(), uploaded);
+        assert_eq!(peer.service.pieces.uploaded().get(), uploaded);
         for range in [600_000..900_000, 599_999..600_001, 0..1_000_000] {
             assert_eq!(fetched(&peer, &key(1), range).await, Err(Fault::NotHeld));
         }
@@ -222,7 +230,7 @@ mod tests {
     async fn a_slot_is_taken_until_its_reader_goes() {
         let peer = online(ONE_SLOT, STALL).await;
         large(&peer.store, &key(1)).await;
-        let client = PeerClient::default();
+        let client = testing::client();
         let reader = client.fetch(&peer.node, &key(1), 0..64 << 20, &ticket(&key(1))).await;
         assert_eq!(fetched(&peer, &key(1), 0..10).await, Err(Fault::Busy));
         drop(reader);
@@ -233,7 +241,7 @@ mod tests {
     async fn a_reader_that_takes_nothing_loses_its_slot() {
         let peer = online(ONE_SLOT, Duration::from_millis(50)).await;
         large(&peer.store, &key(1)).await;
-        let client = PeerClient::default();
+        let client = testing::client();
         let mut reader = client.fetch(&peer.node, &key(1), 0..64 << 20, &ticket(&key(1))).await.unwrap();
         once_free(&peer, &key(1)).await;
         let end = async { while let Ok(Some(_)) = reader.next().await {} };
@@ -250,7 +258,8 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let mut request = request.body(Empty::<Bytes>::new()).unwrap();
+            *request.extensions_mut() = testing::anybody();
             let Ok(response) = peer.service.oneshot(request).await;
             assert_eq!(response.status(), StatusCode::from_u16(expected).unwrap());
         });
@@ -305,7 +314,7 @@ mod tests {
     async fn a_watcher_hears_of_all_that_is_held_and_becomes_so() {
         let peer = online(PLENTY, STALL).await;
         let blob = blob(&peer.store, &key(1), &[0, 2]).await;
-        let client = PeerClient::default();
+        let client = testing::client();
         let mut watching = client.watch(&peer.node, &key(1), &ticket(&key(1))).await.unwrap();
         let keys = region_keys(&[1]);
 
@@ -333,7 +342,7 @@ mod tests {
     async fn a_watch_needs_a_ticket_and_a_blob_and_a_place() {
         let peer = online(ONE_SLOT, STALL).await;
         blob(&peer.store, &key(1), &[]).await;
-        let client = PeerClient::default();
+        let client = testing::client();
         let fault = async |asked: &BlobKey, shown: &BlobKey| {
             let watching = soon(client.watch(&peer.node, asked, &ticket(shown))).await;
             watching.map(drop).map_err(|it| it.fault)

@@ -7,7 +7,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::Extensions;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use shoal_blobstore::{Blob, Store};
+use shoal_identity::{Caller, Impostor};
 use shoal_model::BlobKey;
 use shoal_proto::{SeedProgress, Ticket};
 use tokio::sync::watch;
@@ -41,31 +45,69 @@ impl Shelf for Store {
 pub(crate) enum Refused {
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    #[error("ticket: {0}")]
+    Caller(#[from] Impostor),
     #[error("blob {0}: not here")]
     NotHere(BlobKey),
 }
+
+/// Counts of refused nodes, by what was wrong with their tickets.
+pub(crate) type Refusals = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// The shelf, behind the check of tickets.
 #[derive(Clone)]
 pub(crate) struct Door {
     shelf: Arc<dyn Shelf>,
     verifier: Arc<Verifier>,
+    refused: Refusals,
 }
 
 impl Door {
     pub(crate) fn new(shelf: Arc<dyn Shelf>, verifier: Arc<Verifier>) -> Self {
-        Self { shelf, verifier }
+        Self { shelf, verifier, refused: Refusals::default() }
     }
 
-    /// Lets the bearer of `ticket` at the blob `key`, and says until when.
+    /// Counts those that were not let in.
+    pub(crate) const fn refused(&self) -> &Refusals {
+        &self.refused
+    }
+
+    /// Lets the node that `ticket` was given to at the blob `key`, and says until when. `from` are the
+    /// extensions of its request.
     pub(crate) fn open(
         &self,
         now: SystemTime,
         key: &BlobKey,
         ticket: &Ticket,
+        from: &Extensions,
     ) -> Result<(ShelfBlob, SystemTime), Refused> {
-        let claims = self.verifier.check(now, ticket, key)?;
+        let claims = self.check(now, key, ticket, from).inspect_err(|it| {
+            self.refused.get_or_create(&[("reason", reason(it))]).inc();
+        })?;
         let blob = self.shelf.open(key, &claims);
         blob.map(|it| (it, claims.expires)).ok_or_else(|| Refused::NotHere(key.clone()))
+    }
+
+    fn check(
+        &self,
+        now: SystemTime,
+        key: &BlobKey,
+        ticket: &Ticket,
+        from: &Extensions,
+    ) -> Result<Arc<TicketClaims>, Refused> {
+        let claims = self.verifier.check(now, ticket, key)?;
+        Caller::of(from)?.must_be_holder(&claims.node)?;
+        Ok(claims)
+    }
+}
+
+fn reason(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::Ticket(TicketError::Expired { .. }) => "expired",
+        Refused::Ticket(TicketError::OtherBlob { .. }) => "other_blob",
+        Refused::Ticket(TicketError::Unsigned) => "unsigned",
+        Refused::Ticket(TicketError::Malformed(_)) => "malformed",
+        Refused::Caller(_) => "other_node",
+        Refused::NotHere(_) => "not_here",
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::Extensions;
 use shoal_blobstore::{Blob, PieceDigest, Store, StoreSettings};
+use shoal_identity::{Caller, Dialer};
 use shoal_model::{BlobKey, ByteSize, Digest, Node, NodeId, Place, Role, TrustGroup};
 use shoal_proto::{Source, Statement, Ticket};
 use shoal_swarm::Geometry;
@@ -12,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::RegionKeys;
 use crate::attest::Signer;
+use crate::client::PeerClient;
 use crate::ticket::{Issuer, TicketClaims, Verifier};
 
 /// The secret of the one gateway of the tests' region.
@@ -39,6 +42,7 @@ pub(crate) fn claims(key: BlobKey, expires: SystemTime) -> TicketClaims {
         source: Source { registry: "registry.example:5000".into(), repository: "team/app".into() },
         key,
         node: NodeId::new("node-1"),
+        granted: SystemTime::UNIX_EPOCH,
         expires,
     }
 }
@@ -56,6 +60,19 @@ pub(crate) fn ticket(key: &BlobKey) -> Ticket {
 /// A ticket for `key`.
 pub(crate) fn ticket_until(key: &BlobKey, expires: SystemTime) -> Ticket {
     Issuer::new(&SEED).issue(&claims(key.clone(), expires))
+}
+
+/// What comes with the requests of somebody who proves nothing, where nothing has to be proven.
+pub(crate) fn anybody() -> Extensions {
+    let caller = Caller { address: [127, 0, 0, 1].into(), identity: None, is_secured: false };
+    let mut from = Extensions::new();
+    from.insert(Arc::new(caller));
+    from
+}
+
+/// Asks nodes that prove nothing.
+pub(crate) fn client() -> PeerClient {
+    PeerClient::new(Dialer::new(None))
 }
 
 /// Believes the region's gateway.

@@ -23,9 +23,9 @@ use shoal_proto::{Source, Ticket};
 use crate::RegionKeys;
 use crate::keys::key_id;
 
-/// How long a ticket is good after it was issued. Who still needs one when most of that time is over asks for
-/// a fresh one.
-pub const LIVES: Duration = Duration::from_secs(5 * 60);
+/// The longest that a ticket may be good after it was issued. Who still needs one when most of its time is
+/// over asks for a fresh one.
+pub const MAX_LIVES: Duration = Duration::from_secs(5 * 60);
 /// The longest ticket that is looked at, in bytes of its text form.
 pub const MAX_TICKET: usize = 4096;
 /// How many checked tickets are remembered; with the longest tickets about 16 MiB, usually 3.
@@ -42,6 +42,8 @@ pub struct TicketClaims {
     pub key: BlobKey,
     /// The node that may obtain it.
     pub node: NodeId,
+    /// When the right was proven that the ticket and those before it go back to, in whole seconds.
+    pub granted: SystemTime,
     /// From when on the ticket is void, in whole seconds.
     pub expires: SystemTime,
 }
@@ -75,6 +77,7 @@ pub enum TicketError {
 #[derive(Serialize, Deserialize)]
 struct Body {
     sub: String,
+    iat: u64,
     exp: u64,
     registry: String,
     repository: String,
@@ -101,10 +104,11 @@ impl Issuer {
 
     /// Signs the claims.
     pub fn issue(&self, claims: &TicketClaims) -> Ticket {
-        let expires = claims.expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = |it: SystemTime| it.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let body = Body {
             sub: claims.node.as_str().to_owned(),
-            exp: expires.as_secs(),
+            iat: seconds(claims.granted),
+            exp: seconds(claims.expires),
             registry: claims.source.registry.clone(),
             repository: claims.source.repository.clone(),
             group: claims.key.group.as_str().to_owned(),
@@ -210,10 +214,14 @@ fn decode(text: &str, keys: &RegionKeys) -> Result<TicketClaims, TicketError> {
         },
         source: Source { registry: body.registry, repository: body.repository },
         node: NodeId::new(&body.sub),
-        expires: UNIX_EPOCH
-            .checked_add(Duration::from_secs(body.exp))
-            .ok_or_else(|| malformed(&"expires beyond the end of time"))?,
+        granted: time(body.iat)?,
+        expires: time(body.exp)?,
     })
+}
+
+fn time(seconds: u64) -> Result<SystemTime, TicketError> {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.ok_or_else(|| TicketError::Malformed("a time beyond all calendars".to_owned()))
 }
 
 #[cfg(test)]

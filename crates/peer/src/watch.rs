@@ -54,9 +54,10 @@ impl Peer for WatchService {
     type WatchStream = BoxStream<'static, Result<BlobNews, Status>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let WatchRequest { key, ticket } = request.into_inner();
+        let (_, from, WatchRequest { key, ticket }) = request.into_parts();
         let now = SystemTime::now();
-        let (opened, expires) = self.door.open(now, &key, &ticket).map_err(|it| refuse(&it))?;
+        let opened = self.door.open(now, &key, &ticket, &from);
+        let (opened, expires) = opened.map_err(|it| refuse(&it))?;
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| Status::resource_exhausted("watch: no place is free"))?;
         let expired = sleep(expires.duration_since(now).unwrap_or_default());
@@ -74,7 +75,7 @@ impl Peer for WatchService {
 
 fn refuse(refused: &Refused) -> Status {
     match refused {
-        Refused::Ticket(error) => Status::permission_denied(error.to_string()),
+        Refused::Ticket(_) | Refused::Caller(_) => Status::permission_denied(refused.to_string()),
         Refused::NotHere(_) => Status::not_found(refused.to_string()),
     }
 }
@@ -227,6 +228,7 @@ mod tests {
     use super::*;
     use crate::testing::{self, key};
     use shoal_swarm::Geometry;
+    use tonic::metadata::MetadataMap;
 
     fn attestation(number: u32) -> Bytes {
         let statement = Bytes::from(number.to_be_bytes().to_vec());
@@ -323,7 +325,8 @@ mod tests {
     }
 
     fn watch_request() -> Request<WatchRequest> {
-        Request::new(WatchRequest { key: key(1), ticket: testing::ticket(&key(1)) })
+        let request = WatchRequest { key: key(1), ticket: testing::ticket(&key(1)) };
+        Request::from_parts(MetadataMap::new(), testing::anybody(), request)
     }
 
     // In the next two the clock is paused and runs ahead whenever nothing else is left to do.

@@ -18,6 +18,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use shoal_identity::Dialer;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -40,11 +41,11 @@ struct Inner {
 
 impl Mirror {
     /// A mirror over the node's pulls.
-    pub(crate) fn new(settings: &ProxySettings, pulls: Pulls) -> Self {
+    pub(crate) fn new(settings: &ProxySettings, pulls: Pulls, dialer: &Dialer) -> Self {
         let tools = pulls.tools();
         Self(Arc::new(Inner {
             router: Router::new(settings, tools.registries.clone()),
-            passage: Passage::new(tools.region.clone(), tools.registries.clone()),
+            passage: Passage::new(tools.region.clone(), tools.registries.clone(), dialer),
             answer_within: settings.answer_within,
             pulls,
         }))

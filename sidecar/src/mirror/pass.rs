@@ -6,16 +6,14 @@
 //! registry, and whether it is well itself shows when it is asked to open a blob. A body that stands still
 //! ends early, whoever it came from.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use shoal_identity::{Connector, Dialer, Expected, Role};
 use shoal_oci::{ErrorCode, OciError};
 use shoal_registry::RegistryBody;
 use tokio::time::{Instant, timeout_at};
@@ -23,11 +21,8 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::{self, Body, NAMESPACE};
 use super::gateways_share;
 use super::route::Target;
-use crate::region::{Gateway, Region};
 use crate::registries::Registries;
-
-/// How long a dial to the gateway may take.
-const DIAL: Duration = Duration::from_secs(1);
+use shoal_peer::region::{Gateway, Region};
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), and `Host`, which is ours to set.
 const OF_CONNECTION: [HeaderName; 8] = [
@@ -45,14 +40,12 @@ const OF_CONNECTION: [HeaderName; 8] = [
 pub(super) struct Passage {
     region: Region,
     registries: Registries,
-    http: Client<HttpConnector, Empty<Bytes>>,
+    http: Client<Connector, Empty<Bytes>>,
 }
 
 impl Passage {
-    pub(super) fn new(region: Region, registries: Registries) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(DIAL));
-        connector.set_nodelay(true);
+    pub(super) fn new(region: Region, registries: Registries, dialer: &Dialer) -> Self {
+        let connector = dialer.connector(Expected::Any(Role::Gateway));
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { region, registries, http }
     }

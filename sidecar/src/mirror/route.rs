@@ -112,7 +112,8 @@ mod tests {
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn router(user: &'static str) -> Router {
-        let reader = Reader::new(user, DEFAULT, |_| None);
+        let user = format!("security: {{mtls: false}}\ngateways: []\n{user}");
+        let reader = Reader::new(&user, DEFAULT, |_| None);
         let settings = Settings::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
         Router::new(&settings.proxy, Registries::new(&settings.proxy))

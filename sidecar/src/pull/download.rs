@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_blobstore::Blob;
 use shoal_model::{Authorization, Node};
-use shoal_proto::{SchedulerMessage, Source, WantedBlob};
+use shoal_proto::{SchedulerMessage, Source, Ticket, WantedBlob};
 use shoal_swarm::fetch::next_needed;
 use shoal_swarm::{Geometry, PieceIndex};
 use tokio::sync::{Notify, mpsc, watch};
@@ -33,6 +34,8 @@ pub(super) struct Start {
     pub authorization: Option<Authorization>,
     /// The ticket lives from then on.
     pub granted_at: Instant,
+    /// For so long.
+    pub ticket_lives: Duration,
 }
 
 /// How a download ended.
@@ -82,19 +85,20 @@ impl Start {
             gateway: opened.gateway.clone(),
             authorization: authorization.cloned(),
             granted_at: grant.at,
+            ticket_lives: opened.ticket_lives,
         }
     }
 
     /// The same for the same caller, by a later grant of the blob.
-    pub(super) fn renewed(self, grant: Grant) -> Self {
+    pub(super) fn granted_again(self, grant: Grant) -> Self {
         let opened = grant.blob;
-        Self {
-            wanted: WantedBlob { ticket: opened.ticket, ..self.wanted },
-            holders: opened.holders,
-            gateway: opened.gateway,
-            granted_at: grant.at,
-            ..self
-        }
+        let (holders, gateway) = (opened.holders, opened.gateway);
+        Self { holders, gateway, ..self.renewed(opened.ticket, opened.ticket_lives, grant.at) }
+    }
+
+    /// The same with a fresher ticket.
+    pub(super) fn renewed(self, ticket: Ticket, ticket_lives: Duration, granted_at: Instant) -> Self {
+        Self { wanted: WantedBlob { ticket, ..self.wanted }, granted_at, ticket_lives, ..self }
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use shoal_blobstore::StoreError;
 use shoal_model::{Node, NodeId, Rng, Role, Tick};
-use shoal_peer::ticket;
 use shoal_proto::{NodeMessage, SchedulerMessage, Want};
 use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::{Action, Event, Fault, Fetch, Policy, Rung};
@@ -320,18 +319,14 @@ impl Driver {
     fn keep_fresh(&mut self) {
         let (shared, opener) = (self.shared.clone(), self.tools.opener.clone());
         self.tasks.spawn(async move {
-            let open = async |start: Start| {
-                let (source, digest) = (start.wanted.source, start.wanted.key.digest);
-                let deadline = Instant::now() + RENEWAL;
-                opener.open_anew(&source, digest, start.authorization.as_ref(), deadline).await
-            };
-            keep_fresh(&shared, open).await;
+            let renew = async |start: Start| opener.renew(start, Instant::now() + RENEWAL).await;
+            keep_fresh(&shared, renew).await;
         });
     }
 
     /// Each later request for the blob brings a ticket; the scheduler hears of one before its own runs out.
     fn renewed(&mut self) -> Vec<Event> {
-        if self.told_of.elapsed() >= ticket::LIVES / 2 {
+        if self.told_of.elapsed() >= self.shared.start().ticket_lives / 2 {
             self.want();
         }
         self.take_start()

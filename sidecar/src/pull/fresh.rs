@@ -1,45 +1,44 @@
 //! Keeps the ticket of a long download fresh.
 //!
-//! A ticket lives for minutes, a download may take longer. So the gateway is asked again before the ticket
-//! runs out, in the latest caller's name; a later request for the blob brings a ticket of its own and puts
-//! that off. Where the gateway does not grant it, it is asked again after a while: it may be away, or the
-//! caller's token has run out and a later request will bring another. A download that is left without a good
-//! ticket goes down its ladder.
+//! A ticket lives for minutes, a download may take longer. So the gateway is asked for another before the
+//! ticket runs out; a later request for the blob brings a ticket of its own and puts that off. Where the
+//! gateway gives none, it is asked again after a while: it may be away, or a later request will bring one. A
+//! download that is left without a good ticket goes down its ladder.
 
 use std::time::Duration;
 
-use shoal_peer::ticket;
 use tokio::time::{Instant, sleep_until};
 
 use super::download::{Shared, Start};
-use super::open::Opening;
 
-/// The age at which a ticket is renewed.
-const RENEW_AFTER: Duration = Duration::from_secs(ticket::LIVES.as_secs() / 5 * 4);
-/// The least time between two attempts.
+/// The longest time between two attempts; less where tickets are short.
 const DISTANCE: Duration = Duration::from_secs(10);
 
-/// Renews the download's ticket again and again; `open` asks the gateway for the blob anew.
-pub(super) async fn keep_fresh<T>(shared: &Shared, open: impl Fn(Start) -> T)
+/// Renews the download's ticket again and again; `renew` asks the gateway, and has nothing where it gives
+/// none.
+pub(super) async fn keep_fresh<T>(shared: &Shared, renew: impl Fn(Start) -> T)
 where
-    T: Future<Output = Opening>,
+    T: Future<Output = Option<Start>>,
 {
     let mut starts = shared.starts();
     let mut not_before = Instant::now();
     loop {
-        let due = starts.borrow_and_update().granted_at + RENEW_AFTER;
+        let (granted_at, lives) = {
+            let start = starts.borrow_and_update();
+            (start.granted_at, start.ticket_lives)
+        };
+        let due = granted_at + lives * 4 / 5;
         tokio::select! {
             () = sleep_until(due.max(not_before)) => {}
             () = shared.was_refused() => sleep_until(not_before).await,
             Ok(()) = starts.changed() => continue,
         }
-        not_before = Instant::now() + DISTANCE;
+        not_before = Instant::now() + DISTANCE.min(lives / 5);
         let start = starts.borrow().clone();
-        match open(start.clone()).await {
-            Opening::Granted(grant) if grant.blob.key == start.wanted.key => {
-                shared.renew(start.renewed(grant));
-            }
-            opening => tracing::warn!(key = %start.wanted.key, ?opening, "ticket not renewed"),
+        let key = start.wanted.key.clone();
+        match renew(start).await {
+            Some(renewed) => shared.renew(renewed),
+            None => tracing::warn!(%key, "ticket not renewed"),
         }
     }
 }
@@ -47,7 +46,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull::open::Grant;
     use crate::pull::testing;
     use std::cell::Cell;
 
@@ -62,9 +60,9 @@ mod tests {
             times.push(began.elapsed().as_secs());
             let is_granted = times.len() >= n;
             asked.set(times);
-            let grant = Grant { blob: testing::grant().blob, at: Instant::now() };
-            assert_eq!(start.wanted.key, grant.blob.key);
-            std::future::ready(if is_granted { Opening::Granted(grant) } else { Opening::NoGateway })
+            let ticket = start.wanted.ticket.clone();
+            let renewed = start.renewed(ticket, testing::TICKET_LIVES, Instant::now());
+            std::future::ready(is_granted.then_some(renewed))
         });
         let refused = async {
             if let Some(at) = refused_at {

@@ -25,12 +25,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::metrics::SidecarMetrics;
-use crate::region::Region;
 use crate::registries::Registries;
 use shoal_blobstore::{Blob, Store, StoreError};
 use shoal_model::{Authorization, BlobKey, Node};
 use shoal_ops::Context;
 use shoal_peer::client::PeerClient;
+use shoal_peer::region::Region;
 use shoal_peer::report::Reporter;
 use shoal_peer::scheduler_link::SchedulerLink;
 use shoal_proto::{NodeMessage, OpenedBlob, SchedulerMessage, Source, Want};

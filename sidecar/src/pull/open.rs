@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use shoal_model::{Authorization, Digest, Node};
-use shoal_peer::ticket;
-use shoal_proto::{OpenRequest, OpenedBlob, Refusal, Source};
+use shoal_proto::{OpenRequest, OpenedBlob, Refusal, RenewReply, RenewRequest, Source};
 use tokio::time::{Instant, timeout_at};
 
-use crate::region::Region;
+use super::download::Start;
+use shoal_peer::region::Region;
 
 /// Grants that are remembered.
 const MAX_GRANTS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
@@ -122,6 +122,24 @@ impl Opener {
         }
     }
 
+    /// A fresher ticket for a download that goes on: in place of the one that it has, or else by the latest
+    /// caller's own right.
+    pub(super) async fn renew(&self, start: Start, deadline: Instant) -> Option<Start> {
+        let at = Instant::now();
+        let key = start.wanted.key.clone();
+        let mut calls = self.region.gateway()?.calls;
+        let request = RenewRequest { key: key.clone(), ticket: start.wanted.ticket.clone() };
+        if let Ok(Ok(reply)) = timeout_at(deadline, calls.renew(request)).await {
+            let RenewReply { ticket, ticket_lives } = reply.into_inner();
+            return Some(start.renewed(ticket, ticket_lives, at));
+        }
+        let (source, authorization) = (start.wanted.source.clone(), start.authorization.clone());
+        match self.open_anew(&source, key.digest, authorization.as_ref(), deadline).await {
+            Opening::Granted(grant) if grant.blob.key == key => Some(start.granted_again(grant)),
+            _ => None,
+        }
+    }
+
     fn asked(&self, source: &Source, digest: Digest, authorization: Option<&Authorization>) -> Asked {
         let credential = authorization.map(Authorization::expose).unwrap_or_default();
         let credential = blake3::keyed_hash(&self.hash_key, credential.as_bytes());
@@ -155,7 +173,7 @@ impl Grants {
 
     /// A grant whose ticket is still good.
     fn recall(&mut self, asked: &Asked) -> Option<Grant> {
-        self.0.get(asked).filter(|it| it.at.elapsed() < ticket::LIVES).cloned()
+        self.0.get(asked).filter(|it| it.at.elapsed() < it.blob.ticket_lives).cloned()
     }
 }
 
@@ -179,7 +197,7 @@ mod tests {
         it.grants().note(asked(Some(&caller)), &grant);
         assert_eq!(it.grants().recall(&asked(None)), None, "another caller");
         assert_eq!(it.grants().recall(&asked(Some(&caller))), Some(grant));
-        tokio::time::advance(ticket::LIVES - Duration::from_secs(1)).await;
+        tokio::time::advance(testing::TICKET_LIVES - Duration::from_secs(1)).await;
         let opening = it.open(&testing::source(), digest, Some(&caller), Instant::now()).await;
         assert!(matches!(opening, Opening::Granted(_)), "no gateway answers: {opening:?}");
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -1,17 +1,25 @@
 //! What the tests of pulls have in common: one blob, and a region of nodes on this host without a gateway
 //! or a scheduler.
 
+use std::convert::Infallible;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 use shoal_blobstore::{Blob, PieceDigest, Store, StoreSettings};
+use shoal_identity::{Clients, Dialer, Reception};
 use shoal_model::{BlobKey, ByteSize, Digest, Node, NodeId, Place, Rng, Role, TrustGroup};
 use shoal_ops::Context;
-use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::serve::{HttpService, Limits, Listener};
 use shoal_ops::settings::Reader as SettingsReader;
 use shoal_peer::RegionKeys;
 use shoal_peer::attest::Signer;
@@ -19,21 +27,27 @@ use shoal_peer::client::PeerClient;
 use shoal_peer::report::Reporter;
 use shoal_peer::scheduler_link::SchedulerLink;
 use shoal_peer::service::{PeerLimits, PeerService};
-use shoal_peer::ticket::{self, Issuer, TicketClaims, Verifier};
+use shoal_peer::ticket::{Issuer, TicketClaims, Verifier};
 use shoal_proto::{Attestation, OpenedBlob, Source, Statement};
 use shoal_swarm::{Geometry, PieceIndex};
 use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, interval};
+use tonic::body::Body;
+use tower::{Service as _, service_fn};
 
 use super::download::{Shared, Start};
 use super::{Grant, Opener, Pulls, Rates, Tools};
 use crate::metrics::SidecarMetrics;
-use crate::region::Region;
 use crate::registries::Registries;
 use crate::settings::{DEFAULT, Settings};
+use shoal_peer::region::Region;
 
+/// How long tickets are good.
+pub(super) const TICKET_LIVES: Duration = Duration::from_secs(300);
 pub(super) const N_PIECES: PieceIndex = 4;
+/// Fewer than pieces: while no more are missing, every ask is doubled at once.
+const SLOTS: usize = 2;
 const REGISTRY: &str = "registry.example:5000";
 /// The secret of the region's gateway.
 const SEED: [u8; 32] = [1; 32];
@@ -68,12 +82,14 @@ pub(super) fn grant() -> Grant {
         source: source(),
         key: key(),
         node: NodeId::new("me"),
-        expires: SystemTime::now() + ticket::LIVES,
+        granted: SystemTime::now(),
+        expires: SystemTime::now() + TICKET_LIVES,
     };
     let blob = OpenedBlob {
         key: key(),
         geometry: geometry(),
         ticket: Issuer::new(&SEED).issue(&claims),
+        ticket_lives: TICKET_LIVES,
         content: None,
         holders: Vec::new(),
         gateway: Node { role: Role::Gateway, ..node("127.0.0.1:1") },
@@ -145,10 +161,11 @@ impl Me {
         let me = node("me");
         let reporter = Reporter::new(store.clone());
         let nowhere = watch::channel(Vec::new()).1;
-        let (link, ..) = SchedulerLink::new(me.clone(), nowhere, reporter.clone(), Rng::new(1));
+        let (link, ..) =
+            SchedulerLink::new(me.clone(), &Dialer::new(None), nowhere, reporter.clone(), Rng::new(1));
         let tools = Tools {
             store: store.clone(),
-            peers: PeerClient::default(),
+            peers: PeerClient::new(Dialer::new(None)),
             registries: Registries::new(&settings.proxy),
             opener: Opener::new(region.clone(), me.clone()),
             region,
@@ -156,7 +173,7 @@ impl Me {
             rates: Rates::new(None, None),
             metrics: SidecarMetrics::register(&ctx),
             reporter,
-            slots: 4,
+            slots: SLOTS,
             node: me,
         };
         Self { pulls: Pulls::new(ctx, tools), store, dir }
@@ -208,6 +225,12 @@ fn data_file(dir: &Path) -> PathBuf {
 
 /// Another node, which serves the whole blob.
 pub(super) async fn neighbour() -> (Node, TempDir) {
+    let (service, dir) = holder(0..N_PIECES).await;
+    (online(service).await, dir)
+}
+
+/// What a node serves that holds these pieces of the blob.
+pub(super) async fn holder(held: Range<PieceIndex>) -> (PeerService, TempDir) {
     let (dir, store) = store();
     let blob = blob(&store);
     let pieces: Vec<_> = (0..N_PIECES).map(|it| geometry().range_of(it)).collect();
@@ -223,15 +246,45 @@ pub(super) async fn neighbour() -> (Node, TempDir) {
         sealed: true,
     };
     blob.seal(&digests, Signer::new(&SEED).attest(statement).encode()).unwrap();
-    for (piece, content) in (0..).zip(pieces) {
+    for (piece, content) in (0..).zip(pieces).filter(|(piece, _)| held.contains(piece)) {
         blob.write(piece, vec![content]).await.unwrap();
     }
-    let ctx = Context::new("test", "0");
-    let listener = Listener::bind("peers", ([127, 0, 0, 1], 0).into()).await.unwrap();
-    let node = node(&listener.addr().to_string());
     let limits = PeerLimits { upload_slots: 8, watches: 8 };
     let verifier = Arc::new(Verifier::new(keys()));
-    let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
-    ctx.serve(listener, service, Limits::new(64));
-    (node, dir)
+    let stopping = Context::new("test", "0").tasks.stopping();
+    (PeerService::new(Arc::new(store), verifier, limits, stopping), dir)
+}
+
+/// A node that serves this to others.
+pub(super) async fn online(service: impl HttpService) -> Node {
+    let listener = Listener::bind("peers", ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let node = node(&listener.addr().to_string());
+    let listener = listener.with(Reception::new(None, Clients::Any));
+    Context::new("test", "0").serve(listener, service, Limits::new(64));
+    node
+}
+
+/// The same service, which sends a piece a byte at a time: fast enough to count as alive, and never done.
+/// Each piece that it is asked for is noted.
+pub(super) fn dawdling(service: PeerService, asked: Arc<Notify>) -> impl HttpService {
+    service_fn(move |request: Request<Incoming>| {
+        let is_piece = request.uri().path().starts_with("/pieces/");
+        let (answer, asked) = (service.clone().call(request), asked.clone());
+        async move {
+            let answer = answer.await?;
+            if !is_piece {
+                return Ok(answer);
+            }
+            asked.notify_one();
+            Ok::<_, Infallible>(answer.map(|_| byte_by_byte()))
+        }
+    })
+}
+
+fn byte_by_byte() -> Body {
+    let ticks = stream::unfold(interval(Duration::from_millis(500)), async |mut ticks| {
+        ticks.tick().await;
+        Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"?"))), ticks))
+    });
+    Body::new(StreamBody::new(ticks))
 }

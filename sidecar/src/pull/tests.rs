@@ -1,8 +1,10 @@
 //! Whole downloads, over real sockets and files.
 
 use shoal_model::Node;
+use shoal_proto::Neighbours;
+use tokio::sync::Notify;
 
-use super::testing::{self, Me, content, geometry, grant, neighbour, source};
+use super::testing::{self, Me, content, geometry, grant, key, neighbour, source};
 use super::*;
 use crate::pull::reader::Ended;
 
@@ -38,6 +40,20 @@ async fn a_blob_is_fetched_from_a_neighbour() {
     read_all(&mut reader).await.unwrap();
     assert_eq!(testing::soon(reader.next()).await, Ok(None));
     assert!(testing::blob(&me.store).is_complete());
+}
+
+#[tokio::test]
+async fn a_neighbour_that_dawdles_is_overtaken_by_another() {
+    let (me, asked) = (Me::new(), Arc::new(Notify::new()));
+    // Most of the blob is nowhere, so that this is no end game.
+    let ((slow, _slow_dir), (fast, _fast_dir)) = (testing::holder(0..1).await, testing::holder(0..1).await);
+    let slow = testing::online(testing::dawdling(slow, asked.clone())).await;
+    let mut reader = read(&me, &held_by(std::slice::from_ref(&slow)), 0..1_000_000).unwrap();
+    testing::soon(asked.notified()).await;
+
+    let nodes = vec![slow, testing::online(fast).await];
+    me.pulls.hear(SchedulerMessage::Neighbours(Neighbours { key: key(), nodes }));
+    read_to(&mut reader, geometry().range_of(0).end).await.unwrap();
 }
 
 #[tokio::test]
