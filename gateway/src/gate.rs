@@ -1,14 +1,20 @@
 //! Which registries there are, and who may read what from them.
+//!
+//! Whatever part of the gateway sees a registry grant something says so here, and whoever hands something out
+//! asks here first.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use shoal_model::{Digest, Tick, TrustGroup};
+use shoal_oci::manifest::Manifest;
 use shoal_oci::{RegistryName, Repository};
+use tokio::time::Instant;
 
-use crate::authority::{Authority, Decision, Holder, Right};
+use crate::audit::{Audit, Proof};
+use crate::authority::{Allowed, Authority, Holder, Right, Size};
 use crate::fingerprint::Fingerprints;
 use crate::mode::Mode;
 use crate::upstream::Upstream;
@@ -16,18 +22,35 @@ use crate::upstream::Upstream;
 /// The configured registries and the proofs seen so far.
 pub(crate) struct Gate {
     upstreams: BTreeMap<RegistryName, Arc<Upstream>>,
+    /// The registries that have host names of their own here.
+    hosts: BTreeMap<String, RegistryName>,
     fingerprints: Fingerprints,
+    allow_for: Duration,
+    audit: Audit,
     authority: Mutex<Authority>,
     /// What the authority's time counts from.
     origin: Instant,
 }
 
 impl Gate {
-    pub(crate) fn new(upstreams: Vec<Arc<Upstream>>, fingerprints: Fingerprints) -> Self {
+    /// A proof of a right is believed for `allow_for`.
+    pub(crate) fn new(
+        upstreams: Vec<Arc<Upstream>>,
+        fingerprints: Fingerprints,
+        allow_for: Duration,
+        audit: Audit,
+    ) -> Self {
+        let hosts = |it: &Arc<Upstream>| {
+            let name = it.name().clone();
+            it.hosts.clone().into_iter().map(move |host| (host, name.clone()))
+        };
         Self {
+            hosts: upstreams.iter().flat_map(hosts).collect(),
             upstreams: upstreams.into_iter().map(|it| (it.name().clone(), it)).collect(),
+            authority: Mutex::new(Authority::new(fingerprints.clone())),
             fingerprints,
-            authority: Mutex::new(Authority::new()),
+            allow_for,
+            audit,
             origin: Instant::now(),
         }
     }
@@ -37,9 +60,14 @@ impl Gate {
         self.upstreams.get(name)
     }
 
-    /// The registry that is meant where none is named: the only one, or else Docker Hub, which is what a
-    /// client that names none means.
-    pub(crate) fn default_upstream(&self) -> Option<&Arc<Upstream>> {
+    /// The registry that a request to `host`, without a port, means where it names none: the one that has
+    /// that host name here, or else the only one, or else Docker Hub, which is what a client that names none
+    /// means.
+    pub(crate) fn upstream_at(&self, host: Option<&str>) -> Option<&Arc<Upstream>> {
+        let host = host.map(str::to_ascii_lowercase);
+        if let Some(name) = host.and_then(|it| self.hosts.get(&it)) {
+            return self.upstream(name);
+        }
         match self.upstreams.len() {
             1 => self.upstreams.values().next(),
             _ => self.upstream(&RegistryName::docker_hub()),
@@ -57,6 +85,16 @@ impl Gate {
         self.upstreams.iter().map(|(name, it)| (name.to_string(), it.group.clone())).collect()
     }
 
+    /// How long a proof of a right is believed.
+    pub(crate) const fn allow_for(&self) -> Duration {
+        self.allow_for
+    }
+
+    /// Where decisions are told.
+    pub(crate) const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// The right by which a caller with this `Authorization` reads a repository.
     pub(crate) fn right(
         &self,
@@ -71,14 +109,50 @@ impl Gate {
         Right { registry: upstream.name().clone(), repository: repository.clone(), holder }
     }
 
-    /// Whether a proof opens the blob.
-    pub(crate) fn decide(&self, right: &Right, digest: Digest) -> Decision {
+    /// Whether the holder of `right`, who shows this `Authorization`, is known to be allowed to read the blob.
+    pub(crate) fn decide(
+        &self,
+        right: &Right,
+        authorization: Option<&HeaderValue>,
+        digest: Digest,
+    ) -> Option<Allowed> {
+        if self.authority().proof(self.now(), right).is_none() {
+            // A signature takes too long to hold the others up meanwhile.
+            let lives = self.proven_by_token(right, authorization?)?;
+            self.authority().grant(self.now(), right, Proof::TokenKey, lives.min(self.allow_for));
+        }
         self.authority().decide(self.now(), right, digest)
     }
 
-    /// Notes what the registry granted.
-    pub(crate) fn note(&self, right: &Right, blobs: impl IntoIterator<Item = (Digest, u64)>) {
-        self.authority().note(self.now(), right, blobs);
+    /// The registry answered 200 to a request for a blob, or for part of it, by the holder of `right`.
+    pub(crate) fn blob_granted(&self, right: &Right, digest: Digest, size: Size) {
+        let now = self.now();
+        let mut authority = self.authority();
+        authority.grant(now, right, Proof::BlobHead, self.allow_for);
+        authority.include(now, right, [(digest, size)]);
+    }
+
+    /// The registry answered 200 to a request for a manifest by the holder of `right`.
+    pub(crate) fn manifest_granted(&self, right: &Right) {
+        self.authority().grant(self.now(), right, Proof::Manifest, self.allow_for);
+    }
+
+    /// A manifest of the repository of `right`, of which the registry has made sure that it has all blobs.
+    pub(crate) fn manifest_seen(&self, right: &Right, bytes: &[u8]) {
+        match Manifest::parse(bytes) {
+            Ok(manifest) => self.authority().include(self.now(), right, own_blobs(&manifest)),
+            // It passed through all the same; its blobs are proven one by one.
+            Err(error) => tracing::debug!(registry = %right.registry, %error, "manifest not read"),
+        }
+    }
+
+    fn proven_by_token(&self, right: &Right, authorization: &HeaderValue) -> Option<Duration> {
+        match right.holder {
+            Holder::Caller(_) => {}
+            Holder::Anonymous | Holder::Gateway => return None,
+        }
+        let tokens = self.upstream(&right.registry)?.token_key.as_ref()?.tokens();
+        tokens.proves(SystemTime::now(), authorization, &right.repository)
     }
 
     fn now(&self) -> Tick {
@@ -88,4 +162,10 @@ impl Gate {
     fn authority(&self) -> MutexGuard<'_, Authority> {
         self.authority.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The blobs that the registry itself has. Of those that a licence keeps elsewhere it makes sure of nothing.
+fn own_blobs(manifest: &Manifest) -> impl Iterator<Item = (Digest, Size)> {
+    let own = manifest.blobs().filter(|it| !it.is_foreign());
+    own.filter_map(|it| Some((it.digest.sha256()?, Size::Claimed(it.size))))
 }

@@ -1,17 +1,20 @@
 //! The `Gateway` service: opening blobs, and what the region consists of.
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use shoal_identity::Caller;
 use shoal_proto::gateway_server::Gateway;
-use shoal_proto::{OpenReply, OpenRequest, RegionRequest, RegionState};
+use shoal_proto::{OpenReply, OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::open::Opener;
+use crate::tickets::{Fresh, Tickets};
 
 /// How often the region's state is told again; nodes expect it at least every 10 s.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -19,13 +22,19 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What nodes ask of a gateway.
 pub(crate) struct GatewayService {
     opener: Arc<Opener>,
-    region: Arc<RegionState>,
+    tickets: Arc<Tickets>,
+    region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
 
 impl GatewayService {
-    pub(crate) fn new(opener: Opener, region: RegionState, stopping: CancellationToken) -> Self {
-        Self { opener: Arc::new(opener), region: Arc::new(region), stopping }
+    pub(crate) fn new(
+        opener: Opener,
+        tickets: Arc<Tickets>,
+        region: watch::Receiver<RegionState>,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { opener: Arc::new(opener), tickets, region, stopping }
     }
 }
 
@@ -34,14 +43,34 @@ impl Gateway for GatewayService {
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
-        Ok(Response::new(self.opener.open(request.into_inner()).await))
+        let (_, from, request) = request.into_parts();
+        Caller::of(&from).and_then(|it| it.must_be_node(&request.node)).map_err(refused)?;
+        Ok(Response::new(self.opener.open(request).await))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let (_, from, RenewRequest { key, ticket }) = request.into_parts();
+        let caller = Caller::of(&from).map_err(refused)?;
+        let renewed = self.tickets.renew(SystemTime::now(), &key, &ticket, caller);
+        let Fresh { ticket, lives } = renewed.map_err(refused)?;
+        Ok(Response::new(RenewReply { ticket, ticket_lives: lives }))
     }
 
     async fn region(&self, _: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
         let mut again = interval(AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let region = self.region.clone();
-        let states = IntervalStream::new(again).map(move |_| Ok((*region).clone()));
+        let states = stream::unfold((self.region.clone(), again), async |(mut region, mut again)| {
+            tokio::select! {
+                _ = again.tick() => {}
+                Ok(()) = region.changed() => {}
+            }
+            let state = region.borrow_and_update().clone();
+            Some((Ok(state), (region, again)))
+        });
         Ok(Response::new(states.take_until(self.stopping.clone().cancelled_owned()).boxed()))
     }
+}
+
+fn refused(why: impl Display) -> Status {
+    Status::permission_denied(why.to_string())
 }

@@ -7,18 +7,24 @@
 //!
 //! Knows nothing of: runtimes, neighbours, which node fetches which piece from where.
 
+pub mod audit;
 mod authority;
 pub mod credentials;
 mod cuts;
+mod files;
 mod fingerprint;
 mod gate;
 mod grpc;
+pub mod issuing;
+pub mod kind;
 pub mod limits;
+pub mod management;
 mod metrics;
 mod mirror;
 pub mod mode;
 mod open;
 mod orders;
+mod party;
 mod port;
 mod queue;
 mod seed;
@@ -26,30 +32,37 @@ pub mod settings;
 mod shelf;
 mod signing;
 mod single_flight;
+mod tickets;
+pub mod timestamp;
+pub mod token_key;
 pub mod upstream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use prometheus_client::metrics::counter::Counter;
 use shoal_blobstore::{Store, Upkeep};
+use shoal_identity::{Clients, Dialer, Reception};
 use shoal_model::{Node, NodeId, Rng, Role};
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
 use shoal_peer::RegionKeys;
-use shoal_peer::attest::Signer;
 use shoal_peer::report::Reporter;
 use shoal_peer::scheduler_link::SchedulerLink;
 use shoal_peer::service::{PeerService, STALL};
-use shoal_peer::ticket::{Issuer, Verifier};
+use shoal_peer::ticket::Verifier;
 use shoal_proto::RegionState;
 use shoal_proto::gateway_server::GatewayServer;
 use tokio::sync::watch;
 
+use audit::Audit;
 use cuts::Cuts;
 use fingerprint::Fingerprints;
 use gate::Gate;
 use grpc::GatewayService;
+use issuing::{Issuing, Secured};
 use metrics::RegistryMetrics;
 use mirror::Mirror;
 use open::Opener;
@@ -58,6 +71,8 @@ use port::NodePort;
 use seed::Seeder;
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
+use signing::Keyring;
+use tickets::Tickets;
 use upstream::Upstream;
 
 /// The most connections of nodes: each keeps one for gRPC and a few for pieces.
@@ -71,46 +86,85 @@ const MAX_CONNECTIONS: usize = 40_000;
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAddr> {
     let ready = ctx.readiness.condition("listener");
     let store = open_store(&settings).await?;
-    let seed = signing::load_or_create(&settings.key_file)?;
     let listener = Listener::bind("nodes", settings.listen).await?;
     let address = SocketAddr::new(settings.advertise, listener.addr().port());
     let gateway = node(&settings, address)?;
+    let audit = Audit::start(settings.audit, &ctx);
+    management::start(settings.management, &settings.store.dir, audit.clone(), &ctx).await?;
+    let named = issuing::Gateway {
+        node: gateway.id.clone(),
+        address: settings.advertise,
+        hosts: settings.registries.iter().flat_map(|it| it.access.hosts.iter().cloned()).collect(),
+    };
+    let Secured { keychain, issuing } = issuing::start(settings.security, named, audit.clone(), &ctx)?;
+    let listener = listener.with(Reception::new(keychain.as_ref(), Clients::Any));
 
-    let signer = Arc::new(Signer::new(&seed));
-    let keys = [signer.verifying_key()];
-    let verifier = Arc::new(Verifier::new(RegionKeys::parse(&keys)?));
+    let keyring = Arc::new(Keyring::open(&settings.key_file)?);
+    let verifier = Arc::new(Verifier::new(RegionKeys::parse(&keyring.public())?));
     let gate = Arc::new(Gate::new(
-        upstreams(settings.registries, &RegistryMetrics::register(&ctx.metrics))?,
+        upstreams(settings.registries, &ctx)?,
         Fingerprints::new(rand::random()),
+        settings.allow_for,
+        audit,
     ));
     let cuts = Arc::new(Cuts::new(store.clone(), settings.piece_length));
-    let seeder = Seeder::new(store.clone(), cuts.clone(), signer, ctx.tasks.clone());
+    let seeder = Seeder::new(gate.clone(), store.clone(), cuts.clone(), keyring.clone(), ctx.tasks.clone());
     let shelf = Arc::new(SeedingShelf {
         gate: gate.clone(),
         cuts: cuts.clone(),
         store: store.clone(),
         seeder: seeder.clone(),
     });
-    let region = RegionState {
+    let (region, told) = watch::channel(RegionState {
         schedulers: settings.schedulers.clone(),
         trust_groups: gate.trust_groups(),
-        verifying_keys: keys.to_vec(),
-    };
+        verifying_keys: keyring.public(),
+    });
+    follow_keys(&ctx, keyring.clone(), settings.key_file, verifier.clone(), region);
     let stopping = ctx.tasks.stopping();
     let peers = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
-    register_uploads(&ctx, &peers);
-    let opener = Opener::new(gate.clone(), cuts, seeder, Issuer::new(&seed), gateway.clone());
+    ctx.metrics.register(|registry| peers.register(registry));
+    let tickets = Arc::new(Tickets::new(keyring, verifier.clone(), settings.ticket_lives));
+    let opener = Opener::new(gate.clone(), cuts, seeder, tickets.clone(), gateway.clone());
     let port = NodePort {
-        gateway: GatewayServer::new(GatewayService::new(opener, region, stopping)),
+        certificates: issuing.map(Issuing::service),
+        gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
         peers,
         mirror: Mirror::new(gate),
+        strangers: strangers(&ctx),
     };
     ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(MAX_CONNECTIONS) });
-    join_scheduler(&ctx, settings.schedulers, gateway, shelf, verifier);
+    let dialer = Dialer::new(keychain.as_ref());
+    join_scheduler(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
     ready.set(true);
     Ok(address)
+}
+
+/// Has everybody believe the keys that the file holds, as it changes.
+fn follow_keys(
+    ctx: &Context,
+    keyring: Arc<Keyring>,
+    file: PathBuf,
+    verifier: Arc<Verifier>,
+    region: watch::Sender<RegionState>,
+) {
+    let (told, mut heard) = watch::channel(keyring.public());
+    ctx.tasks.spawn_infallible("signing keys", keyring.follow(file, told, ctx.tasks.stopping()));
+    let stopping = ctx.tasks.stopping();
+    ctx.tasks.spawn_infallible("region keys", async move {
+        while let Some(Ok(())) = stopping.run_until_cancelled(heard.changed()).await {
+            let public = heard.borrow_and_update().clone();
+            match RegionKeys::parse(&public) {
+                Ok(keys) => {
+                    verifier.trust(keys);
+                    region.send_modify(|it| it.verifying_keys = public);
+                }
+                Err(error) => tracing::warn!(%error, "signing keys that nobody could believe"),
+            }
+        }
+    });
 }
 
 async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
@@ -132,26 +186,26 @@ fn node(settings: &Settings, address: SocketAddr) -> anyhow::Result<Node> {
     })
 }
 
-fn upstreams(
-    registries: Vec<RegistrySettings>,
-    metrics: &RegistryMetrics,
-) -> anyhow::Result<Vec<Arc<Upstream>>> {
-    let upstreams = registries.into_iter().map(|it| Upstream::new(it, metrics));
-    Ok(upstreams.collect::<Result<_, _>>()?)
+fn upstreams(registries: Vec<RegistrySettings>, ctx: &Context) -> anyhow::Result<Vec<Arc<Upstream>>> {
+    let metrics = RegistryMetrics::register(&ctx.metrics);
+    let upstreams = registries.into_iter().map(|it| Upstream::new(it, &metrics));
+    let upstreams: Vec<_> = upstreams.collect::<Result<_, _>>()?;
+    ctx.tasks.spawn_infallible("files", files::follow(upstreams.clone(), ctx.tasks.stopping()));
+    Ok(upstreams)
 }
 
-fn register_uploads(ctx: &Context, peers: &PeerService) {
+fn strangers(ctx: &Context) -> Counter {
+    let strangers = Counter::default();
     ctx.metrics.register(|registry| {
-        registry.register(
-            "peer_upload_bytes",
-            "Bytes of pieces sent to nodes",
-            peers.uploaded_bytes().clone(),
-        );
+        let help = "Requests to the node port that came without a certificate";
+        registry.register("gateway_unauthenticated_requests", help, strangers.clone());
     });
+    strangers
 }
 
 fn join_scheduler(
     ctx: &Context,
+    dialer: &Dialer,
     schedulers: Vec<String>,
     gateway: Node,
     shelf: Arc<SeedingShelf>,
@@ -161,7 +215,7 @@ fn join_scheduler(
     let rng = Rng::new(rand::random());
     // The addresses do not change while the process lives; the link keeps what was sent last.
     let (_, addresses) = watch::channel(schedulers);
-    let (link, orders, driver) = SchedulerLink::new(gateway, addresses, reporter.clone(), rng);
+    let (link, orders, driver) = SchedulerLink::new(gateway, dialer, addresses, reporter.clone(), rng);
     let stopping = ctx.tasks.stopping();
     ctx.tasks.spawn_infallible("scheduler-link", driver.run(stopping.clone()));
     ctx.tasks.spawn_infallible("reports", reporter.run(link, stopping));

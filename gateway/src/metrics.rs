@@ -1,8 +1,10 @@
 //! What the gateway counts about registries.
 
+use http::HeaderMap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use shoal_oci::RegistryName;
 use shoal_ops::metrics::Metrics;
 
@@ -41,6 +43,8 @@ pub(crate) struct RegistryMetrics {
     requests: Family<RequestLabels, Counter>,
     bytes: Family<RegistryLabel, Counter>,
     seeds: Family<OutcomeLabels, Counter>,
+    quota_limit: Family<RegistryLabel, Gauge>,
+    quota_remaining: Family<RegistryLabel, Gauge>,
 }
 
 impl RegistryMetrics {
@@ -61,6 +65,16 @@ impl RegistryMetrics {
                 "gateway_back_to_source",
                 "Seeds of blobs from a registry, by how they ended",
                 it.seeds.clone(),
+            );
+            registry.register(
+                "gateway_registry_quota_limit",
+                "Pulls that the registry allows within its window, as it last said to whoever asked",
+                it.quota_limit.clone(),
+            );
+            registry.register(
+                "gateway_registry_quota_remaining",
+                "Pulls that the registry still allows, as it last said to whoever asked",
+                it.quota_remaining.clone(),
             );
         });
         it
@@ -85,6 +99,17 @@ impl OneRegistry {
         self.all.requests.get_or_create(&RequestLabels { registry: self.registry.clone(), status }).inc();
     }
 
+    /// Notes what an answer says of the pulls that are left. Docker Hub says it about manifests.
+    pub(crate) fn quota(&self, headers: &HeaderMap) {
+        let RegistryMetrics { quota_limit, quota_remaining, .. } = &self.all;
+        for (name, family) in [("ratelimit-limit", quota_limit), ("ratelimit-remaining", quota_remaining)] {
+            let said = headers.get(name).and_then(|it| n_pulls(it.to_str().ok()?));
+            if let Some(n_pulls) = said {
+                family.get_or_create(&RegistryLabel { registry: self.registry.clone() }).set(n_pulls);
+            }
+        }
+    }
+
     /// Counts bytes of a blob.
     pub(crate) fn bytes(&self, n_bytes: u64) {
         self.all.bytes.get_or_create(&RegistryLabel { registry: self.registry.clone() }).inc_by(n_bytes);
@@ -99,5 +124,31 @@ impl OneRegistry {
         };
         let labels = OutcomeLabels { registry: self.registry.clone(), outcome };
         self.all.seeds.get_or_create(&labels).inc();
+    }
+}
+
+/// The number in `100;w=21600`, where `w` is the window in seconds.
+fn n_pulls(text: &str) -> Option<i64> {
+    let number = text.split(';').next()?.trim();
+    number.parse::<u32>().ok().map(i64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<i64>) {
+        assert_eq!(n_pulls(text), expected, "{text:?}");
+    }
+
+    #[test]
+    fn a_quota_is_a_number_before_its_window() {
+        check("100;w=21600", Some(100));
+        check(" 0 ; w=21600", Some(0));
+        check("76", Some(76));
+        for bad in ["", ";w=1", "-1;w=21600", "many", "99999999999999999999"] {
+            check(bad, None);
+        }
     }
 }

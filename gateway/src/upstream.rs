@@ -7,17 +7,28 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use shoal_model::TrustGroup;
 use shoal_oci::{RegistryName, Repository};
 use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError, retry_after};
 
 use crate::credentials::{Credentials, Login, LoginError, Shown};
+use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::metrics::{OneRegistry, RegistryMetrics};
 use crate::mode::{Asker, Mode};
 use crate::settings::RegistrySettings;
+use crate::token_key::{TokenKey, TokenKeyError};
+
+/// Why a registry cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("registry {registry}: {error}")]
+    TokenKey { registry: RegistryName, error: TokenKeyError },
+}
 
 /// Why a registry gave no answer to the gateway.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -38,8 +49,13 @@ impl AskError {
 
 /// A registry that can be asked.
 pub(crate) struct Upstream {
+    pub(crate) kind: Kind,
     pub(crate) group: TrustGroup,
     pub(crate) mode: Mode,
+    /// Names under which the gateway is this registry.
+    pub(crate) hosts: Vec<String>,
+    /// What its token service signs with.
+    pub(crate) token_key: Option<TokenKey>,
     pub(crate) limits: Limits,
     pub(crate) metrics: OneRegistry,
     client: RegistryClient,
@@ -50,21 +66,35 @@ impl Upstream {
     pub(crate) fn new(
         settings: RegistrySettings,
         metrics: &RegistryMetrics,
-    ) -> Result<Arc<Self>, EndpointError> {
-        let RegistrySettings { endpoint, group, mode, identity, limits } = settings;
+    ) -> Result<Arc<Self>, UpstreamError> {
+        let RegistrySettings { endpoint, kind, group, mode, access, identity, limits } = settings;
         let client = RegistryClient::new(&endpoint)?;
+        let no_key = |error| UpstreamError::TokenKey { registry: endpoint.name.clone(), error };
+        let token_key = access.token_key.map(TokenKey::open).transpose().map_err(no_key)?;
         Ok(Arc::new(Self {
+            kind,
             group,
             mode,
+            hosts: access.hosts,
+            token_key,
             limits: Limits::new(&limits),
             metrics: metrics.of(&endpoint.name),
-            credentials: Credentials::new(Login::new(client.clone(), identity)),
+            credentials: Credentials::new(Login::new(client.clone(), kind, identity)),
             client,
         }))
     }
 
     pub(crate) fn name(&self) -> &RegistryName {
         self.client.name()
+    }
+
+    /// Reads the files of this registry's settings again: of certificates, then of the gateway's identity,
+    /// then of the token key. Returns for each whether it is another now, or what is wrong with it. Blocks.
+    pub(crate) fn reload(&self) -> [Result<bool, String>; 3] {
+        let certificates = self.client.reload().map_err(|it| it.to_string());
+        let identity = self.credentials.reload().map_err(|it| it.to_string());
+        let token_key = self.token_key.as_ref().map_or(Ok(false), TokenKey::reload);
+        [certificates, identity, token_key.map_err(|it| it.to_string())]
     }
 
     /// Waits until the registry may be sent one more request. Whoever asks waits here first, and decides for
@@ -80,6 +110,9 @@ impl Upstream {
     pub(crate) async fn ask(&self, request: Request<()>) -> Result<Response<RegistryBody>, RegistryError> {
         let answer = self.client.send(request).await;
         self.metrics.request(answer.as_ref().ok().map(|it| it.status().as_u16()));
+        if let Ok(answer) = &answer {
+            self.metrics.quota(answer.headers());
+        }
         answer
     }
 
@@ -94,10 +127,12 @@ impl Upstream {
         loop {
             let shown = self.credentials.authorization(repository).await?;
             let answer = self.ask_showing(&shown, request.clone()).await?;
-            if answer.status() != StatusCode::UNAUTHORIZED {
-                return Ok(answer);
+            match answer.status() {
+                StatusCode::UNAUTHORIZED => {}
+                status if shown.is_kept && self.kind.may_mean_ended(status) => {}
+                _ => return Ok(answer),
             }
-            self.credentials.refused(repository, &shown)?;
+            self.credentials.refused(repository, &shown).await?;
             self.turn(Asker::Gateway).await;
         }
     }
@@ -117,6 +152,11 @@ impl Upstream {
         }
         Ok(answer)
     }
+}
+
+/// How many bytes long the registry says that its answer is.
+pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The registry's `Retry-After`, if it gave one.

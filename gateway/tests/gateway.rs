@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+#[allow(dead_code, reason = "it serves several tests, and each needs a part of it")]
 mod support;
 
 use std::time::Duration;
@@ -17,6 +18,8 @@ use support::{content, digest, manifest};
 use tokio::time::Instant;
 
 const ANYBODY: &str = "credentials: {}";
+/// A registry that takes no manifest of blobs that it does not have.
+const HARBOR: &str = "kind: harbor, credentials: {username: robot, password: hunter2}";
 const ONE_AT_A_TIME: &str = "limits: {concurrentBlobs: 1}";
 const ROBOT: &str = "credentials: {username: robot, password: hunter2}";
 /// `robot:hunter2`.
@@ -67,7 +70,7 @@ async fn pieces_are_shared_while_the_registry_still_sends() {
     registry.gate.forget_permits(usize::MAX >> 3);
     registry.gate.add_permits(1);
     let blob = gateway.open(&layer, None).await.unwrap();
-    let peers = shoal_peer::client::PeerClient::default();
+    let peers = shoal_peer::client::PeerClient::new(shoal_identity::Dialer::new(None));
     let mut news = peers.watch(&blob.gateway, &blob.key, &blob.ticket).await.unwrap();
     let mut n_held = 0;
     while n_held < 3 {
@@ -252,7 +255,7 @@ async fn a_manifest_passes_untouched_and_proves_its_blobs_to_its_caller() {
     registry.put_blob(REPOSITORY, b"{}");
     registry.put_blob(REPOSITORY, &layer);
     registry.put_manifest(REPOSITORY, "v1", &manifest);
-    let gateway = Gateway::start(&registry, ROBOT).await;
+    let gateway = Gateway::start(&registry, HARBOR).await;
     let path = format!("/v2/{REPOSITORY}/manifests/v1?ns={NAME}");
 
     let login = gateway.mirror(&path, HeaderMap::new()).await;
@@ -421,7 +424,7 @@ async fn misled(layer: &[u8], claim: usize) -> (Registry, Gateway) {
     let wrong = truth.replace(&format!("\"size\":{}", layer.len()), &format!("\"size\":{claim}"));
     assert_ne!(wrong, truth);
     registry.put_manifest(REPOSITORY, "wrong", wrong.as_bytes());
-    (registry.clone(), Gateway::start(&registry, ANYBODY).await)
+    (registry.clone(), Gateway::start(&registry, "kind: harbor").await)
 }
 
 async fn pull_wrong_manifest(gateway: &Gateway, authorization: &str) {
@@ -437,12 +440,10 @@ async fn a_wrong_claim_about_a_known_blob_changes_nothing_for_anybody() {
     pull_wrong_manifest(&gateway, "Basic Ym9i").await;
     let again = gateway.open(&layer, Some("Basic Ym9i")).await.unwrap();
     assert_eq!(again.geometry, blob.geometry);
-    assert_eq!(registry.asked(&Method::HEAD).len(), 2, "the registry was asked who is right");
     assert!(gateway.follow(&blob).await);
-    // Nobody has to be asked about what is proven.
     pull_wrong_manifest(&gateway, "Basic Ym9i").await;
     assert_eq!(gateway.open(&layer, Some("Basic Ym9i")).await.unwrap().geometry, blob.geometry);
-    assert_eq!(registry.asked(&Method::HEAD).len(), 2);
+    assert_eq!(registry.asked(&Method::HEAD).len(), 1, "the registry's own word stands");
     assert_eq!(gateway.fetch(&blob).await.unwrap(), layer);
 }
 

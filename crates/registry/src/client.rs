@@ -3,69 +3,73 @@
 //! Only GET and HEAD exist here, so every request can be repeated at a redirect's target. Every wait
 //! has an end: connecting, the answer's headers, each silence within the body ([`RegistryBody`]). Besides
 //! the registry itself only its token service is asked, once [`realm`] trusts it.
+//!
+//! A store that the registry redirects to knows nobody: what opens it is a signature in the address, which
+//! ends after a while or was made for another method. So its refusal says nothing about the right to read.
+//! The registry is asked for a fresh address once; a store that refuses that too is at fault.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST, LOCATION};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use shoal_oci::RegistryName;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::body::RegistryBody;
-use crate::error::{ErrorKind, RegistryError, diagnose};
+use crate::error::{ErrorKind, RegistryError};
 use crate::redirect::{MAX_HOPS, NamedHosts, Refused, next_hop, reachable, shed_credentials};
-use crate::resolve::JudgingResolver;
-use crate::{Endpoint, EndpointError, realm, tls};
+use crate::transport::Transport;
+use crate::{Endpoint, EndpointError, realm};
 
-const CONNECT: Duration = Duration::from_secs(5);
 /// From sending a request to its answer's headers, connecting and redirects included.
 const ANSWER: Duration = Duration::from_secs(30);
-const IDLE: Duration = Duration::from_secs(60);
-const MAX_IDLE_PER_HOST: usize = 32;
+
+/// Kind and text of a fault, of which [`RegistryClient::error`] makes an error.
+type Fault = (ErrorKind, String);
 
 /// A registry that can be asked; cheap to clone. Connections are kept and shared by the clones.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RegistryClient {
     endpoint: Arc<Endpoint>,
-    origin: Arc<str>,
     named: NamedHosts,
-    http: Client<HttpsConnector<HttpConnector<JudgingResolver>>, Empty<Bytes>>,
+    transport: Arc<Transport>,
+}
+
+/// An answer at the end of all redirects.
+struct Arrived {
+    answer: Response<Incoming>,
+    at: Url,
 }
 
 impl RegistryClient {
     /// Prepares to ask `endpoint`. Reads certificates, connects nowhere.
+    ///
+    /// # Errors
+    /// Where its address or one of its files is of no use.
     pub fn new(endpoint: &Endpoint) -> Result<Self, EndpointError> {
-        let origin = endpoint.origin()?;
+        endpoint.check()?;
         let mut named = endpoint.redirect_hosts.clone();
         named.extend(endpoint.token_hosts.iter().cloned());
         named.extend(endpoint.url.host_str().map(str::to_owned));
-        let named = NamedHosts(named);
+        let (endpoint, named) = (Arc::new(endpoint.clone()), NamedHosts(named));
+        let transport = Arc::new(Transport::new(endpoint.clone(), named.clone())?);
+        Ok(Self { endpoint, named, transport })
+    }
 
-        let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(named.clone()));
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_nodelay(true);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client_config(endpoint)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-            .build(connector);
-        Ok(Self { endpoint: Arc::new(endpoint.clone()), origin: origin.into(), named, http })
+    /// Reads the endpoint's files again, for this client and its clones; returns whether they differ from
+    /// before. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// Where a file is missing or of no use, as it may be while it is replaced; what was read before stays in
+    /// use.
+    pub fn reload(&self) -> Result<bool, EndpointError> {
+        self.transport.reload()
     }
 
     /// The registry's configured name.
@@ -79,9 +83,10 @@ impl RegistryClient {
     /// Any status is an answer; an error means that there was none.
     pub async fn send(&self, request: Request<()>) -> Result<Response<RegistryBody>, RegistryError> {
         let told = format!("{} {}", request.method(), request.uri().path());
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let target = format!("{}{path}", self.origin);
-        self.deliver(&told, target, request).await
+        let mut target = self.endpoint.url.clone();
+        target.set_path(request.uri().path());
+        target.set_query(request.uri().query());
+        self.in_time(&told, Box::pin(self.content(target, request))).await
     }
 
     /// Sends a GET to the token service that this registry's challenge names as `realm`, with `query` added
@@ -98,46 +103,65 @@ impl RegistryClient {
         target.query_pairs_mut().extend_pairs(query);
         let mut request = Request::new(());
         request.headers_mut().extend(authorization.map(|it| (AUTHORIZATION, it)));
-        self.deliver(TOLD, target.into(), request).await
+        let arriving = self.follow(target, &request);
+        self.in_time(TOLD, Box::pin(async { Ok(arriving.await?.answer) })).await
     }
 
-    fn token_service(&self, realm: &str) -> Result<Url, (ErrorKind, String)> {
+    fn token_service(&self, realm: &str) -> Result<Url, Fault> {
         let url = realm::judge(&self.endpoint, realm).map_err(|it| (ErrorKind::Redirect, it.to_string()))?;
         reachable(&self.named, url).map_err(refused)
     }
 
-    /// Sends `request` to `target`, whatever its own URI is; a fault is told as one of `told`.
-    async fn deliver(
+    /// Waits for an answer, but not for ever; a fault is told as one of `told`. The answer is boxed, since it
+    /// is large and would make everything large that asks a registry.
+    async fn in_time(
         &self,
         told: &str,
-        target: String,
-        request: Request<()>,
+        answer: Pin<Box<impl Future<Output = Result<Response<Incoming>, Fault>>>>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
         let slow = |_| (ErrorKind::Timeout, format!("no answer within {} s", ANSWER.as_secs()));
-        let answer = timeout(ANSWER, self.follow(target, request)).await.map_err(slow).flatten();
+        let answer = timeout(ANSWER, answer).await.map_err(slow).flatten();
         let answer = answer.map_err(|it| self.error(told, it))?;
         Ok(answer.map(|it| RegistryBody::new(it, self.name().clone(), told.into())))
     }
 
-    fn error(&self, told: &str, (kind, fault): (ErrorKind, String)) -> RegistryError {
+    fn error(&self, told: &str, (kind, fault): Fault) -> RegistryError {
         RegistryError { registry: self.name().clone(), what: format!("{told}: {fault}"), kind }
     }
 
-    async fn follow(
-        &self,
-        mut target: String,
-        request: Request<()>,
-    ) -> Result<Response<Incoming>, (ErrorKind, String)> {
-        let method = request.method().clone();
+    /// Asks for what the registry has at `target`, a second time where a store refuses it.
+    async fn content(&self, target: Url, request: Request<()>) -> Result<Response<Incoming>, Fault> {
+        let mut is_fresh = false;
+        loop {
+            let Arrived { answer, at } = self.follow(target.clone(), &request).await?;
+            let (status, is_elsewhere) = (answer.status(), at.origin() != target.origin());
+            if !is_elsewhere || !matches!(status.as_u16(), 400 | 401 | 403) {
+                return Ok(answer);
+            }
+            if is_fresh {
+                let host = at.host_str().unwrap_or_default();
+                return Err((ErrorKind::Store, format!("redirected to {host}, which answered {status}")));
+            }
+            is_fresh = true;
+        }
+    }
+
+    /// Sends `request` to `target`, whatever its own URI is, and to wherever the answer leads.
+    async fn follow(&self, mut target: Url, request: &Request<()>) -> Result<Arrived, Fault> {
+        let method = request.method();
         if method != Method::GET && method != Method::HEAD {
             return Err((ErrorKind::Protocol, "only GET and HEAD are sent".to_owned()));
         }
-        let mut headers = request.into_parts().0.headers;
+        let mut headers = request.headers().clone();
         headers.remove(HOST);
+        // A registry might look at another one than whoever judged the request.
+        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err((ErrorKind::Protocol, "more than one Authorization".to_owned()));
+        }
         for _ in 0..=MAX_HOPS {
-            let answer = self.ask(&method, &target, &headers).await?;
+            let answer = self.ask(method, &target, &headers).await?;
             if !is_redirect(answer.status()) {
-                return Ok(answer);
+                return Ok(Arrived { answer, at: target });
             }
             target = self.redirected(&target, &answer, &mut headers).map_err(refused)?;
         }
@@ -147,36 +171,36 @@ impl RegistryClient {
     async fn ask(
         &self,
         method: &Method,
-        target: &str,
+        target: &Url,
         headers: &HeaderMap,
-    ) -> Result<Response<Incoming>, (ErrorKind, String)> {
-        let uri: Uri = target.parse().map_err(|_| refused(Refused::Location))?;
+    ) -> Result<Response<Incoming>, Fault> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
+        *request.uri_mut() = target.as_str().parse().map_err(|_| refused(Refused::Location))?;
         *request.headers_mut() = headers.clone();
-        self.http.request(request).await.map_err(|error| {
-            let otherwise = if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Protocol };
-            diagnose(&error, otherwise)
-        })
+        self.transport.ask(target, request).await
     }
 
     fn redirected(
         &self,
-        from: &str,
+        from: &Url,
         answer: &Response<Incoming>,
         headers: &mut HeaderMap,
-    ) -> Result<String, Refused> {
+    ) -> Result<Url, Refused> {
         let location = answer.headers().get(LOCATION).and_then(|it| it.to_str().ok());
-        let location = location.ok_or(Refused::Location)?;
-        let from = Url::parse(from).map_err(|_| Refused::Location)?;
-        let to = next_hop(&self.named, &from, location)?;
-        shed_credentials(headers, &from, &to);
-        Ok(to.into())
+        let to = next_hop(&self.named, from, location.ok_or(Refused::Location)?)?;
+        shed_credentials(headers, from, &to);
+        Ok(to)
     }
 }
 
-fn refused(it: Refused) -> (ErrorKind, String) {
+impl fmt::Debug for RegistryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryClient").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+fn refused(it: Refused) -> Fault {
     (ErrorKind::Redirect, it.to_string())
 }
 

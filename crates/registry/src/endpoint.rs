@@ -19,6 +19,8 @@ pub struct Endpoint {
     pub url: Url,
     /// A PEM file of certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
+    /// What the registry itself, and nobody else, is shown when it asks who connects.
+    pub client_certificate: Option<ClientCertificate>,
     /// Plain HTTP is allowed, and certificates are not verified.
     pub insecure: bool,
     /// Hosts, besides the registry's own, that a redirect may name although they stand on a loopback,
@@ -27,6 +29,15 @@ pub struct Endpoint {
     /// Hosts outside the registry's own domain, in lower case, whose token services may be shown its
     /// credential.
     pub token_hosts: BTreeSet<String>,
+}
+
+/// PEM files that say who connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those up to its authority.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Why an endpoint cannot be used.
@@ -42,9 +53,9 @@ pub enum EndpointError {
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// The extra certificates cannot be used.
-    #[error("registry {registry}: certificates in {}: {fault}", path.display())]
-    Ca {
+    /// A file of certificates or of a key cannot be used.
+    #[error("registry {registry}: {}: {fault}", path.display())]
+    File {
         /// The registry's name.
         registry: RegistryName,
         /// The file.
@@ -68,22 +79,19 @@ impl Endpoint {
             name,
             url,
             ca: None,
+            client_certificate: None,
             insecure: false,
             redirect_hosts: BTreeSet::new(),
             token_hosts: BTreeSet::new(),
         })
     }
 
-    /// `scheme://host[:port]`, checked.
-    pub(crate) fn origin(&self) -> Result<String, EndpointError> {
-        match self.fault() {
-            None => Ok(self.url.origin().ascii_serialization()),
-            Some(fault) => Err(EndpointError::Url {
-                registry: self.name.clone(),
-                url: self.url.origin().ascii_serialization(),
-                fault,
-            }),
-        }
+    /// Whether the address can be used.
+    pub(crate) fn check(&self) -> Result<(), EndpointError> {
+        self.fault().map_or(Ok(()), |fault| {
+            let url = self.url.origin().ascii_serialization();
+            Err(EndpointError::Url { registry: self.name.clone(), url, fault })
+        })
     }
 
     /// What makes the address unusable, as the end of a sentence that begins with it.
@@ -110,12 +118,12 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(url: &str, insecure: bool, expected: Result<&str, &str>) {
+    fn check(url: &str, insecure: bool, expected: Result<(), &str>) {
         let mut endpoint = Endpoint::of("harbor.example.com".parse().unwrap()).unwrap();
         endpoint.url = url.parse().unwrap();
         endpoint.insecure = insecure;
-        match (endpoint.origin(), expected) {
-            (Ok(origin), Ok(expected)) => assert_eq!(origin, expected),
+        match (endpoint.check(), expected) {
+            (Ok(()), Ok(())) => {}
             (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
             (got, _) => panic!("{url}: got {got:?}, expected {expected:?}"),
         }
@@ -123,9 +131,9 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_scheme_a_host_and_a_port() {
-        check("https://harbor.example.com", false, Ok("https://harbor.example.com"));
-        check("https://[2001:db8::1]:5000/", false, Ok("https://[2001:db8::1]:5000"));
-        check("http://10.0.0.1:5000", true, Ok("http://10.0.0.1:5000"));
+        check("https://harbor.example.com", false, Ok(()));
+        check("https://[2001:db8::1]:5000/", false, Ok(()));
+        check("http://10.0.0.1:5000", true, Ok(()));
         check("http://10.0.0.1:5000", false, Err("set insecure"));
         check("ftp://10.0.0.1", true, Err("neither"));
         check("https://10.0.0.1/prefix", false, Err("more than"));
@@ -136,7 +144,7 @@ mod tests {
     fn a_password_in_the_address_is_refused_and_not_repeated() {
         let mut endpoint = Endpoint::of("harbor.example.com".parse().unwrap()).unwrap();
         endpoint.url = "https://ann:hunter2@harbor.example.com".parse().unwrap();
-        let error = endpoint.origin().unwrap_err().to_string();
+        let error = endpoint.check().unwrap_err().to_string();
         assert!(error.contains("credentials") && !error.contains("hunter2"), "{error}");
     }
 

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Tls,
     /// The registry sent us somewhere that we do not go.
     Redirect,
+    /// The store that the registry redirects to refuses to give the content.
+    Store,
     /// What came was not HTTP, or broke off.
     Protocol,
 }

@@ -16,8 +16,9 @@ mod redirect;
 mod resolve;
 pub mod retry_after;
 mod tls;
+mod transport;
 
 pub use body::RegistryBody;
 pub use client::RegistryClient;
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{ClientCertificate, Endpoint, EndpointError};
 pub use error::{ErrorKind, RegistryError};

@@ -1,50 +1,112 @@
-//! Whose certificate a registry must show.
+//! Whose certificate a registry must show, and which one it is shown.
 //!
-//! The system's roots, and the operator's for registries with a CA of their own. Verification is
-//! switched off only for an endpoint that asks for it.
+//! Trusted are the system's roots, and the operator's for registries with a CA of their own. Verification is
+//! switched off only for an endpoint that asks for it. A client certificate is for the registry alone: shown
+//! to an object store behind a redirect, it would tell a stranger who the operator is.
+//!
+//! The files are read as a whole before anything is made of them, so that what was read twice can be compared
+//! and a file that is just being replaced breaks nothing that works.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use zeroize::Zeroizing;
 
-use crate::{Endpoint, EndpointError};
+use crate::{ClientCertificate, Endpoint, EndpointError};
 
-/// The TLS settings for one endpoint; reads files.
-pub(crate) fn client_config(endpoint: &Endpoint) -> Result<ClientConfig, EndpointError> {
+/// The content of an endpoint's files.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Files {
+    ca: Option<Vec<u8>>,
+    /// The chain and the key.
+    client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+}
+
+impl Files {
+    pub(crate) fn read(endpoint: &Endpoint) -> Result<Self, EndpointError> {
+        let read = |path: &Path| std::fs::read(path).map_err(|it| unusable(endpoint, path, &it));
+        let client = |it: &ClientCertificate| Ok((read(&it.chain)?, Zeroizing::new(read(&it.key)?)));
+        Ok(Self {
+            ca: endpoint.ca.as_deref().map(read).transpose()?,
+            client: endpoint.client_certificate.as_ref().map(client).transpose()?,
+        })
+    }
+}
+
+/// The TLS settings for one endpoint.
+pub(crate) struct Configs {
+    /// For the registry itself.
+    pub(crate) own: ClientConfig,
+    /// For wherever it redirects to, and for token services.
+    pub(crate) elsewhere: ClientConfig,
+}
+
+impl Configs {
+    pub(crate) fn new(endpoint: &Endpoint, files: &Files) -> Result<Self, EndpointError> {
+        let builder = builder(endpoint, files)?;
+        let elsewhere = builder.clone().with_no_client_auth();
+        let own = match (&endpoint.client_certificate, &files.client) {
+            (Some(paths), Some((chain, key))) => {
+                let chain = certificates(endpoint, &paths.chain, chain)?;
+                let key = PrivateKeyDer::from_pem_slice(key);
+                let key = key.map_err(|it| unusable(endpoint, &paths.key, &it))?;
+                let shown = builder.with_client_auth_cert(chain, key);
+                shown.map_err(|it| unusable(endpoint, &paths.key, &it))?
+            }
+            _ => elsewhere.clone(),
+        };
+        Ok(Self { own, elsewhere })
+    }
+}
+
+fn builder(
+    endpoint: &Endpoint,
+    files: &Files,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, EndpointError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions");
-    if endpoint.insecure {
-        let verifier = Arc::new(AcceptAnything(provider));
-        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
-    }
-    Ok(builder.with_root_certificates(roots(endpoint)?).with_no_client_auth())
+    Ok(if endpoint.insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnything(provider)))
+    } else {
+        builder.with_root_certificates(roots(endpoint, files)?)
+    })
 }
 
-fn roots(endpoint: &Endpoint) -> Result<RootCertStore, EndpointError> {
+fn roots(endpoint: &Endpoint, files: &Files) -> Result<RootCertStore, EndpointError> {
     let mut roots = RootCertStore::empty();
     // A system certificate that cannot be parsed is as good as absent.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let Some(path) = &endpoint.ca else {
-        return Ok(roots);
-    };
-    let unusable =
-        |fault: String| EndpointError::Ca { registry: endpoint.name.clone(), path: path.clone(), fault };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|it| unusable(it.to_string()))?;
-    let before = roots.len();
-    for certificate in certificates {
-        let certificate = certificate.map_err(|it| unusable(it.to_string()))?;
-        roots.add(certificate).map_err(|it| unusable(it.to_string()))?;
-    }
-    if roots.len() == before {
-        return Err(unusable("holds no certificate".to_owned()));
+    if let (Some(path), Some(pem)) = (&endpoint.ca, &files.ca) {
+        for certificate in certificates(endpoint, path, pem)? {
+            roots.add(certificate).map_err(|it| unusable(endpoint, path, &it))?;
+        }
     }
     Ok(roots)
+}
+
+/// The certificates in a file; at least one.
+fn certificates(
+    endpoint: &Endpoint,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, EndpointError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(unusable(endpoint, path, &"holds no certificate")),
+        found => found.map_err(|it| unusable(endpoint, path, &it)),
+    }
+}
+
+fn unusable(endpoint: &Endpoint, path: &Path, fault: &dyn std::fmt::Display) -> EndpointError {
+    EndpointError::File { registry: endpoint.name.clone(), path: path.to_owned(), fault: fault.to_string() }
 }
 
 /// The verifier of an `insecure` endpoint. Signatures are not checked either: without a trusted

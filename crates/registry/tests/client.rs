@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,8 +13,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
-use shoal_registry::{Endpoint, ErrorKind, RegistryClient};
+use shoal_registry::{ClientCertificate, Endpoint, ErrorKind, RegistryClient};
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -202,35 +206,159 @@ async fn a_registry_that_falls_silent_is_given_up() {
     }
 }
 
+/// A registry that redirects every request to a store, whose answers have these statuses in turn.
+async fn redirecting(statuses: &'static [u16]) -> (SocketAddr, Seen, Seen) {
+    let n_asked = Arc::new(AtomicUsize::new(0));
+    let (store, at_store) = serve(move |_| {
+        let status = statuses[n_asked.fetch_add(1, Ordering::Relaxed)];
+        Response::builder().status(status).body(Full::from("bytes")).unwrap()
+    })
+    .await;
+    let (registry, at_registry) = serve(move |_| found(&format!("http://{store}/c?signature=secret"))).await;
+    (registry, at_registry, at_store)
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_is_asked_once_more_by_a_fresh_address() {
+    for statuses in [&[403, 200], &[400, 200], &[401, 200]] {
+        let (registry, at_registry, at_store) = redirecting(statuses).await;
+        let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+        let answer = client.send(request("/v2/a")).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let at_registry = at_registry.lock().unwrap();
+        assert_eq!(at_registry.len(), 2);
+        assert!(at_registry.iter().all(|it| it.contains_key(AUTHORIZATION)));
+        assert!(at_store.lock().unwrap().iter().all(|it| !it.contains_key(AUTHORIZATION)));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_again_is_not_taken_for_the_registry() {
+    let (registry, at_registry, _) = redirecting(&[403, 403]).await;
+    let (kind, text) = failure(&plain_endpoint(registry), "/v2/a").await;
+    assert_eq!(kind, ErrorKind::Store);
+    assert!(text.contains("which answered 403") && !text.contains("secret"), "{text}");
+    assert_eq!(at_registry.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_the_registry_itself_refuses_and_what_a_store_lacks_is_their_answer() {
+    let (registry, seen) = serve(|request| {
+        let status = if request.uri().path() == "/v2/b" { 403 } else { 307 };
+        Response::builder().status(status).header(LOCATION, "/v2/b").body(Full::default()).unwrap()
+    })
+    .await;
+    let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+    assert_eq!(client.send(request("/v2/a")).await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(seen.lock().unwrap().len(), 2);
+
+    let (registry, at_registry, _) = redirecting(&[404]).await;
+    let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+    assert_eq!(client.send(request("/v2/a")).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(at_registry.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn no_path_leads_to_another_host() {
+    let (registry, seen) = serve(|request| Response::new(Full::from(request.uri().to_string()))).await;
+    let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+    for (path, sent) in [("//evil.example/x?a=b", "//evil.example/x?a=b"), ("*", "/*")] {
+        let answer = client.send(request(path)).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), sent);
+    }
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn two_credentials_are_not_sent() {
+    let (registry, seen) = serve(|_| content("ok")).await;
+    let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+    let mut request = request("/v2/a");
+    request.headers_mut().append(AUTHORIZATION, "Basic YW5u".parse().unwrap());
+    let error = client.send(request).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Protocol, "{error}");
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+/// A certificate for localhost, which signed itself, and its key; both as PEM files.
+struct Certificate {
+    issued: CertifiedKey<KeyPair>,
+    files: ClientCertificate,
+    _dir: TempDir,
+}
+
+impl Certificate {
+    fn new() -> Self {
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let files = ClientCertificate { chain: dir.path().join("tls.crt"), key: dir.path().join("tls.key") };
+        std::fs::write(&files.chain, issued.cert.pem()).unwrap();
+        std::fs::write(&files.key, issued.signing_key.serialize_pem()).unwrap();
+        Self { issued, files, _dir: dir }
+    }
+
+    /// Takes another one's place.
+    fn replace(&self, other: &ClientCertificate) {
+        std::fs::copy(&self.files.chain, &other.chain).unwrap();
+        std::fs::copy(&self.files.key, &other.key).unwrap();
+    }
+
+    /// A TLS server with this certificate that takes any certificate of `clients`, and answers with the number
+    /// of certificates that it was shown, or as `answer` says.
+    async fn serve(
+        &self,
+        clients: &Self,
+        answer: impl Fn() -> Option<Answer> + Clone + Send + 'static,
+    ) -> u16 {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(clients.issued.cert.der().clone()).unwrap();
+        let asking = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let key = PrivateKeyDer::try_from(self.issued.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(asking.allow_unauthenticated().build().unwrap())
+            .with_single_cert(vec![self.issued.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let n_shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
+                let answer = answer.clone();
+                let answer = move |_: &Request<Incoming>| {
+                    answer().unwrap_or_else(|| Response::new(Full::from(n_shown.to_string())))
+                };
+                tokio::spawn(converse(stream, Seen::default(), answer));
+            }
+        });
+        port
+    }
+
+    fn endpoint(&self, port: u16) -> Endpoint {
+        let mut endpoint = Endpoint::of("registry.example".parse().unwrap()).unwrap();
+        endpoint.url = format!("https://localhost:{port}").parse().unwrap();
+        endpoint.ca = Some(self.files.chain.clone());
+        endpoint
+    }
+}
+
+async fn text(client: &RegistryClient) -> String {
+    let answer = client.send(request("/v2/")).await.unwrap();
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().into()).unwrap()
+}
+
 #[tokio::test]
 async fn a_certificate_is_trusted_by_its_authority_or_by_express_wish() {
-    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            if let Ok(stream) = acceptor.accept(stream).await {
-                tokio::spawn(converse(stream, Seen::default(), |_| content("ok")));
-            }
-        }
-    });
-    let mut ca = tempfile::NamedTempFile::new().unwrap();
-    std::io::Write::write_all(&mut ca, issued.cert.pem().as_bytes()).unwrap();
-
-    let mut endpoint = Endpoint::of("registry.example".parse().unwrap()).unwrap();
-    endpoint.url = format!("https://localhost:{port}").parse().unwrap();
+    let server = Certificate::new();
+    let port = server.serve(&server, || None).await;
+    let mut endpoint = Endpoint { ca: None, ..server.endpoint(port) };
     assert_eq!(failure(&endpoint, "/v2/").await.0, ErrorKind::Tls);
 
-    for (ca, insecure) in [(Some(ca.path().to_owned()), false), (None, true)] {
+    for (ca, insecure) in [(Some(server.files.chain.clone()), false), (None, true)] {
         endpoint.ca = ca;
         endpoint.insecure = insecure;
         let client = RegistryClient::new(&endpoint).unwrap();
@@ -239,4 +367,45 @@ async fn a_certificate_is_trusted_by_its_authority_or_by_express_wish() {
     endpoint.ca = Some("/nowhere/ca.pem".into());
     endpoint.insecure = false;
     assert!(RegistryClient::new(&endpoint).unwrap_err().to_string().contains("/nowhere/ca.pem"));
+}
+
+#[tokio::test]
+async fn the_registry_is_shown_the_client_certificate_and_a_store_is_not() {
+    let (server, client) = (Certificate::new(), Certificate::new());
+    for insecure in [false, true] {
+        let registry = server.serve(&client, || None).await;
+        let mut endpoint = server.endpoint(registry);
+        endpoint.client_certificate = Some(client.files.clone());
+        endpoint.insecure = insecure;
+        assert_eq!(text(&RegistryClient::new(&endpoint).unwrap()).await, "1");
+
+        let to_store = format!("https://localhost:{registry}/c");
+        let redirecting = server.serve(&client, move || Some(found(&to_store))).await;
+        endpoint.url = format!("https://localhost:{redirecting}").parse().unwrap();
+        assert_eq!(text(&RegistryClient::new(&endpoint).unwrap()).await, "0");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_and_what_is_half_replaced_changes_nothing() {
+    let (server, old, new) = (Certificate::new(), Certificate::new(), Certificate::new());
+    let port = server.serve(&new, || None).await;
+    let mut endpoint = server.endpoint(port);
+    endpoint.client_certificate = Some(old.files.clone());
+    let client = RegistryClient::new(&endpoint).unwrap();
+    let error = client.send(request("/v2/")).await;
+    assert!(error.is_err(), "the server knows the new certificate only");
+    assert!(!client.reload().unwrap());
+
+    std::fs::copy(&new.files.chain, &old.files.chain).unwrap();
+    let half = client.reload().unwrap_err().to_string();
+    assert!(half.contains("tls.key") && !half.contains("PRIVATE"), "{half}");
+    std::fs::remove_file(&old.files.key).unwrap();
+    assert!(client.reload().is_err());
+    assert!(client.send(request("/v2/")).await.is_err(), "the old one is still shown");
+
+    new.replace(&old.files);
+    let clone = client.clone();
+    assert!(client.reload().unwrap());
+    assert_eq!(text(&clone).await, "1");
 }

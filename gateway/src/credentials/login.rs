@@ -4,20 +4,21 @@
 //! service, which gets the identity and gives a token for pulling from one repository; any other registry is
 //! shown the identity itself. Where the password may go is the registry client's rule.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use shoal_oci::challenge::{self, Challenge};
 use shoal_oci::{RegistryName, Repository};
 use shoal_registry::{RegistryClient, RegistryError};
 use tokio::time::timeout;
 
-use super::{Authorization, Identity, token};
+use super::identity::{Identity, Proof, Source};
+use super::{Authorization, sensitive, token};
+use crate::kind::Kind;
 
 /// For the registry's challenge and the token service's answer together.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,17 +39,24 @@ pub(crate) struct LoginError {
 
 /// What went wrong with a login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum Fault {
-    #[error("the gateway is refused")]
-    Refused,
+pub(super) enum Fault {
+    /// The identity itself, with what to do about it.
+    #[error("the gateway is refused: {0}")]
+    Refused(Arc<str>),
     #[error("{0}")]
     Other(Arc<str>),
+}
+
+impl Fault {
+    pub(super) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
 }
 
 impl LoginError {
     /// Whether the identity itself was refused: trying again could lock its account.
     pub(crate) fn is_refusal(&self) -> bool {
-        self.fault == Fault::Refused
+        self.fault.is_refusal()
     }
 }
 
@@ -64,17 +72,29 @@ pub(super) struct Granted {
     pub(super) authorization: Authorization,
     /// How long it may be shown.
     pub(super) usable: Duration,
+    /// Whether it is one that was got for an earlier login.
+    pub(super) is_kept: bool,
 }
 
 /// Who logs in, and where.
 pub(crate) struct Login {
     client: RegistryClient,
-    identity: Identity,
+    kind: Kind,
+    source: Source,
 }
 
 impl Login {
-    pub(crate) const fn new(client: RegistryClient, identity: Identity) -> Self {
-        Self { client, identity }
+    pub(crate) fn new(client: RegistryClient, kind: Kind, identity: Identity) -> Self {
+        Self { client, kind, source: Source::new(identity) }
+    }
+
+    /// Which of the operator's identities logs in now.
+    pub(super) fn generation(&self) -> u64 {
+        self.source.generation()
+    }
+
+    pub(super) fn reload(&self) -> io::Result<bool> {
+        self.source.reload()
     }
 
     /// Asks the registry how it wants to be shown the identity, and makes that.
@@ -86,21 +106,43 @@ impl Login {
 
     /// The registry refused what a login brought.
     pub(super) fn refused(&self, repository: &Repository) -> LoginError {
-        self.error(repository, Fault::Refused)
+        self.error(repository, self.refusal())
+    }
+
+    /// The registry refused what an earlier login brought.
+    pub(super) async fn ended(&self, authorization: &Authorization) {
+        self.source.refused(authorization).await;
     }
 
     fn error(&self, repository: &Repository, fault: Fault) -> LoginError {
         LoginError { registry: self.client.name().clone(), repository: repository.clone(), fault }
     }
 
+    fn refusal(&self) -> Fault {
+        Fault::Refused(self.kind.advice().into())
+    }
+
     async fn granted(&self, repository: &Repository) -> Result<Granted, Fault> {
+        loop {
+            let proof = self.source.proof().await?;
+            match self.shown(&proof, repository).await {
+                // It may have ended before its time; the next one is another.
+                Err(fault) if fault.is_refusal() && proof.is_kept => self.source.refused(&proof.basic).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn shown(&self, proof: &Proof, repository: &Repository) -> Result<Granted, Fault> {
         match self.challenge().await? {
             Some(Challenge::Bearer { realm, service, .. }) => {
-                self.token(&realm, service.as_deref(), repository).await
+                self.token(&realm, service.as_deref(), proof, repository).await
             }
-            Some(Challenge::Basic { .. }) | None => {
-                Ok(Granted { authorization: self.basic()?, usable: TOKENLESS })
-            }
+            Some(Challenge::Basic { .. }) | None => Ok(Granted {
+                authorization: proof.basic.clone(),
+                usable: proof.usable.min(TOKENLESS),
+                is_kept: proof.is_kept,
+            }),
         }
     }
 
@@ -122,32 +164,30 @@ impl Login {
         &self,
         realm: &str,
         service: Option<&str>,
+        proof: &Proof,
         repository: &Repository,
     ) -> Result<Granted, Fault> {
         let scope = format!("repository:{repository}:pull");
         let service = service.map(|it| ("service", it));
         let query: Vec<_> = [("scope", scope.as_str())].into_iter().chain(service).collect();
-        let answer = self.client.ask_token_service(realm, &query, self.basic()?).await?;
+        let answer = self.client.ask_token_service(realm, &query, proof.basic.clone()).await?;
         let status = answer.status();
         if !status.is_success() {
-            return Err(unsuccessful(status));
+            return Err(self.unsuccessful(status));
         }
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|_| other("the token service's answer is too long or broke off"))?;
         let token = token::read(&body.to_bytes()).ok_or_else(|| other("the token service sent no token"))?;
         let authorization = Some(sensitive(&format!("Bearer {}", token.text))?);
-        Ok(Granted { authorization, usable: token.usable })
+        Ok(Granted { authorization, usable: token.usable, is_kept: false })
     }
 
-    /// The identity itself.
-    fn basic(&self) -> Result<Authorization, Fault> {
-        match &self.identity {
-            Identity::Anonymous => Ok(None),
-            Identity::User { name, password } => {
-                let pair = STANDARD.encode(format!("{name}:{}", password.expose()));
-                sensitive(&format!("Basic {pair}")).map(Some)
-            }
-        }
+    /// A token service that is busy or broken has not refused anybody.
+    fn unsuccessful(&self, status: StatusCode) -> Fault {
+        let is_refusal = status.is_client_error()
+            && status != StatusCode::REQUEST_TIMEOUT
+            && status != StatusCode::TOO_MANY_REQUESTS;
+        if is_refusal { self.refusal() } else { other(&format!("the token service answered {status}")) }
     }
 }
 
@@ -159,21 +199,6 @@ fn preferred(headers: &HeaderMap) -> Option<Challenge> {
     bearer.or(challenges.first()).cloned()
 }
 
-/// A token service that is busy or broken has not refused anybody.
-fn unsuccessful(status: StatusCode) -> Fault {
-    let is_refusal = status.is_client_error()
-        && status != StatusCode::REQUEST_TIMEOUT
-        && status != StatusCode::TOO_MANY_REQUESTS;
-    if is_refusal { Fault::Refused } else { other(&format!("the token service answered {status}")) }
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, Fault> {
-    let mut value =
-        HeaderValue::from_str(text).map_err(|_| other("the credential cannot be sent in a header"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn other(text: &str) -> Fault {
+pub(super) fn other(text: &str) -> Fault {
     Fault::Other(text.into())
 }

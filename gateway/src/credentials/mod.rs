@@ -1,17 +1,20 @@
 //! The gateway's own right to read a registry.
 //!
-//! Each registry has one pulling identity: a user, or nobody in particular. Registries that speak Basic
-//! get it as it is; those with a token service get a token for each repository, which is kept until
-//! shortly before it ends. What is sent lives in memory only, is not shown by `Debug`, and is dropped as
-//! soon as the registry refuses it.
+//! Each registry has one pulling identity ([`identity`]): a user, nobody in particular, or whoever Amazon
+//! takes the process for. Registries that speak Basic get it as it is; those with a token service get a token
+//! for each repository, which is kept until shortly before it ends. What is sent lives in memory only, is not
+//! shown by `Debug`, and is dropped as soon as the registry refuses it.
 //!
 //! A kept credential may simply have ended, so its refusal is worth another login. A refused login, or
 //! the refusal of what a login has just brought, is not: repeated, it would lock the account. It is
 //! remembered for a while instead, for its repository only, since registries refuse those one by one.
 
+mod amazon;
+mod identity;
 mod login;
 mod token;
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,31 +22,18 @@ use std::time::Duration;
 use http::HeaderValue;
 use lru::LruCache;
 use shoal_oci::Repository;
-use shoal_ops::settings::Secret;
 use tokio::time::Instant;
 
 use crate::single_flight::SingleFlight;
-use login::Granted;
+pub use amazon::AmazonSettings;
+pub use identity::Identity;
+use login::{Fault, Granted, other};
 pub(crate) use login::{Login, LoginError};
 
 /// How many repositories' credentials and refusals are kept.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// How long no login is tried after one was refused.
 const REFUSED: Duration = Duration::from_secs(30);
-
-/// Who the gateway is to a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// Nobody in particular.
-    Anonymous,
-    /// A user, usually a robot account.
-    User {
-        /// Its name.
-        name: String,
-        /// Its password.
-        password: Secret,
-    },
-}
 
 /// The `Authorization` for one repository; `None` where the registry wants none. The value is marked
 /// sensitive, so `Debug` does not show it.
@@ -54,18 +44,21 @@ pub(crate) struct Shown {
     pub(crate) authorization: Authorization,
     /// Whether it was kept from an earlier login, and may have ended.
     pub(crate) is_kept: bool,
+    generation: u64,
 }
 
 /// The gateway's credential at one registry.
 pub(crate) struct Credentials {
     login: Arc<Login>,
-    logins: SingleFlight<Repository, Result<Granted, LoginError>>,
+    logins: SingleFlight<(Repository, u64), Result<Granted, LoginError>>,
     kept: Mutex<LruCache<Repository, Kept>>,
 }
 
 struct Kept {
     outcome: Result<Authorization, LoginError>,
     until: Instant,
+    /// Of the identity that it is about.
+    generation: u64,
 }
 
 impl Credentials {
@@ -79,22 +72,20 @@ impl Credentials {
 
     /// What to show the registry for reading `repository`; logs in where nothing usable is kept.
     pub(crate) async fn authorization(&self, repository: &Repository) -> Result<Shown, LoginError> {
-        let kept =
-            self.kept().get(repository).filter(|it| Instant::now() < it.until).map(|it| it.outcome.clone());
-        if let Some(outcome) = kept {
-            return outcome.map(|authorization| Shown { authorization, is_kept: true });
+        let generation = self.login.generation();
+        if let Some(outcome) = self.kept_for(repository, generation) {
+            return outcome.map(|authorization| Shown { authorization, is_kept: true, generation });
         }
         let (login, asked) = (self.login.clone(), repository.clone());
-        let granted =
-            self.logins.run(repository.clone(), async move { login.authorization(&asked).await }).await;
-        match granted {
-            Ok(Granted { authorization, usable }) => {
-                self.keep(repository, Ok(authorization.clone()), usable);
-                Ok(Shown { authorization, is_kept: false })
+        let work = async move { login.authorization(&asked).await };
+        match self.logins.run((repository.clone(), generation), work).await {
+            Ok(Granted { authorization, usable, is_kept }) => {
+                self.keep(repository, Ok(authorization.clone()), usable, generation);
+                Ok(Shown { authorization, is_kept, generation })
             }
             Err(error) => {
                 if error.is_refusal() {
-                    self.keep(repository, Err(error.clone()), REFUSED);
+                    self.rest(repository, &error, generation);
                 }
                 Err(error)
             }
@@ -103,12 +94,13 @@ impl Credentials {
 
     /// The registry has refused what it was `shown` for `repository`. Returns the error where another login
     /// would not help.
-    pub(crate) fn refused(&self, repository: &Repository, shown: &Shown) -> Result<(), LoginError> {
+    pub(crate) async fn refused(&self, repository: &Repository, shown: &Shown) -> Result<(), LoginError> {
         if !shown.is_kept {
             let error = self.login.refused(repository);
-            self.keep(repository, Err(error.clone()), REFUSED);
+            self.rest(repository, &error, shown.generation);
             return Err(error);
         }
+        self.login.ended(&shown.authorization).await;
         let mut kept = self.kept();
         // Another request may have replaced it already.
         if kept.peek(repository).is_some_and(|it| it.outcome.as_ref() == Ok(&shown.authorization)) {
@@ -117,11 +109,52 @@ impl Credentials {
         Ok(())
     }
 
-    fn keep(&self, repository: &Repository, outcome: Result<Authorization, LoginError>, lives: Duration) {
-        self.kept().put(repository.clone(), Kept { outcome, until: Instant::now() + lives });
+    /// Reads the identity's files again; returns whether it is another now. What was kept for the old one is
+    /// not used any more.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, as it may be while it is replaced; the identity stays what it was.
+    pub(crate) fn reload(&self) -> io::Result<bool> {
+        self.login.reload()
+    }
+
+    fn kept_for(
+        &self,
+        repository: &Repository,
+        generation: u64,
+    ) -> Option<Result<Authorization, LoginError>> {
+        let mut kept = self.kept();
+        let kept = kept.get(repository).filter(|it| it.generation == generation && Instant::now() < it.until);
+        kept.map(|it| it.outcome.clone())
+    }
+
+    /// Tries no login for a while, and tells that once to whoever can mend it.
+    fn rest(&self, repository: &Repository, error: &LoginError, generation: u64) {
+        if !matches!(self.kept_for(repository, generation), Some(Err(_))) {
+            tracing::warn!(%error, rest_s = REFUSED.as_secs(), "login refused");
+        }
+        self.keep(repository, Err(error.clone()), REFUSED, generation);
+    }
+
+    fn keep(
+        &self,
+        repository: &Repository,
+        outcome: Result<Authorization, LoginError>,
+        lives: Duration,
+        generation: u64,
+    ) {
+        self.kept().put(repository.clone(), Kept { outcome, until: Instant::now() + lives, generation });
     }
 
     fn kept(&self) -> MutexGuard<'_, LruCache<Repository, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A header's value that `Debug` does not show.
+fn sensitive(text: &str) -> Result<HeaderValue, Fault> {
+    let mut value =
+        HeaderValue::from_str(text).map_err(|_| other("the credential cannot be sent in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }

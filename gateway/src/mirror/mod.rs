@@ -1,49 +1,52 @@
 //! The mirror endpoint `/v2/`: reads of the configured registries, passed through.
 //!
 //! A request reaches the registry as the runtime sent it, one for one, and the answer comes back as the
-//! registry gave it, challenges included; redirects are followed here, since nodes may not reach where they
-//! lead. Manifests are listened to on the way: what the registry grants to a caller is that caller's proof
-//! for the blobs named there. In gateway mode the gateway's right takes the place of the caller's, within
-//! the repositories that nodes may pull.
+//! registry gave it, challenges and refusals included; redirects are followed here, since nodes may not reach
+//! where they lead. What the registry grants to a caller on the way is that caller's proof for later. In
+//! gateway mode the gateway's right takes the place of the caller's, within the repositories that nodes may
+//! pull, and equal requests for a manifest by its digest are one ([`manifests`]).
 //!
-//! Only configured registries are asked, whatever a request names: this is no open proxy.
+//! Which registry is meant says the query (`ns`), or else the path, or else the host name that the request
+//! was sent to. Only configured ones are asked, whatever a request names: this is no open proxy. The answer
+//! says which it was, in `OCI-Namespace`.
 
+mod ask;
 mod headers;
+mod manifests;
 mod tee;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::stream;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use shoal_oci::manifest::{self, Manifest};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{Empty, Full};
+use shoal_oci::manifest::{self, IMAGE_TYPES};
 use shoal_oci::path::{self, Kind, Resource};
-use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
+use shoal_oci::{AnyDigest, ErrorCode, OciError, Reference, RegistryName};
 use shoal_registry::RegistryBody;
-use tokio::time::timeout;
 use tonic::body::Body;
 
-use crate::authority::Right;
+use crate::authority::{Right, Size};
 use crate::gate::Gate;
 use crate::mode::Asker;
-use crate::queue::Place;
-use crate::upstream::{AskError, Upstream};
+use crate::upstream::{AskError, Upstream, length_of};
+use ask::{WAIT, ask, metered, place, target, turn};
+use manifests::{Manifests, Unproven, Wanted};
 use tee::Tee;
 
-/// How long a request may wait for its turn at the registry.
-const WAIT: Duration = Duration::from_secs(10);
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// Passes requests through.
 #[derive(Clone)]
 pub(crate) struct Mirror {
     gate: Arc<Gate>,
+    manifests: Arc<Manifests>,
 }
 
 /// Why a request is not passed on, or not answered.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 enum MirrorError {
     #[error(transparent)]
     Request(#[from] OciError),
@@ -51,144 +54,161 @@ enum MirrorError {
     Ask(#[from] AskError),
     #[error("registry {registry}: no turn within {} s", WAIT.as_secs())]
     Busy { registry: RegistryName },
+    #[error(transparent)]
+    Manifest(#[from] Unproven),
 }
 
 impl Mirror {
-    pub(crate) const fn new(gate: Arc<Gate>) -> Self {
-        Self { gate }
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        let manifests = Arc::new(Manifests::new(gate.clone()));
+        Self { gate, manifests }
     }
 
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Parts) -> Response<Body> {
-        match self.pass(request).await {
+        let (asked, upstream) = match self.find(&request) {
+            Ok(found) => found,
+            Err(error) => return respond(error.code, &error.message),
+        };
+        let mut response = match self.pass(&asked, &upstream, request).await {
             Ok(response) => response,
             Err(MirrorError::Request(error)) => respond(error.code, &error.message),
             Err(error) => {
                 tracing::warn!(%error, "not passed through");
                 respond(ErrorCode::Unavailable, &error.to_string())
             }
+        };
+        // A registry's name is safe in a header.
+        if let Ok(name) = HeaderValue::from_str(upstream.name().as_str()) {
+            response.headers_mut().insert(OCI_NAMESPACE, name);
         }
+        response
     }
 
-    async fn pass(&self, mut request: Parts) -> Result<Response<Body>, MirrorError> {
+    /// What is asked, and of which registry.
+    fn find(&self, request: &Parts) -> Result<(path::Request, Arc<Upstream>), OciError> {
+        let refused = |code, message| Err(OciError { code, message });
         if request.method != Method::GET && request.method != Method::HEAD {
-            return Err(refused(ErrorCode::Unsupported, "only reads are passed through".to_owned()));
+            return refused(ErrorCode::Unsupported, "only reads are passed through".to_owned());
         }
         let configured = |name: &_| self.gate.upstream(name).is_some();
         let asked = path::parse(request.uri.path(), request.uri.query(), configured)?;
         let upstream = match asked.registry() {
             Some(name) => self.gate.upstream(name),
-            None => self.gate.default_upstream(),
+            None => self.gate.upstream_at(host(request).as_deref()),
         };
-        let upstream = upstream.ok_or_else(|| {
+        let Some(upstream) = upstream else {
             let named = asked.registry().map_or("none named", |it| it.as_str());
-            refused(ErrorCode::NameUnknown, format!("registry {named}: not one of {}", self.gate.names()))
-        })?;
-        let asked = asked.or_at(upstream.name())?;
+            let message = format!("registry {named}: not one of {}", self.gate.names());
+            return refused(ErrorCode::NameUnknown, message);
+        };
+        Ok((asked.or_at(upstream.name())?, upstream.clone()))
+    }
+
+    async fn pass(
+        &self,
+        asked: &path::Request,
+        upstream: &Arc<Upstream>,
+        mut request: Parts,
+    ) -> Result<Response<Body>, MirrorError> {
         let Kind::Pull { repository, resource } = asked.kind() else {
-            return self.ping(upstream, request).await;
+            return ping(upstream, request).await;
         };
         if !upstream.mode.admits(repository) {
             let text = format!("repository {repository}: not one that nodes may pull");
             return Err(refused(ErrorCode::Denied, text));
         }
         let right = self.gate.right(upstream, repository, request.headers.get(AUTHORIZATION));
-        let place = match resource {
-            Resource::Blob(_) if request.method == Method::GET => Some(place(upstream).await?),
-            _ => None,
-        };
-        let is_manifest = matches!(resource, Resource::Manifest(_)) && request.method == Method::GET;
         request.uri = target(&asked.upstream_path_and_query())?;
-        let answer = ask(upstream, repository, request).await?;
+        match resource {
+            Resource::Manifest(reference) => self.manifest(upstream, right, reference, request).await,
+            Resource::Blob(digest) => self.blob(upstream, right, digest, request).await,
+            Resource::Tags | Resource::Referrers(_) => {
+                Ok(ask(upstream, repository, request).await?.map(Body::new))
+            }
+        }
+    }
+
+    async fn manifest(
+        &self,
+        upstream: &Arc<Upstream>,
+        right: Right,
+        reference: &Reference,
+        request: Parts,
+    ) -> Result<Response<Body>, MirrorError> {
+        if upstream.mode.asker() == Asker::Gateway
+            && let Some(wanted) = Wanted::of(&right, reference, &request)
+        {
+            return Ok(self.manifests.get(upstream, wanted).await?.map(|it| Body::new(Full::new(it))));
+        }
+        let is_get = request.method == Method::GET;
+        let answer = ask(upstream, &right.repository, request).await?;
+        if answer.status() != StatusCode::OK {
+            return Ok(answer.map(Body::new));
+        }
+        self.gate.manifest_granted(&right);
+        Ok(match is_get && proves_members(upstream, answer.headers()) {
+            true => self.noted(answer, right),
+            false => answer.map(Body::new),
+        })
+    }
+
+    async fn blob(
+        &self,
+        upstream: &Arc<Upstream>,
+        right: Right,
+        digest: &AnyDigest,
+        request: Parts,
+    ) -> Result<Response<Body>, MirrorError> {
+        let place = if request.method == Method::GET { Some(place(upstream).await?) } else { None };
+        let answer = ask(upstream, &right.repository, request).await?;
+        if answer.status() == StatusCode::OK
+            && let (Some(digest), Some(size)) = (digest.sha256(), length_of(answer.headers()))
+        {
+            self.gate.blob_granted(&right, digest, Size::Stated(size));
+        }
         Ok(match place {
-            _ if is_manifest && answer.status() == StatusCode::OK => self.noted(answer, right),
             Some(place) => answer.map(|it| metered(it, upstream.clone(), place)),
             None => answer.map(Body::new),
         })
     }
 
-    /// Whether the protocol is spoken. With the gateway's right nobody has to log in, so nobody is asked.
-    async fn ping(&self, upstream: &Upstream, mut request: Parts) -> Result<Response<Body>, MirrorError> {
-        if upstream.mode.asker() == Asker::Gateway {
-            return Ok(Response::new(Body::new(Empty::new())));
-        }
-        request.uri = target("/v2/")?;
-        headers::to_registry(&mut request.headers, Asker::Caller);
-        turn(upstream, Asker::Caller).await?;
-        let mut answer = upstream.ask(Request::from_parts(request, ())).await.map_err(AskError::from)?;
-        headers::to_runtime(answer.headers_mut());
-        Ok(answer.map(Body::new))
-    }
-
-    /// A manifest on its way to a caller, whose right it proves.
+    /// A manifest on its way to a caller, whose blobs are noted.
     fn noted(&self, answer: Response<RegistryBody>, right: Right) -> Response<Body> {
         let gate = self.gate.clone();
-        let note = move |bytes: &[u8]| match Manifest::parse(bytes) {
-            Ok(manifest) => gate.note(&right, provable(&manifest)),
-            // It passed through all the same; its blobs are proven one by one.
-            Err(error) => tracing::debug!(registry = %right.registry, %error, "manifest not read"),
-        };
+        let note = move |bytes: &[u8]| gate.manifest_seen(&right, bytes);
         answer.map(|it| Body::new(Tee::new(it, manifest::MAX_LEN, note)))
     }
 }
 
-/// The blobs of a manifest that the registry itself has.
-fn provable(manifest: &Manifest) -> impl Iterator<Item = (shoal_model::Digest, u64)> {
-    let own = manifest.blobs().filter(|it| !it.is_foreign());
-    own.filter_map(|it| Some((it.digest.sha256()?, it.size)))
+/// Whether the registry has made sure that it has the blobs which a manifest with these headers names. It
+/// has looked at what it took for an image; the same bytes pushed as something else may name anything.
+fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    upstream.kind.verifies_manifests() && IMAGE_TYPES.contains(&media_type)
 }
 
-/// Waits for a turn and asks, with whoever's right the registry's mode says.
-async fn ask(
-    upstream: &Upstream,
-    repository: &Repository,
-    mut request: Parts,
-) -> Result<Response<RegistryBody>, MirrorError> {
-    let asker = upstream.mode.asker();
-    headers::to_registry(&mut request.headers, asker);
-    turn(upstream, asker).await?;
-    let request = Request::from_parts(request, ());
-    let answer = match asker {
-        Asker::Caller => upstream.ask(request).await.map_err(AskError::from),
-        Asker::Gateway => upstream.ask_as_gateway(repository, request).await,
-    };
-    let mut answer = answer.map_err(|error| match error {
-        _ if error.is_refusal() => refused(ErrorCode::Denied, "the registry refuses the gateway".to_owned()),
-        _ => error.into(),
-    })?;
+/// Whether the protocol is spoken. With the gateway's right nobody has to log in, so nobody is asked.
+async fn ping(upstream: &Upstream, mut request: Parts) -> Result<Response<Body>, MirrorError> {
+    if upstream.mode.asker() == Asker::Gateway {
+        return Ok(Response::new(Body::new(Empty::new())));
+    }
+    request.uri = target("/v2/")?;
+    headers::to_registry(&mut request.headers, Asker::Caller);
+    turn(upstream, Asker::Caller).await?;
+    let mut answer = upstream.ask(Request::from_parts(request, ())).await.map_err(AskError::from)?;
     headers::to_runtime(answer.headers_mut());
-    Ok(answer)
+    Ok(answer.map(Body::new))
 }
 
-async fn turn(upstream: &Upstream, asker: Asker) -> Result<(), MirrorError> {
-    timeout(WAIT, upstream.turn(asker)).await.map_err(|_| busy(upstream))
-}
-
-async fn place(upstream: &Upstream) -> Result<Place, MirrorError> {
-    let entering = upstream.limits.blobs.enter(|_| {});
-    timeout(WAIT, entering).await.map_err(|_| busy(upstream))
-}
-
-/// A blob's body, at the registry's rate, holding a place until it ends.
-fn metered(body: RegistryBody, upstream: Arc<Upstream>, place: Place) -> Body {
-    let frames = stream::try_unfold((body, upstream, place), |(mut body, upstream, place)| async move {
-        let Some(frame) = body.frame().await.transpose()? else { return Ok(None) };
-        if let Some(bytes) = frame.data_ref() {
-            upstream.metrics.bytes(bytes.len() as u64);
-            upstream.limits.bytes(bytes.len()).await;
-        }
-        Ok::<_, shoal_registry::RegistryError>(Some((frame, (body, upstream, place))))
-    });
-    Body::new(StreamBody::new(frames))
-}
-
-fn busy(upstream: &Upstream) -> MirrorError {
-    MirrorError::Busy { registry: upstream.name().clone() }
-}
-
-fn target(path_and_query: &str) -> Result<http::Uri, MirrorError> {
-    let text = || format!("path {path_and_query}: cannot be sent");
-    path_and_query.parse().map_err(|_| refused(ErrorCode::NameInvalid, text()))
+/// The host name that a request was sent to, without its port: HTTP/2 has it in the target.
+fn host(request: &Parts) -> Option<String> {
+    if let Some(host) = request.uri.host() {
+        return Some(host.to_owned());
+    }
+    let authority = Authority::try_from(request.headers.get(HOST)?.as_bytes()).ok()?;
+    Some(authority.host().to_owned())
 }
 
 fn refused(code: ErrorCode, message: String) -> MirrorError {

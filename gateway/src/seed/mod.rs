@@ -20,7 +20,6 @@ use shoal_blobstore::{Blob, Store, StoreError};
 use shoal_model::{BlobKey, Digest};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
-use shoal_peer::attest::Signer;
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::SeedProgress;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -29,7 +28,9 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::cuts::Cuts;
+use crate::gate::Gate;
 use crate::metrics::Outcome;
+use crate::signing::Keyring;
 use crate::upstream::Upstream;
 use plan::Fault;
 use pulse::Pulse;
@@ -90,9 +91,10 @@ pub(crate) struct Wanted {
 pub(crate) struct Seeder(Arc<Inner>);
 
 struct Inner {
+    gate: Arc<Gate>,
     store: Store,
     cuts: Arc<Cuts>,
-    signer: Arc<Signer>,
+    keyring: Arc<Keyring>,
     tasks: Tasks,
     state: Mutex<State>,
 }
@@ -116,9 +118,15 @@ struct Running {
 }
 
 impl Seeder {
-    pub(crate) fn new(store: Store, cuts: Arc<Cuts>, signer: Arc<Signer>, tasks: Tasks) -> Self {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        store: Store,
+        cuts: Arc<Cuts>,
+        keyring: Arc<Keyring>,
+        tasks: Tasks,
+    ) -> Self {
         let state = State { running: HashMap::new(), rests: Rests::new() };
-        Self(Arc::new(Inner { store, cuts, signer, tasks, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { gate, store, cuts, keyring, tasks, state: Mutex::new(state) }))
     }
 
     /// The blob as it is here, with its seed if it needs one, which is begun unless it runs. `None` where it
@@ -167,10 +175,11 @@ impl Seeder {
 
     fn start(&self, wanted: Wanted, blob: Blob, pulse: Pulse) {
         let seed = Seed {
+            gate: self.0.gate.clone(),
             upstream: wanted.upstream,
             repository: wanted.repository,
             blob,
-            signer: self.0.signer.clone(),
+            signer: self.0.keyring.signer(),
             epoch: epoch(),
             pulse,
         };

@@ -23,6 +23,8 @@ use super::cutter::{Cutter, Piece};
 use super::plan::{Answer, Fault, Plan, Setback};
 use super::pulse::Pulse;
 use super::writer::Writer;
+use crate::authority::{Holder, Right, Size};
+use crate::gate::Gate;
 use crate::limits::SMALL;
 use crate::mode::Asker;
 use crate::queue::Place;
@@ -33,6 +35,7 @@ const WAITING: usize = 2;
 
 /// What one seed needs.
 pub(super) struct Seed {
+    pub(super) gate: Arc<Gate>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) repository: Repository,
     pub(super) blob: Blob,
@@ -118,9 +121,18 @@ impl Seed {
             Ok(skip) => skip,
             Err(setback) => return Ok(Some(setback)),
         };
+        self.note_granted();
         self.copy(answer.into_body(), skip, cutter, pieces).await?;
         let is_all = cutter.offset() == self.blob.geometry().size();
         Ok((!is_all).then(|| plan.broke(cutter.offset())))
+    }
+
+    /// The registry has the blob in this repository, and gives it to the gateway.
+    fn note_granted(&self) {
+        let (registry, repository) = (self.upstream.name().clone(), self.repository.clone());
+        let right = Right { registry, repository, holder: Holder::Gateway };
+        let size = Size::Claimed(self.blob.geometry().size());
+        self.gate.blob_granted(&right, self.blob.key().digest, size);
     }
 
     async fn ask(&self, from: u64) -> Result<Response<RegistryBody>, AskError> {

@@ -4,21 +4,33 @@
 //! What cannot work together is a mistake at the start, like any value that cannot be right: an address
 //! that no node could dial, gateway mode without repositories, one registry configured twice.
 
+mod access;
+mod management;
 mod registry;
+mod security;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use shoal_blobstore::StoreSettings;
 use shoal_model::{ByteSize, Place};
 use shoal_ops::settings::{Reader, Setting};
 use shoal_peer::service::PeerLimits;
+use shoal_peer::ticket;
 
+pub use access::AccessSettings;
 pub use registry::RegistrySettings;
+pub use security::{AuthoritySettings, CaFiles, KubernetesSettings, SecuritySettings, ServiceAccount};
+
+use crate::audit::AuditSettings;
+use crate::management::ManagementSettings;
 
 /// The commented default settings.
 pub const DEFAULT: &str = include_str!("../../config/default.yaml");
 
+/// The longest that a right which was withdrawn may go on counting.
+const MAX_ALLOW: Duration = Duration::from_secs(5 * 60);
 const MIN_PIECE: u64 = 64 << 10;
 const MAX_PIECE: u64 = 64 << 20;
 
@@ -41,6 +53,16 @@ pub struct Settings {
     pub upload: PeerLimits,
     /// gRPC addresses of schedulers.
     pub schedulers: Vec<String>,
+    /// How long a proof of a caller's right is believed.
+    pub allow_for: Duration,
+    /// How long a ticket is good.
+    pub ticket_lives: Duration,
+    /// How the management API is reached, and by whom.
+    pub management: ManagementSettings,
+    /// Where the audit log goes.
+    pub audit: AuditSettings,
+    /// Where the region's certificates come from.
+    pub security: SecuritySettings,
     /// The file of the signing key.
     pub key_file: PathBuf,
     /// The registries that nodes may pull from.
@@ -52,6 +74,7 @@ impl Settings {
     pub fn read(reader: &Reader) -> Self {
         let listen: SocketAddr = reader.get("listen");
         let store = store(reader);
+        let security = SecuritySettings::read(reader, &store.dir);
         Self {
             listen,
             advertise: advertised(reader, listen),
@@ -65,7 +88,12 @@ impl Settings {
                 upload_slots: reader.get_in("upload.concurrentPieceCount", 1..=10_000),
                 watches: reader.get_in("upload.concurrentWatchCount", 1..=1_000_000),
             },
-            schedulers: reader.values("schedulers"),
+            schedulers: schedulers(reader, &security),
+            allow_for: reader.get_in("authority.allowFor", Duration::from_secs(1)..=MAX_ALLOW),
+            ticket_lives: reader.get_in("authority.ticketLife", Duration::from_secs(1)..=ticket::MAX_LIVES),
+            management: management::read(reader),
+            audit: management::audit(reader, &store.dir),
+            security,
             key_file: reader.optional("signing.keyFile").unwrap_or_else(|| store.dir.join("signing.key")),
             registries: registry::read_all(reader),
             store,
@@ -91,6 +119,19 @@ fn advertised(reader: &Reader, listen: SocketAddr) -> IpAddr {
         _ => Ok(()),
     });
     told.unwrap_or(listen.ip())
+}
+
+/// The schedulers, which are dialled as securely as everybody else.
+fn schedulers(reader: &Reader, security: &SecuritySettings) -> Vec<String> {
+    let schedulers: Vec<String> = reader.values("schedulers");
+    let (scheme, mtls) = match security {
+        SecuritySettings::Off => ("http", "off"),
+        SecuritySettings::Files(_) | SecuritySettings::Authority(_) => ("https", "on"),
+    };
+    if !schedulers.iter().all(|it| it.starts_with(&format!("{scheme}://"))) {
+        reader.reject("schedulers", &format!("must begin with {scheme}:// where security.mtls is {mtls}"));
+    }
+    schedulers
 }
 
 fn store(reader: &Reader) -> StoreSettings {
@@ -176,7 +217,7 @@ mod tests {
         );
         assert_eq!(ours.endpoint.url.as_str(), "http://10.0.0.1:5000/");
         assert!(matches!(&ours.identity, Identity::User { name, password }
-            if name == "robot" && password.expose() == "hunter2"));
+            if name.secret().expose() == "robot" && password.secret().expose() == "hunter2"));
         assert_eq!(ours.limits.bytes_per_second, Some(ByteRate(100 << 20)));
         assert_eq!(ours.limits.concurrent_blobs, 4);
         assert_eq!(ours.endpoint.token_hosts, ["login.example.com".to_owned()].into());
@@ -199,6 +240,9 @@ mod tests {
         check("listen: '[::]:65003'", "listen = \"[::]:65003\" is every address");
         check("download: {pieceSize: 3Mi}", "pieceSize = \"3Mi\" is neither auto");
         check("download: {pieceSize: 128Mi}", "is neither auto");
+        for far in ["500ms", "301s"] {
+            check(&format!("authority: {{allowFor: {far}}}"), "is not from 1s to 5m");
+        }
         check("storage: {diskGCThresholdPercent: 0}", "is not from 1 to 100");
         check("registries: [{url: 'https://a.example'}]", "registries[0].name is missing");
         check("registries: [{name: 'a b'}]", "registries[0].name = \"a b\" is not a registry");

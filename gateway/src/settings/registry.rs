@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use globset::{GlobBuilder, GlobSet};
 use shoal_model::TrustGroup;
 use shoal_oci::RegistryName;
-use shoal_ops::settings::{Reader, Secret, Setting};
-use shoal_registry::Endpoint;
+use shoal_ops::settings::{Reader, SecretSource, Setting};
+use shoal_registry::{ClientCertificate, Endpoint};
 use url::Url;
 
-use crate::credentials::Identity;
+use super::access::{self, AccessSettings};
+use crate::credentials::{AmazonSettings, Identity};
+use crate::kind::{self, Kind};
 use crate::limits::LimitSettings;
 use crate::mode::Mode;
 
@@ -22,10 +24,14 @@ const DEFAULT: &str = include_str!("../../config/registry.yaml");
 pub struct RegistrySettings {
     /// Its name, address and certificates.
     pub endpoint: Endpoint,
+    /// The product or service behind it.
+    pub kind: Kind,
     /// Whose word about digests is believed for it.
     pub group: TrustGroup,
     /// Whose right decides.
     pub mode: Mode,
+    /// What its clients may rely on.
+    pub access: AccessSettings,
     /// What the gateway pulls with.
     pub identity: Identity,
     /// How much is asked of it.
@@ -34,18 +40,23 @@ pub struct RegistrySettings {
 
 /// Reads all entries, without those that have no usable name.
 pub(super) fn read_all(reader: &Reader) -> Vec<RegistrySettings> {
-    let mut seen = BTreeSet::new();
+    let (mut names, mut hosts) = (BTreeSet::new(), BTreeSet::new());
     let items = reader.list("registries", DEFAULT);
-    items.iter().filter_map(|item| read(item, name(item, &mut seen)?)).collect()
+    items.iter().filter_map(|item| read(item, name(item, &mut names)?, &mut hosts)).collect()
 }
 
-fn read(item: &Reader, name: RegistryName) -> Option<RegistrySettings> {
+/// `hosts`: the host names of the registries before.
+fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Option<RegistrySettings> {
     let group: Option<String> = item.optional("trustGroup");
+    let kind = kind(item, &name);
+    let endpoint = endpoint(item, name)?;
     Some(RegistrySettings {
-        group: TrustGroup::new(group.as_deref().unwrap_or(name.as_str())),
-        endpoint: endpoint(item, name)?,
+        group: TrustGroup::new(group.as_deref().unwrap_or(endpoint.name.as_str())),
+        kind,
+        identity: identity(item, kind, &endpoint),
+        endpoint,
         mode: mode(item),
-        identity: identity(item),
+        access: access::read(item, kind, hosts),
         limits: LimitSettings {
             bytes_per_second: item.optional("limits.bytesPerSecond"),
             requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
@@ -60,7 +71,7 @@ fn name(item: &Reader, seen: &mut BTreeSet<RegistryName>) -> Option<RegistryName
         return None;
     };
     if !seen.insert(name.clone()) {
-        item.parse("name", unless_empty(|| Err("is configured twice".to_owned())));
+        mistake(item, "name", "is configured twice");
     }
     Some(name)
 }
@@ -73,12 +84,36 @@ fn endpoint(item: &Reader, name: RegistryName) -> Option<Endpoint> {
     }
     endpoint.insecure = item.get("insecure");
     endpoint.ca = item.optional::<PathBuf>("ca");
+    endpoint.client_certificate = client_certificate(item);
     endpoint.redirect_hosts = item.values::<String>("redirectHosts").into_iter().collect();
     let token_hosts = item.values::<String>("credentials.tokenHosts");
     endpoint.token_hosts = token_hosts.iter().map(|it| it.to_ascii_lowercase()).collect();
     let fault = || endpoint.fault().map_or(Ok(()), |it| Err(it.to_owned()));
     item.parse("url", unless_empty(fault));
     Some(endpoint)
+}
+
+fn client_certificate(item: &Reader) -> Option<ClientCertificate> {
+    match (item.optional::<PathBuf>("clientCert"), item.optional::<PathBuf>("clientKey")) {
+        (Some(chain), Some(key)) => return Some(ClientCertificate { chain, key }),
+        (None, None) => {}
+        (Some(_), None) => mistake(item, "clientCert", "needs a clientKey"),
+        (None, Some(_)) => mistake(item, "clientKey", "needs a clientCert"),
+    }
+    None
+}
+
+fn kind(item: &Reader, name: &RegistryName) -> Kind {
+    item.parse("kind", |text| match text {
+        "auto" => Ok(Kind::of(name)),
+        _ => {
+            let named = Kind::NAMED.iter().find(|(name, _)| *name == text);
+            named.map(|(_, kind)| *kind).ok_or_else(|| {
+                let names = Kind::NAMED.map(|(name, _)| name).join(", ");
+                format!("is none of auto, {names}")
+            })
+        }
+    })
 }
 
 fn mode(item: &Reader) -> Mode {
@@ -96,15 +131,19 @@ fn mode(item: &Reader) -> Mode {
     })
 }
 
-fn identity(item: &Reader) -> Identity {
-    let name: Option<String> = item.optional("credentials.username");
-    let password: Option<Secret> = item.optional("credentials.password");
+fn identity(item: &Reader, kind: Kind, endpoint: &Endpoint) -> Identity {
+    let name: Option<SecretSource> = item.optional("credentials.username");
+    let password: Option<SecretSource> = item.optional("credentials.password");
+    let amazon = amazon(item, kind, endpoint);
     match (name, password) {
-        (Some(name), Some(password)) => return Identity::User { name, password },
-        (None, None) => {}
-        (Some(_), None) => {
-            item.parse("credentials.username", unless_empty(|| Err("needs a password".to_owned())));
+        (Some(_), _) | (_, Some(_)) if kind.is_amazon() => {
+            let key = "is none for this kind: Amazon gives passwords to an AWS identity; kind oci takes any";
+            mistake(item, "credentials.username", key);
+            mistake(item, "credentials.password", key);
         }
+        (Some(name), Some(password)) => return Identity::User { name, password },
+        (None, None) => return amazon.map_or(Identity::Anonymous, Identity::Amazon),
+        (Some(_), None) => mistake(item, "credentials.username", "needs a password"),
         (None, Some(_)) => {
             item.required::<String>("credentials.username");
         }
@@ -112,8 +151,35 @@ fn identity(item: &Reader) -> Identity {
     Identity::Anonymous
 }
 
+/// Where Amazon gives a password for this registry, if it is one of Amazon's. The public gallery is read
+/// without one unless its region is given.
+fn amazon(item: &Reader, kind: Kind, endpoint: &Endpoint) -> Option<AmazonSettings> {
+    let region: Option<String> = item.optional("credentials.aws.region");
+    let service = item.optional("credentials.aws.endpoint").map(|Address(url)| url);
+    if !kind.is_amazon() {
+        for key in ["credentials.aws.region", "credentials.aws.endpoint"] {
+            mistake(item, key, "is only for the kinds ecr and ecr-public");
+        }
+        return None;
+    }
+    if service.as_ref().is_some_and(|it| it.scheme() != "https" && !endpoint.insecure) {
+        mistake(item, "credentials.aws.endpoint", "gives passwords in the clear: use https or set insecure");
+    }
+    let stated = kind::ecr_region(endpoint.name.as_str()).map(str::to_owned);
+    let region = region.or(stated);
+    if kind == Kind::Ecr && region.is_none() {
+        item.required::<String>("credentials.aws.region");
+    }
+    Some(AmazonSettings { kind, region: region?, endpoint: service })
+}
+
+/// Notes that what was given at `key`, if anything, is wrong.
+fn mistake(item: &Reader, key: &str, fault: &str) {
+    item.parse(key, unless_empty(|| Err(fault.to_owned())));
+}
+
 /// A check that the empty default passes, as a check must.
-fn unless_empty(check: impl Fn() -> Result<(), String>) -> impl Fn(&str) -> Result<(), String> {
+pub(super) fn unless_empty(check: impl Fn() -> Result<(), String>) -> impl Fn(&str) -> Result<(), String> {
     move |text| if text.is_empty() { Ok(()) } else { check() }
 }
 
@@ -146,5 +212,71 @@ impl Setting for Glob {
     fn read(text: &str) -> Result<Self, String> {
         let glob = GlobBuilder::new(text).literal_separator(true).build();
         glob.map(Self).map_err(|it| format!("is not a glob: {}", it.kind()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entry: &str) -> (Option<RegistrySettings>, Reader) {
+        let reader = Reader::new(&format!("registries: [{{{entry}}}]"), "registries: []", |_| None);
+        (read_all(&reader).pop(), reader)
+    }
+
+    #[track_caller]
+    fn good(entry: &str) -> RegistrySettings {
+        let (settings, reader) = read(entry);
+        reader.finish().unwrap();
+        settings.unwrap()
+    }
+
+    #[track_caller]
+    fn bad(entry: &str, mistake: &str) {
+        let text = read(entry).1.finish().unwrap_err().to_string();
+        assert!(text.contains(mistake), "{mistake:?} in {text:?}");
+    }
+
+    #[test]
+    fn a_kind_is_told_by_the_name_or_by_the_operator() {
+        assert_eq!(good("name: ghcr.io").kind, Kind::Ghcr);
+        assert_eq!(good("name: ghcr.io, kind: oci").kind, Kind::Oci);
+        assert_eq!(good("name: a.example, kind: harbor").kind, Kind::Harbor);
+        bad("name: a.example, kind: nexus", "kind = \"nexus\" is none of auto, oci, harbor, zot");
+    }
+
+    #[test]
+    fn a_private_ecr_registry_takes_what_amazon_gives_in_its_region() {
+        let amazon = |region: &str, endpoint: Option<&str>| {
+            let endpoint = endpoint.map(|it| it.parse().unwrap());
+            Identity::Amazon(AmazonSettings { kind: Kind::Ecr, region: region.to_owned(), endpoint })
+        };
+        let name = "name: 123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        assert_eq!(good(name).identity, amazon("eu-west-1", None));
+        let private = good(&format!("{name}, credentials: {{aws: {{endpoint: 'https://vpce.example'}}}}"));
+        assert_eq!(private.identity, amazon("eu-west-1", Some("https://vpce.example")));
+        let renamed = "name: a.example, kind: ecr";
+        let other = good(&format!("{renamed}, credentials: {{aws: {{region: eu-north-1}}}}"));
+        assert_eq!(other.identity, amazon("eu-north-1", None));
+        bad(renamed, "credentials.aws.region is missing");
+        bad(&format!("{name}, credentials: {{username: AWS, password: x}}"), "is none for this kind");
+        let plain = format!("{name}, credentials: {{aws: {{endpoint: 'http://vpce.example'}}}}");
+        bad(&plain, "gives passwords in the clear");
+        bad("name: a.example, credentials: {aws: {region: eu-west-1}}", "only for the kinds ecr");
+    }
+
+    #[test]
+    fn the_public_gallery_is_read_anonymously_unless_a_region_is_given() {
+        assert_eq!(good("name: public.ecr.aws").identity, Identity::Anonymous);
+        let known = good("name: public.ecr.aws, credentials: {aws: {region: us-east-1}}");
+        assert!(matches!(known.identity, Identity::Amazon(it) if it.kind == Kind::EcrPublic));
+    }
+
+    #[test]
+    fn a_client_certificate_needs_its_key() {
+        let both = good("name: a.example, clientCert: /a/tls.crt, clientKey: /a/tls.key");
+        assert_eq!(both.endpoint.client_certificate.unwrap().key, PathBuf::from("/a/tls.key"));
+        bad("name: a.example, clientCert: /a/tls.crt", "clientCert = \"/a/tls.crt\" needs a clientKey");
+        bad("name: a.example, clientKey: /a/tls.key", "clientKey = \"/a/tls.key\" needs a clientCert");
     }
 }

@@ -35,16 +35,24 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts a gateway whose registry's entry has these further settings, as YAML.
     pub(crate) async fn start(registry: &Registry, entry: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), registry, entry).await
+        Self::start_before(&[(NAME, registry, entry)]).await
     }
 
-    async fn start_in(dir: TempDir, registry: &Registry, entry: &str) -> Self {
+    /// Starts a gateway before several registries, each with its name and further settings.
+    pub(crate) async fn start_before(registries: &[(&str, &Registry, &str)]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), registries).await
+    }
+
+    async fn start_in(dir: TempDir, registries: &[(&str, &Registry, &str)]) -> Self {
+        let entry = |(name, registry, further): &(&str, &Registry, &str)| {
+            format!("{{name: {name}, url: 'http://{}', insecure: true, {further}}}", registry.address)
+        };
         let user = format!(
-            "{{listen: '127.0.0.1:0', storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
-             download: {{pieceSize: 64Ki}}, registries: [{{name: {NAME}, url: 'http://{}', insecure: true, \
-             {entry}}}]}}",
+            "{{listen: '127.0.0.1:0', management: {{listen: '127.0.0.1:0'}}, security: {{mtls: false}}, \
+             storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
+             download: {{pieceSize: 64Ki}}, registries: [{}]}}",
             dir.path().display(),
-            registry.address,
+            registries.iter().map(entry).collect::<Vec<_>>().join(", "),
         );
         let reader = Reader::new(&user, shoal_gateway::settings::DEFAULT, |_| None);
         let settings = shoal_gateway::settings::Settings::read(&reader);
@@ -53,17 +61,27 @@ impl Gateway {
         let address = shoal_gateway::start(settings, ctx.clone()).await.unwrap();
         let url = format!("http://{address}");
         let grpc = GatewayClient::connect(url.clone()).await.unwrap();
-        Self { url, ctx, grpc, peers: PeerClient::default(), dir }
+        Self { url, ctx, grpc, peers: PeerClient::new(shoal_identity::Dialer::new(None)), dir }
     }
 
     /// Ends the process, as far as a test has one, and starts it anew over the same directory.
     pub(crate) async fn restart(self, registry: &Registry, entry: &str) -> Self {
+        Self::start_in(self.end().await, &[(NAME, registry, entry)]).await
+    }
+
+    /// Ends it, and returns what it told the audit log.
+    pub(crate) async fn audit(self) -> Vec<serde_json::Value> {
+        let dir = self.end().await;
+        let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
+    }
+
+    async fn end(self) -> TempDir {
         let Self { ctx, grpc, peers, dir, .. } = self;
         drop((grpc, peers));
         let ended = ctx.tasks.shut_down(Duration::from_secs(10)).await;
         assert!(ended.failure.is_none() && ended.cut.is_empty(), "{ended:?}");
-        drop(ctx);
-        Self::start_in(dir, registry, entry).await
+        dir
     }
 
     /// Opens one blob as the caller with this `Authorization`.
@@ -82,8 +100,19 @@ impl Gateway {
         content: &[u8],
         authorization: Option<&str>,
     ) -> Result<OpenedBlob, Refusal> {
+        self.open_from(node, (NAME, REPOSITORY), content, authorization).await
+    }
+
+    /// Opens one blob of a registry's repository as a caller on this node.
+    pub(crate) async fn open_from(
+        &self,
+        node: &str,
+        (registry, repository): (&str, &str),
+        content: &[u8],
+        authorization: Option<&str>,
+    ) -> Result<OpenedBlob, Refusal> {
         let request = OpenRequest {
-            source: Source { registry: NAME.to_owned(), repository: REPOSITORY.to_owned() },
+            source: Source { registry: registry.to_owned(), repository: repository.to_owned() },
             digests: vec![digest(content)],
             authorization: authorization.map(|it| Authorization::new(it.to_owned())),
             node: named(node),
@@ -95,7 +124,7 @@ impl Gateway {
 
     /// The region as it is told first.
     pub(crate) async fn region(&self) -> RegionState {
-        let request = RegionRequest { node: named("node-1") };
+        let request = RegionRequest;
         let mut states = self.grpc.clone().region(request).await.unwrap().into_inner();
         states.message().await.unwrap().unwrap()
     }

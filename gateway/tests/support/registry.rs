@@ -1,7 +1,7 @@
 //! A registry on loopback, with a token service, that answers only what a test put into it and notes
 //! everything that it was asked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,6 +16,9 @@ use tokio::sync::{Semaphore, watch};
 
 use super::digest;
 
+/// The body of a refusal that a test asked for.
+pub(crate) const REFUSAL: &str = r#"{"errors":[{"code":"REFUSED","detail":"as it is"}]}"#;
+
 /// What goes wrong with the next GET of a path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
@@ -29,7 +32,7 @@ pub(crate) enum Fault {
     TokenExpired,
     /// A part that does not say which.
     Somewhere,
-    /// This status, and nothing else.
+    /// This status, with an error in the body.
     Status(u16),
     /// No answer at all.
     Silence,
@@ -40,6 +43,7 @@ pub(crate) enum Fault {
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) path: String,
+    pub(crate) query: String,
     pub(crate) range: Option<String>,
     pub(crate) authorization: Option<String>,
 }
@@ -62,11 +66,17 @@ struct State {
     asked: Vec<Asked>,
     /// The Basic credential that buys a token, where one is needed.
     secret: Option<String>,
+    /// Repositories, and the credentials that open them besides; the empty one stands for everybody.
+    rights: BTreeSet<(String, String)>,
     n_tokens: usize,
     /// The challenge, where it is not that of a token service here.
     challenge: Option<String>,
     /// How long a HEAD takes.
     dawdles: Duration,
+    /// Where blobs lie, if not here.
+    store: Option<SocketAddr>,
+    /// Headers that every manifest and blob comes with.
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Registry {
@@ -142,6 +152,22 @@ impl Registry {
         self.state().faults.entry(path).or_default().extend(faults);
     }
 
+    /// What goes wrong with the next GETs of a manifest, in order.
+    pub(crate) fn fail_manifest(&self, repository: &str, reference: &str, faults: &[Fault]) {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        self.state().faults.entry(path).or_default().extend(faults);
+    }
+
+    /// Opens a repository to whoever shows this `Authorization`; to everybody where it is empty.
+    pub(crate) fn let_in(&self, repository: &str, authorization: &str) {
+        self.state().rights.insert((repository.to_owned(), authorization.to_owned()));
+    }
+
+    /// Takes such a right away.
+    pub(crate) fn shut_out(&self, repository: &str, authorization: &str) {
+        self.state().rights.remove(&(repository.to_owned(), authorization.to_owned()));
+    }
+
     /// The requests for blobs and manifests so far, by method.
     pub(crate) fn asked(&self, method: &Method) -> Vec<Asked> {
         let is_content = |it: &&Asked| it.path != "/v2/" && it.path != "/token" && it.method == method;
@@ -162,6 +188,29 @@ impl Registry {
     /// Challenges from now on with this `WWW-Authenticate`.
     pub(crate) fn challenge_with(&self, challenge: &str) {
         self.state().challenge = Some(challenge.to_owned());
+    }
+
+    /// Takes this Basic credential from now on, and no token that was given before.
+    pub(crate) fn take_only(&self, secret: &str) {
+        let mut state = self.state();
+        state.secret = Some(secret.to_owned());
+        state.n_tokens += 1;
+    }
+
+    /// Redirects GETs of blobs from now on to a store, by addresses that are signed for one GET each.
+    pub(crate) fn send_blobs_to(&self, store: SocketAddr) {
+        self.state().store = Some(store);
+    }
+
+    /// Says this with every manifest and blob from now on.
+    pub(crate) fn say(&self, name: &'static str, value: &'static str) {
+        self.state().headers.push((name, value));
+    }
+
+    /// What the token service was asked for, in order.
+    pub(crate) fn token_queries(&self) -> Vec<String> {
+        let state = self.state();
+        state.asked.iter().filter(|it| it.path == "/token").map(|it| it.query.clone()).collect()
     }
 
     /// Every HEAD takes this long from now on.
@@ -202,7 +251,14 @@ impl Registry {
     fn admits(&self, asked: &Asked) -> bool {
         let state = self.state();
         let token = format!("Bearer token-{}", state.n_tokens);
-        state.secret.is_none() || asked.authorization == state.secret || asked.authorization == Some(token)
+        let shown = asked.authorization.clone().unwrap_or_default();
+        let opens = |right: &(String, String)| {
+            asked.path.starts_with(&format!("/v2/{}/", right.0)) && (right.1.is_empty() || right.1 == shown)
+        };
+        state.secret.is_none()
+            || asked.authorization == state.secret
+            || asked.authorization == Some(token)
+            || state.rights.iter().any(opens)
     }
 
     fn challenge(&self) -> Answer {
@@ -212,19 +268,33 @@ impl Registry {
     }
 
     async fn give_content(&self, asked: &Asked) -> Answer {
-        let (content, fault) = {
+        let (content, fault, store, headers) = {
             let mut state = self.state();
+            let (store, headers) = (state.store, state.headers.clone());
             let Some(content) = state.content.get(&asked.path).cloned() else {
                 return Answer::new(404, r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#);
             };
             let faults = state.faults.get_mut(&asked.path).filter(|_| asked.method == Method::GET);
-            (content, faults.and_then(VecDeque::pop_front))
+            (content, faults.and_then(VecDeque::pop_front), store, headers)
         };
         if asked.method == Method::GET {
             self.gate.acquire().await.unwrap().forget();
         }
-        let answer = part(asked.range.as_deref(), &content).with("Docker-Content-Digest", "as-it-is");
+        let mut answer = part(asked.range.as_deref(), &content).with("Docker-Content-Digest", "as-it-is");
+        if let Some(media_type) = media_type(&content) {
+            answer = answer.with("Content-Type", media_type);
+        }
+        for (name, value) in headers {
+            answer = answer.with(name, value);
+        }
         match fault {
+            None if asked.method == Method::GET && asked.path.contains("/blobs/") => match store {
+                None => answer,
+                Some(store) => Answer::new(307, "").with(
+                    "Location",
+                    format!("http://{store}{}?X-Amz-Signature=of-{}", asked.path, asked.method),
+                ),
+            },
             None => answer,
             Some(Fault::BreakAfter(len)) => Answer { sent: Some(len), ..answer },
             Some(Fault::WrongByte) => {
@@ -235,7 +305,7 @@ impl Registry {
             Some(Fault::TooMany(seconds)) => Answer::new(429, "").with("Retry-After", seconds.to_string()),
             Some(Fault::TokenExpired) => self.challenge(),
             Some(Fault::Somewhere) => Answer::new(206, content.slice(content.len() / 2..)),
-            Some(Fault::Status(status)) => Answer::new(status, ""),
+            Some(Fault::Status(status)) => Answer::new(status, REFUSAL),
             Some(Fault::Silence) => std::future::pending().await,
         }
     }
@@ -248,9 +318,13 @@ impl Asked {
             let mut headers = head.iter().filter_map(|it| it.split_once(": "));
             headers.find(|it| it.0.eq_ignore_ascii_case(name)).map(|it| it.1.to_owned())
         };
+        let method = first.next()?.parse().ok()?;
+        let target = first.next()?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         Some(Self {
-            method: first.next()?.parse().ok()?,
-            path: first.next()?.split('?').next()?.to_owned(),
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
             range: header("range"),
             authorization: header("authorization"),
         })
@@ -280,6 +354,12 @@ impl Answer {
         let Self { status, headers, body, .. } = self;
         format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n", body.len())
     }
+}
+
+/// The media type that a manifest states.
+fn media_type(content: &[u8]) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_slice(content).ok()?;
+    manifest.get("mediaType")?.as_str().map(str::to_owned)
 }
 
 fn part(asked: Option<&str>, content: &Bytes) -> Answer {

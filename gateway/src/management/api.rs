@@ -1,0 +1,114 @@
+//! `/api/v1/tokens`: seeing, making and withdrawing tokens.
+//!
+//! Nobody gives or takes a right away that he does not have himself; else the right to manage tokens would
+//! be the right to everything. A token's text is in the answer that made it and never again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use serde::Serialize;
+
+use super::book::{Conflict, Entry};
+use super::guard::{Bearer, Subject};
+use super::new_token::NewToken;
+use super::reply::Reply;
+use super::scope::Scope;
+use super::store::TokenStore;
+use super::token::{Refusal, Token, TokenHash, TokenName};
+use crate::timestamp::Timestamp;
+
+/// A token as it is shown.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    id: String,
+    name: TokenName,
+    scopes: BTreeSet<Scope>,
+    created: Option<Timestamp>,
+    expires: Option<Timestamp>,
+    last_used: Option<Timestamp>,
+    /// Whether the settings declare it.
+    declared: bool,
+}
+
+/// A token in the answer that made it.
+#[derive(Serialize)]
+struct Made<'a> {
+    #[serde(flatten)]
+    shown: Shown,
+    token: &'a str,
+}
+
+impl From<Entry> for Shown {
+    fn from(Entry { token, is_declared }: Entry) -> Self {
+        Self {
+            id: token.hash.id().to_string(),
+            name: token.name,
+            scopes: token.scopes,
+            created: token.created,
+            expires: token.expires,
+            last_used: token.last_used,
+            declared: is_declared,
+        }
+    }
+}
+
+/// The routes, to be protected.
+pub(super) fn router(store: Arc<TokenStore>) -> Router {
+    Router::new()
+        .route("/api/v1/tokens", get(list).post(create))
+        .route("/api/v1/tokens/{id}", delete(remove))
+        .with_state(store)
+}
+
+async fn list(State(store): State<Arc<TokenStore>>) -> Json<Vec<Shown>> {
+    Json(store.all().into_iter().map(Into::into).collect())
+}
+
+async fn create(
+    State(store): State<Arc<TokenStore>>,
+    Extension(Bearer(bearer)): Extension<Bearer>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
+    let now = Timestamp::now();
+    let body = body.map_err(|it| Reply::from(it).into_response())?;
+    let NewToken { name, scopes, expires } =
+        NewToken::read(&body, now).map_err(IntoResponse::into_response)?;
+    covers(&bearer, &scopes).map_err(IntoResponse::into_response)?;
+    let (text, hash) = TokenHash::fresh(rand::random());
+    let token = Token { name, hash, scopes, created: Some(now), expires, last_used: None };
+    store.add(token.clone()).await.map_err(|it| Reply::from(it).into_response())?;
+    let subject = Subject(hash.id().to_string());
+    let made = Made { shown: Entry { token, is_declared: false }.into(), token: text.expose() };
+    let no_store = AppendHeaders([(CACHE_CONTROL, "no-store")]);
+    Ok((StatusCode::CREATED, Extension(subject), no_store, Json(made)).into_response())
+}
+
+async fn remove(
+    State(store): State<Arc<TokenStore>>,
+    Extension(Bearer(bearer)): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Response, Response> {
+    let unknown = |it: &dyn std::fmt::Display| Reply::new(StatusCode::NOT_FOUND, format!("{id:?} {it}"));
+    let id = id.parse().map_err(|it| unknown(&it).into_response())?;
+    let reply = |it: Conflict| Reply::from(it).into_response();
+    covers(&bearer, &store.get(id).map_err(reply)?.token.scopes).map_err(IntoResponse::into_response)?;
+    store.remove(id).await.map_err(|it| Reply::from(it).into_response())?;
+    Ok((StatusCode::NO_CONTENT, Extension(Subject(id.to_string()))).into_response())
+}
+
+/// Whether the holder of a token has all these scopes himself.
+fn covers(bearer: &Token, scopes: &BTreeSet<Scope>) -> Result<(), Refusal> {
+    match scopes.iter().find(|it| !bearer.has(**it)) {
+        Some(scope) => Err(Refusal::Lacks(*scope)),
+        None => Ok(()),
+    }
+}

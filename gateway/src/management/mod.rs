@@ -1,0 +1,93 @@
+//! The management API: a listener of its own, which people and Harbor use and nodes do not.
+//!
+//! Whoever calls shows a token with the scope that the route wants ([`guard`]). Tokens are made here
+//! ([`api`]) or declared in the settings, have an end, and are kept as hashes ([`store`]). Health is open to
+//! all: Harbor asks for it before each of its jobs, under the paths of both its kinds of providers.
+//!
+//! Knows nothing of: registries, blobs, nodes.
+
+mod api;
+mod book;
+mod guard;
+mod new_token;
+mod presented;
+mod rates;
+mod reply;
+mod scope;
+mod store;
+mod tls;
+mod token;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use shoal_ops::Context;
+use shoal_ops::serve::{Limits, Listener};
+
+pub use scope::Scope;
+pub use tls::TlsFiles;
+pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};
+
+use crate::audit::Audit;
+use crate::timestamp::Timestamp;
+use guard::Guard;
+use reply::Reply;
+use store::TokenStore;
+
+/// The most connections at once: some Harbors, some people and their tools.
+const MAX_CONNECTIONS: usize = 1000;
+/// The longest request body, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// How the management API is reached, and by whom.
+#[derive(Clone, Debug)]
+pub struct ManagementSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate; none for plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// How often a token may be shown.
+    pub requests_per_second: NonZeroU32,
+    /// Tokens that are good without having been made here.
+    pub tokens: Vec<Token>,
+}
+
+/// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`.
+///
+/// # Errors
+/// Where its address, certificate or tokens cannot be used.
+pub async fn start(
+    settings: ManagementSettings,
+    dir: &Path,
+    audit: Audit,
+    ctx: &Context,
+) -> anyhow::Result<SocketAddr> {
+    let (dir, declared) = (dir.to_owned(), settings.tokens);
+    let open = move || TokenStore::open(&dir, declared, Timestamp::now());
+    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
+    let mut listener = Listener::bind("management", settings.listen).await?;
+    if let Some(files) = settings.tls {
+        listener = listener.with(tls::follow(files, ctx)?);
+    }
+    let address = listener.addr();
+    let guard = Guard::new(store.clone(), audit, settings.requests_per_second, &ctx.metrics);
+    let router = Router::new()
+        .merge(guard.protect(Scope::Tokens, api::router(store)))
+        .route("/healthy", get(healthy))
+        .route("/health", get(healthy))
+        .fallback(async || Reply::new(StatusCode::NOT_FOUND, "Not Found"))
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    ctx.serve(listener, router, Limits::new(MAX_CONNECTIONS));
+    Ok(address)
+}
+
+/// The answer that Dragonfly gives.
+async fn healthy() -> Json<&'static str> {
+    Json("OK")
+}

@@ -1,0 +1,57 @@
+//! What a token is good for.
+
+use serde::{Deserialize, Serialize};
+use shoal_ops::settings::Setting;
+
+/// One right. None implies another, except that [`Scope::Admin`] is all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// To start jobs.
+    Preheat,
+    /// To see jobs, tasks and nodes.
+    Read,
+    /// To see, make and withdraw tokens.
+    Tokens,
+    /// Everything.
+    Admin,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Preheat, Self::Read, Self::Tokens, Self::Admin];
+
+    /// Its word in settings, requests and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preheat => "preheat",
+            Self::Read => "read",
+            Self::Tokens => "tokens",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl Setting for Scope {
+    fn read(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|it| it.as_str() == text);
+        found.ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            format!("is not one of {all}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_one_word_everywhere() {
+        for scope in Scope::ALL {
+            assert_eq!(Scope::read(scope.as_str()), Ok(scope));
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+        assert_eq!(Scope::read("root"), Err("is not one of preheat, read, tokens, admin".into()));
+    }
+}

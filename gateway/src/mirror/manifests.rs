@@ -1,0 +1,245 @@
+//! Manifests that are asked for with the gateway's right: once for many nodes.
+//!
+//! A manifest that is named by its digest is the same for everybody who may read it, and with the gateway's
+//! right everybody may, within the repositories that nodes may pull; that is checked for each request
+//! before it comes here. So equal requests in flight are one, and a good answer serves equal ones for as long
+//! as it proves the right ([`Gate::allow_for`]). Requests are equal that want the same digest of the same
+//! repository and accept the same types.
+//!
+//! Only what matches its digest is given to anybody. Answers other than 200 are shared by those who wait for
+//! them, and not kept. A tag may name something else at any time, and one request for part of a manifest or
+//! on a condition is like no other: those do not come here.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, RANGE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use lru::LruCache;
+use sha2::{Digest as _, Sha256};
+use shoal_model::Digest;
+use shoal_oci::{Reference, RegistryName, Repository, manifest};
+use tokio::time::{Instant, timeout};
+
+use super::{MirrorError, ask, proves_members, target};
+use crate::authority::Right;
+use crate::gate::Gate;
+use crate::single_flight::SingleFlight;
+use crate::upstream::Upstream;
+
+/// How long a manifest may take, from the first request for it to its last byte.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many manifests are kept, and how many bytes all of them together may have.
+const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+const MAX_BYTES: usize = 64 << 20;
+
+/// A manifest as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Wanted {
+    right: Right,
+    digest: Digest,
+    accept: Vec<HeaderValue>,
+}
+
+/// A manifest that cannot be given to anybody.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("manifest {repository}@{digest} of {registry}: {fault}")]
+pub(super) struct Unproven {
+    registry: RegistryName,
+    repository: Repository,
+    digest: Digest,
+    fault: Fault,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+enum Fault {
+    #[error("longer than {} bytes, or broke off", manifest::MAX_LEN)]
+    Body,
+    #[error("did not come within {} s", PATIENCE.as_secs())]
+    Late,
+    #[error("the registry sent content of digest {found}")]
+    Other { found: Digest },
+}
+
+type Answer = Response<Bytes>;
+
+/// Gets manifests.
+pub(super) struct Manifests {
+    gate: Arc<Gate>,
+    flights: SingleFlight<Wanted, Result<Answer, MirrorError>>,
+    kept: Mutex<Kept>,
+}
+
+impl Wanted {
+    /// What this request wants, where others may want just the same.
+    pub(super) fn of(right: &Right, reference: &Reference, request: &Parts) -> Option<Self> {
+        let Reference::Digest(digest) = reference else { return None };
+        let is_own =
+            |headers: &HeaderMap| headers.keys().any(|it| *it == RANGE || it.as_str().starts_with("if-"));
+        if request.method != Method::GET || request.uri.query().is_some() || is_own(&request.headers) {
+            return None;
+        }
+        let accept = request.headers.get_all(ACCEPT).iter().cloned().collect();
+        Some(Self { right: right.clone(), digest: digest.sha256()?, accept })
+    }
+
+    fn request(&self) -> Result<Parts, MirrorError> {
+        let mut request = Request::new(());
+        *request.uri_mut() = target(&format!("/v2/{}/manifests/{}", self.right.repository, self.digest))?;
+        request.headers_mut().extend(self.accept.iter().map(|it| (ACCEPT, it.clone())));
+        Ok(request.into_parts().0)
+    }
+
+    fn unproven(&self, fault: Fault) -> MirrorError {
+        let Right { registry, repository, .. } = self.right.clone();
+        Unproven { registry, repository, digest: self.digest, fault }.into()
+    }
+}
+
+impl Manifests {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self { gate, flights: SingleFlight::new(), kept: Mutex::new(Kept::new()) }
+    }
+
+    /// The registry's answer to what is wanted.
+    pub(super) async fn get(&self, upstream: &Arc<Upstream>, wanted: Wanted) -> Result<Answer, MirrorError> {
+        if let Some(answer) = self.kept().get(Instant::now(), &wanted) {
+            return Ok(answer);
+        }
+        let work = fetch(self.gate.clone(), upstream.clone(), wanted.clone());
+        let answer = self.flights.run(wanted.clone(), work).await?;
+        if answer.status() == StatusCode::OK {
+            let now = Instant::now();
+            self.kept().put(now, now + self.gate.allow_for(), wanted, &answer);
+        }
+        Ok(answer)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks the registry, and notes what its answer proves.
+async fn fetch(gate: Arc<Gate>, upstream: Arc<Upstream>, wanted: Wanted) -> Result<Answer, MirrorError> {
+    let late = |_| Err(wanted.unproven(Fault::Late));
+    let answer = timeout(PATIENCE, whole(&upstream, &wanted)).await.unwrap_or_else(late)?;
+    if answer.status() == StatusCode::OK {
+        gate.manifest_granted(&wanted.right);
+        if proves_members(&upstream, answer.headers()) {
+            gate.manifest_seen(&wanted.right, answer.body());
+        }
+    }
+    Ok(answer)
+}
+
+async fn whole(upstream: &Upstream, wanted: &Wanted) -> Result<Answer, MirrorError> {
+    let answer = ask(upstream, &wanted.right.repository, wanted.request()?).await?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, manifest::MAX_LEN).collect().await;
+    let body = body.map_err(|_| wanted.unproven(Fault::Body))?.to_bytes();
+    let found = Digest::from_sha256(Sha256::digest(&body).into());
+    if head.status == StatusCode::OK && found != wanted.digest {
+        return Err(wanted.unproven(Fault::Other { found }));
+    }
+    Ok(Response::from_parts(head, body))
+}
+
+/// Good answers of late.
+struct Kept {
+    answers: LruCache<Wanted, (Answer, Instant)>,
+    n_bytes: usize,
+}
+
+impl Kept {
+    fn new() -> Self {
+        Self { answers: LruCache::new(MAX_KEPT), n_bytes: 0 }
+    }
+
+    fn get(&mut self, now: Instant, wanted: &Wanted) -> Option<Answer> {
+        self.answers.get(wanted).filter(|it| now < it.1).map(|it| it.0.clone())
+    }
+
+    /// Keeps an answer until then, unless one is kept that all who waited for it share.
+    fn put(&mut self, now: Instant, until: Instant, wanted: Wanted, answer: &Answer) {
+        if self.get(now, &wanted).is_some() {
+            return;
+        }
+        self.n_bytes += answer.body().len();
+        if let Some((_, (old, _))) = self.answers.push(wanted, (answer.clone(), until)) {
+            self.n_bytes -= old.body().len();
+        }
+        while self.n_bytes > MAX_BYTES
+            && let Some((_, (old, _))) = self.answers.pop_lru()
+        {
+            self.n_bytes -= old.body().len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Holder;
+
+    fn right() -> Right {
+        Right {
+            registry: "a.example".parse().unwrap(),
+            repository: "prod/app".parse().unwrap(),
+            holder: Holder::Gateway,
+        }
+    }
+
+    fn wanted(n: u8) -> Wanted {
+        Wanted { right: right(), digest: Digest::from_sha256([n; 32]), accept: Vec::new() }
+    }
+
+    fn answer(len: usize) -> Answer {
+        Response::new(vec![0; len].into())
+    }
+
+    #[test]
+    fn what_is_kept_has_an_end_and_a_bound() {
+        let (mut kept, start) = (Kept::new(), Instant::now());
+        let until = start + Duration::from_secs(300);
+        for n in 0..40 {
+            kept.put(start, until, wanted(n), &answer(manifest::MAX_LEN));
+            // Those who waited for it together keep it once.
+            kept.put(start, until + PATIENCE, wanted(n), &answer(manifest::MAX_LEN));
+        }
+        assert_eq!(kept.n_bytes, MAX_BYTES);
+        let n_kept = MAX_BYTES / manifest::MAX_LEN;
+        assert_eq!((kept.answers.len(), kept.get(start, &wanted(0))).0, n_kept);
+        assert!(kept.get(start, &wanted(0)).is_none());
+        assert!(kept.get(start, &wanted(39)).is_some());
+        assert!(kept.get(until, &wanted(39)).is_none());
+        kept.put(until, until + PATIENCE, wanted(39), &answer(1));
+        assert_eq!(kept.get(until, &wanted(39)).unwrap().body().len(), 1);
+        assert_eq!(kept.n_bytes, MAX_BYTES - manifest::MAX_LEN + 1);
+    }
+
+    #[test]
+    fn only_whole_manifests_by_digest_and_without_conditions_are_like_others() {
+        let digest = Reference::Digest(Digest::from_sha256([1; 32]).into());
+        let tag: Reference = "v1".parse().unwrap();
+        let check = |reference: &Reference, request: http::request::Builder, expected: bool| {
+            let (request, ()) = request.body(()).unwrap().into_parts();
+            let got = Wanted::of(&right(), reference, &request);
+            assert_eq!(got.is_some(), expected, "{reference} {request:?}");
+            got
+        };
+        check(&digest, Request::get("/"), true);
+        check(&tag, Request::get("/"), false);
+        check(&digest, Request::head("/"), false);
+        check(&digest, Request::get("/?tag=v1"), false);
+        check(&digest, Request::get("/").header("range", "bytes=0-9"), false);
+        check(&digest, Request::get("/").header("if-none-match", "\"x\""), false);
+        let [one, other] = ["application/json", "*/*"]
+            .map(|it| check(&digest, Request::get("/").header("accept", it), true));
+        assert_ne!(one, other);
+    }
+}
