@@ -1,35 +1,27 @@
 //! A front that stands before a real server, notes every request, and breaks answers when told to.
 //!
-//! It runs in this process, with its sockets inside the host's network, and ends TLS where that is wanted;
-//! so the server behind it stays plain and everything is seen. Answers stream through; only what a fault
-//! says is changed.
+//! It ends TLS where that is wanted, so the server behind it stays plain and everything is seen. Answers
+//! stream through; only what a fault says is changed. A server that knows users but no rights of theirs gets
+//! those here too.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
-use http::header::{AUTHORIZATION, RANGE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use socket2::{SockRef, Socket};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::task::AbortOnDropHandle;
+use socket2::Socket;
 
 use crate::fault::{Effect, Faults, pass};
 use crate::host::Host;
 use crate::http::Client;
+use crate::push::user_of;
+use crate::rights::Rights;
+use crate::server::{Answer, Body, Server, full};
 
 /// A request that the front saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +71,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
 #[derive(Debug)]
 pub struct Front {
     shared: Arc<Shared>,
-    _accepting: AbortOnDropHandle<()>,
+    _server: Server,
 }
 
 #[derive(Debug)]
@@ -88,6 +80,7 @@ struct Shared {
     server: SocketAddr,
     notes: Mutex<Notes>,
     faults: Faults,
+    rights: Option<Rights>,
 }
 
 /// What is noted of each request, by a number that is never given again: what becomes of a request that has
@@ -112,22 +105,24 @@ impl Notes {
 }
 
 impl Front {
-    /// Puts a front at `port` of a host, before a plain HTTP server reached from there at `server`.
+    /// Puts a front at `port` of a host, before a plain HTTP server reached from there at `server`. A user who
+    /// lacks one of the `rights`, where there are such, is answered 403.
     pub fn start(
         host: &Host,
         port: u16,
         server: SocketAddr,
         tls: Option<Arc<ServerConfig>>,
+        rights: Option<Rights>,
     ) -> std::io::Result<Self> {
-        let listener = host.listen(port)?;
         let shared = Arc::new(Shared {
             client: host.client(),
             server,
             notes: Mutex::default(),
             faults: Faults::default(),
+            rights,
         });
-        let accepting = accept(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared));
-        Ok(Self { shared, _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) })
+        let server = Server::start(host, port, tls, Arc::clone(&shared))?;
+        Ok(Self { shared, _server: server })
     }
 
     /// All requests so far, in the order of their arrival.
@@ -156,60 +151,18 @@ impl Front {
     }
 }
 
-type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
-
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
-    // Connections belong to the accept loop, so that they end with it.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            Ok((stream, _)) = listener.accept() => {
-                connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> anyhow::Result<()> {
-    // A second handle of the socket outlives what hyper owns, so that a fault can choose the ending.
-    let socket = Arc::new(SockRef::from(&stream).try_clone()?);
-    socket.set_tcp_nodelay(true)?;
-    match tls {
-        Some(tls) => serve(tls.accept(stream).await?, socket, shared).await,
-        None => serve(stream, socket, shared).await,
-    }
-}
-
-async fn serve<S>(stream: S, socket: Arc<Socket>, shared: Arc<Shared>) -> anyhow::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(|request| {
-        let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
-        async move { Ok::<_, Infallible>(shared.answer(request, socket).await) }
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new());
-    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
-}
-
 impl Shared {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, socket: Arc<Socket>) -> Response<Body> {
-        let noted = Seen::new(&request);
-        let effect = self.faults.take(&noted.path);
-        let number = self.notes().add(noted);
-        let response = match effect {
-            Some(Effect::Hang) => std::future::pending().await,
-            Some(Effect::Status { code, retry_after }) => refusal(code, retry_after),
-            _ => self.clone().forward(request, number, effect, socket).await,
-        };
-        self.notes().change(number, |seen| seen.status = response.status().as_u16());
-        response
+    /// Whether the user who asks, if that is one, may have what is asked for.
+    fn admits(&self, request: &Request<Incoming>) -> bool {
+        let Some(rights) = &self.rights else { return true };
+        match (user_of(request.headers()), repository_of(request.uri().path())) {
+            (Some(user), Some(repository)) => rights.allow(Some(&user.user), repository),
+            _ => true,
+        }
     }
 
     async fn forward(
@@ -237,8 +190,43 @@ impl Shared {
     }
 }
 
+impl Answer for Shared {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, socket: Arc<Socket>) -> Response<Body> {
+        let noted = Seen::new(&request);
+        let effect = self.faults.take(&noted.path);
+        let number = self.notes().add(noted);
+        let response = match effect {
+            Some(Effect::Hang) => std::future::pending().await,
+            Some(Effect::Status { code, retry_after }) => refusal(code, retry_after),
+            Some(Effect::Redirect(to)) => redirect(&to, request.uri()),
+            _ if !self.admits(&request) => refusal(403, None),
+            _ => self.clone().forward(request, number, effect, socket).await,
+        };
+        self.notes().change(number, |seen| seen.status = response.status().as_u16());
+        response
+    }
+}
+
+/// The repository that a path below `/v2/` is about.
+fn repository_of(path: &str) -> Option<&str> {
+    let (repository, _) = path.strip_prefix("/v2/")?.rsplit_once('/')?;
+    ["/manifests", "/blobs", "/tags"].into_iter().find_map(|it| repository.strip_suffix(it))
+}
+
+fn redirect(to: &str, asked: &Uri) -> Response<Body> {
+    let mut response = refusal(307, None);
+    let path = asked.path_and_query().map_or("/", |it| it.as_str());
+    match format!("{to}{path}").parse() {
+        Ok(location) => {
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Err(_) => refusal(500, None),
+    }
+}
+
 fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
-    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    let mut response = Response::new(full(""));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -249,6 +237,14 @@ fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_tells_its_repository() {
+        assert_eq!(repository_of("/v2/team/app/manifests/v1"), Some("team/app"));
+        assert_eq!(repository_of("/v2/app/blobs/sha256:0"), Some("app"));
+        assert_eq!(repository_of("/v2/app/tags/list"), Some("app"));
+        assert_eq!(repository_of("/v2/"), None);
+    }
 
     #[test]
     fn what_becomes_of_a_forgotten_request_is_not_noted_of_another() {

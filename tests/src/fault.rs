@@ -12,7 +12,7 @@ use socket2::Socket;
 use std::sync::Arc;
 
 /// What is done to an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Another status and no body, in place of the answer.
     Status {
@@ -21,6 +21,8 @@ pub enum Effect {
         /// Seconds for a `Retry-After` header.
         retry_after: Option<u32>,
     },
+    /// A redirect to the same path at another server, named by its URL without a path.
+    Redirect(String),
     /// No answer at all; the connection stays open.
     Hang,
     /// The body ends early, after about so many bytes: what the kernel had not sent yet is lost, too.
@@ -71,7 +73,7 @@ impl Faults {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = faults.iter_mut().find(|it| it.times_left > 0 && path.contains(&it.path_part))?;
         fault.times_left -= 1;
-        Some(fault.effect)
+        Some(fault.effect.clone())
     }
 }
 
@@ -128,7 +130,7 @@ impl<F: Fn(usize)> Passage<F> {
                 part
             }
             Some(Effect::Flip(at)) => flip(part, at.checked_sub(self.offset)),
-            Some(Effect::Status { .. } | Effect::Hang) | None => part,
+            Some(Effect::Status { .. } | Effect::Redirect(_) | Effect::Hang) | None => part,
         }
     }
 

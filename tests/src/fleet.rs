@@ -5,9 +5,10 @@
 //! pulled from by the gateway's word (`credentials.mode: gateway`), any other by the caller's own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use futures_util::future::{try_join, try_join_all};
+use futures_util::future::try_join_all;
 use http::Request;
 use http::request::Builder;
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ const PEER_PORT: u16 = 65002;
 pub struct FleetSpec {
     /// Its registry.
     pub registry: RegistrySpec,
+    /// Settings of the gateway that differ from the fleet's own.
+    pub gateway: Value,
     /// Settings of every sidecar that differ from [`sidecar_settings`].
     pub sidecar: Value,
 }
@@ -38,7 +41,7 @@ pub struct FleetSpec {
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
-        Self { registry, sidecar: json!({}) }
+        Self { registry, gateway: json!({}), sidecar: json!({}) }
     }
 
     /// A fleet before a registry that everybody may read.
@@ -49,6 +52,11 @@ impl FleetSpec {
     /// A fleet before a registry whose credentials only the gateway has.
     pub fn private() -> Self {
         Self::before(RegistrySpec::plain().for_user("robot", "s3cret").unknown_to_nodes())
+    }
+
+    /// The same with other settings of the gateway.
+    pub fn with_gateway(self, gateway: Value) -> Self {
+        Self { gateway, ..self }
     }
 
     /// The same with other settings of the sidecars.
@@ -75,11 +83,11 @@ impl Fleet {
     pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
         let registry = lab.registry(spec.registry).await?;
         let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
-        let settings = scheduler_settings(&at_scheduler);
-        let scheduler = Service::start(&at_scheduler, Part::Scheduler, &settings, admin(Part::Scheduler));
-        let settings = gateway_settings(&at_gateway, &at_scheduler, &registry);
-        let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway));
-        let (scheduler, gateway) = try_join(scheduler, gateway).await?;
+        let settings = changed(gateway_settings(&at_gateway, &at_scheduler, &registry), &spec.gateway);
+        let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway)).await?;
+        let settings = scheduler_settings(&at_scheduler, &at_gateway);
+        let scheduler =
+            Service::start(&at_scheduler, Part::Scheduler, &settings, admin(Part::Scheduler)).await?;
         let sidecars = lab.nodes().iter().map(async |node| {
             let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
@@ -133,8 +141,27 @@ pub const fn admin(part: Part) -> SocketAddr {
 }
 
 /// A scheduler's settings.
-fn scheduler_settings(host: &Host) -> Value {
-    json!({ "listen": at(host, SCHEDULER_PORT), "admin": { "listen": admin(Part::Scheduler) } })
+fn scheduler_settings(host: &Host, gateway: &Host) -> Value {
+    json!({
+        "listen": at(host, SCHEDULER_PORT),
+        "gateways": [format!("https://{}", at(gateway, GATEWAY_PORT))],
+        "security": security(gateway, host, Part::Scheduler),
+        "admin": { "listen": admin(Part::Scheduler) },
+    })
+}
+
+/// How a part joins the gateway's region: by the token that the gateway has written.
+fn security(gateway: &Host, host: &Host, part: Part) -> Value {
+    json!({
+        "joinToken": format!("file:{}", join_token(gateway, part).display()),
+        "dir": host.dir().join(part.program()).join("identity"),
+    })
+}
+
+/// The file of the token that lets a part into the gateway's region.
+pub fn join_token(gateway: &Host, part: Part) -> PathBuf {
+    let name = part.program().trim_start_matches("shoal-");
+    gateway.dir().join("gateway/join").join(format!("{name}.token"))
 }
 
 /// The settings of a gateway on `host`.
@@ -153,7 +180,7 @@ fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value
         "admin": { "listen": admin(Part::Gateway) },
         "node": { "id": host.name() },
         "storage": { "dir": host.dir().join("gateway") },
-        "schedulers": [format!("http://{}", at(scheduler, SCHEDULER_PORT))],
+        "schedulers": [format!("https://{}", at(scheduler, SCHEDULER_PORT))],
         "registries": [entry],
     })
 }
@@ -161,8 +188,8 @@ fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value
 /// The settings of a sidecar on `host`.
 pub fn sidecar_settings(host: &Host, gateway: &Host, registry: &Registry) -> Value {
     json!({
-        "gateways": [format!("http://{}", at(gateway, GATEWAY_PORT))],
-        "node": { "id": host.name() },
+        "gateways": [format!("https://{}", at(gateway, GATEWAY_PORT))],
+        "security": security(gateway, host, Part::Sidecar),
         "peer": { "listen": at(host, PEER_PORT) },
         "admin": { "listen": admin(Part::Sidecar) },
         "storage": { "dir": host.dir().join("sidecar") },

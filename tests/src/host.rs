@@ -103,7 +103,7 @@ impl Host {
     // === Sockets of this process ===
 
     /// Opens something inside the machine's network.
-    fn within<T: Send>(&self, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    pub(crate) fn within<T: Send>(&self, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let namespace = std::fs::File::open(Path::new("/run/netns").join(&self.0.link.namespace))?;
         let entered = || {
             setns(&namespace, CloneFlags::CLONE_NEWNET)?;
@@ -142,6 +142,16 @@ impl Host {
     }
 
     // === Link ===
+
+    /// Gives the machine a further address, for those who are told [the way](Host::reach).
+    pub async fn take_address(&self, address: Ipv4Addr) -> Result<()> {
+        self.0.link.add_address(address).await
+    }
+
+    /// Lets the machine reach an address outside the lab's network on its link.
+    pub async fn reach(&self, address: Ipv4Addr) -> Result<()> {
+        self.0.link.add_route(address).await
+    }
 
     /// Limits what the machine can send (`up`) and receive (`down`).
     pub async fn shape(&self, up: Mbit, down: Mbit) -> Result<()> {

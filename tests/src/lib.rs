@@ -28,23 +28,31 @@
 //!
 //! Knows nothing of: how Shoal decides anything; it starts the binaries and watches them from outside.
 
+pub mod capture;
 pub mod command;
 pub mod counting;
 pub mod fault;
 pub mod fleet;
 pub mod host;
+pub mod hostile;
 pub mod http;
 pub mod image;
+pub mod intruder;
 pub mod lab;
 pub mod link;
+pub mod private;
 pub mod process;
 pub mod push;
 pub mod raw;
 pub mod registry;
+pub mod rights;
 pub mod runtime;
+pub mod secrets;
+mod server;
 pub mod shoal;
 pub mod slow;
 pub mod supervised;
 pub mod sweep;
 pub mod tls;
+pub mod tokens;
 pub mod wait;

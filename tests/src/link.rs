@@ -83,6 +83,16 @@ impl Link {
         ip(&format!("-n {namespace} link set lo up")).await
     }
 
+    /// Gives the host a further address.
+    pub(crate) async fn add_address(&self, address: Ipv4Addr) -> Result<()> {
+        ip(&format!("-n {} addr add {address}/32 dev {INTERFACE}", self.namespace)).await
+    }
+
+    /// Tells the host that an address is on its link.
+    pub(crate) async fn add_route(&self, to: Ipv4Addr) -> Result<()> {
+        ip(&format!("-n {} route add {to}/32 dev {INTERFACE}", self.namespace)).await
+    }
+
     /// Limits what the host can send (`up`) and receive (`down`).
     pub(crate) async fn shape(&self, up: Mbit, down: Mbit) -> Result<()> {
         shape(&self.namespace, INTERFACE, up).await?;

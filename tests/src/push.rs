@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use http::request::Builder;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::host::Host;
@@ -29,17 +29,30 @@ impl Credentials {
         format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
     }
 
+    /// What a Basic `Authorization` header says.
+    fn of_basic(header: &str) -> Option<Self> {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.decode(header.strip_prefix("Basic ")?).ok()?;
+        let (user, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+        Some(Self { user: user.into(), password: password.into() })
+    }
+
     /// `user:password`, as command lines take it.
     pub fn pair(&self) -> String {
         format!("{}:{}", self.user, self.password)
     }
 }
 
+/// The user whose name and password a request carries.
+pub(crate) fn user_of(headers: &HeaderMap) -> Option<Credentials> {
+    Credentials::of_basic(headers.get(AUTHORIZATION)?.to_str().ok()?)
+}
+
 /// Pushes from a host to the registry at `base`, a URL without a path.
 pub(crate) struct Pusher<'a> {
     pub(crate) host: &'a Host,
     pub(crate) base: String,
-    pub(crate) credentials: Option<&'a Credentials>,
+    pub(crate) authorization: Option<String>,
 }
 
 impl Pusher<'_> {
@@ -67,8 +80,8 @@ impl Pusher<'_> {
     }
 
     async fn send(&self, mut request: Builder, body: Bytes, expected: StatusCode) -> Result<Response<Bytes>> {
-        if let Some(credentials) = self.credentials {
-            request = request.header(AUTHORIZATION, credentials.basic());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let response = self.host.send(request.body(Full::new(body))?).await?;
         ensure!(
@@ -78,5 +91,19 @@ impl Pusher<'_> {
             String::from_utf8_lossy(response.body())
         );
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basic_header_is_read_as_it_is_written() {
+        let robot = Credentials { user: "robot$app".into(), password: "a:b".into() };
+        assert_eq!(Credentials::of_basic(&robot.basic()), Some(robot));
+        for other in ["Bearer x", "Basic", "Basic %", "Basic YWJj"] {
+            assert_eq!(Credentials::of_basic(other), None, "{other}");
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! One HTTP/1.1 exchange over a bare socket: a test sees what a runtime sees of a mirror, namely how fast
 //! headers come, how the body is framed, and in which way the connection ends.
 //!
-//! A wait that takes too long is itself a finding, so it fails the exchange: the limits are what a runtime
-//! would take for a hanging mirror, and leave a busy machine some room.
+//! A wait that takes too long is itself a finding, so it fails the exchange. A mirror promises an answer
+//! within 2 s by its own clock, if only an error, and uses all of that where the gateway is silent. Seen
+//! from outside it takes a little longer, by what lies between the two processes: a connection, a link that
+//! others fill, a processor that is busy. That much is stated apart, so that the promise stays in sight.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,11 +19,14 @@ use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::image::{Blob, Image};
 
-/// A mirror answers within 2 s; the rest is for the machine.
-const ANSWER: Duration = Duration::from_secs(4);
+/// Within this, by its own clock, a mirror has answered.
+const PROMISED: Duration = Duration::from_secs(2);
+/// What a busy machine may add to it; a second promise would not fit in.
+const MACHINE: Duration = Duration::from_millis(500);
 /// The longest silence within a body.
 const SILENCE: Duration = Duration::from_secs(45);
-const MIRROR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 65001);
+/// Where a node's mirror listens.
+pub const MIRROR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 65001);
 const MAX_HEAD: usize = 64 << 10;
 
 /// An exchange whose headers have come.
@@ -83,9 +88,10 @@ impl Exchange {
         let lines: String = headers.iter().map(|it| format!("{it}\r\n")).collect();
         let request = format!("{method} {target} HTTP/1.1\r\nhost: mirror\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await?;
-        timeout(ANSWER, Self::read_head(stream))
+        let limit = PROMISED + MACHINE;
+        timeout(limit, Self::read_head(stream))
             .await
-            .with_context(|| format!("{method} {target}: no headers within {ANSWER:?}"))?
+            .with_context(|| format!("{method} {target}: no headers within {limit:?}"))?
             .with_context(|| format!("{method} {target}"))
     }
 

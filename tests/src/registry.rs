@@ -2,12 +2,17 @@
 //!
 //! The front is what clients reach: plain on port 5000, or with TLS on port 443. The registry itself
 //! listens on its machine's loopback; pushes go there, so that the front has seen pulls only.
+//!
+//! Where it has users, they show name and password, or a token of a service on another machine. One user owns
+//! everything; the others may read what [`Rights`] say. With tokens the token service keeps to these, without
+//! (the registry's own password file knows no rights) the front does.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use crate::command::Launch;
 use crate::counting::Front;
@@ -17,7 +22,9 @@ use crate::lab::Lab;
 use crate::process::Process;
 pub use crate::push::Credentials;
 use crate::push::Pusher;
+use crate::rights::Rights;
 use crate::tls::Authority;
+use crate::tokens::{ISSUER, TokenService};
 
 const PLAIN_PORT: u16 = 5000;
 const TLS_PORT: u16 = 443;
@@ -30,8 +37,12 @@ pub struct RegistrySpec {
     pub name: String,
     /// Further names it answers to, such as a public registry's that it plays.
     pub aliases: Vec<String>,
-    /// The one user who may read and write; `None` for everybody.
+    /// The user who may read and write; `None` for everybody.
     pub credentials: Option<Credentials>,
+    /// Further users, who may read what they are granted.
+    pub readers: Vec<Credentials>,
+    /// Whether users show tokens, and not their passwords.
+    pub tokens: bool,
     /// Whether the nodes' runtimes are told the credentials.
     pub nodes_log_in: bool,
     /// Whether it speaks TLS.
@@ -45,14 +56,27 @@ impl RegistrySpec {
             name: "registry".into(),
             aliases: Vec::new(),
             credentials: None,
+            readers: Vec::new(),
+            tokens: false,
             nodes_log_in: true,
             tls: false,
         }
     }
 
-    /// The same for one user only.
+    /// The same for a user who may read and write, and for nobody else.
     pub fn for_user(self, user: &str, password: &str) -> Self {
         Self { credentials: Some(Credentials { user: user.into(), password: password.into() }), ..self }
+    }
+
+    /// The same with a further user, who may read what is granted through [`Registry::rights`].
+    pub fn with_reader(mut self, user: &str, password: &str) -> Self {
+        self.readers.push(Credentials { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// The same with a token service for its users.
+    pub fn with_tokens(self) -> Self {
+        Self { tokens: true, ..self }
     }
 
     /// The same whose credentials no node is told.
@@ -86,42 +110,75 @@ pub struct Registry {
     pub front: Front,
     /// The program behind the front.
     pub process: Process,
+    /// Its token service, if it has one.
+    pub tokens: Option<TokenService>,
     authority: String,
     names: Vec<String>,
-    credentials: Option<Credentials>,
+    users: Option<Users>,
     nodes_log_in: bool,
     ca: Option<PathBuf>,
+}
+
+/// Who uses a registry that is not open to everybody.
+#[derive(Debug)]
+struct Users {
+    owner: Credentials,
+    readers: Vec<Credentials>,
+    rights: Rights,
+}
+
+impl Users {
+    fn of(spec: &RegistrySpec) -> Option<Self> {
+        let owner = spec.credentials.clone()?;
+        Some(Self { rights: Rights::of_owner(&owner.user), owner, readers: spec.readers.clone() })
+    }
+
+    fn all(&self) -> Vec<Credentials> {
+        [&self.owner].into_iter().chain(&self.readers).cloned().collect()
+    }
 }
 
 impl Registry {
     pub(crate) async fn start(lab: &mut Lab, spec: RegistrySpec) -> Result<Self> {
         let host = lab.host(&spec.name).await?;
+        let users = Users::of(&spec);
         let name = format!("{}.test", spec.name);
         let names: Vec<String> = [name.clone()].into_iter().chain(spec.aliases).collect();
         for name in &names {
             lab.alias(name, &host)?;
         }
+        let ca = spec.tls.then(|| Authority::create(host.dir().join("ca.crt"))).transpose()?;
+        let tokens = match &users {
+            Some(users) if spec.tokens => Some(start_tokens(lab, &spec.name, ca.as_ref(), users).await?),
+            _ => None,
+        };
 
+        let auth = match (&users, &tokens) {
+            (_, Some(tokens)) => token_auth(&name, spec.tls, tokens),
+            (Some(users), None) => password_auth(&host, &users.all()).await?,
+            (None, None) => json!({}),
+        };
         let config = host.dir().join("config.json");
-        std::fs::write(&config, settings(&host, spec.credentials.as_ref()).await?)?;
+        std::fs::write(&config, settings(&host, &auth).to_string())?;
         let launch = Launch::new("docker-registry").arg("serve").arg(&config);
         let mut process = host.start("docker-registry", launch)?;
         process.wait_for_port(SERVER.port()).await?;
 
-        let ca = spec.tls.then(|| Authority::create(host.dir().join("ca.crt"))).transpose()?;
         let tls = ca.as_ref().map(|it| it.server(&names, host.address().into())).transpose()?;
         let port = if spec.tls { TLS_PORT } else { PLAIN_PORT };
-        let front = Front::start(&host, port, SERVER, tls)
+        let by_front = users.as_ref().filter(|_| tokens.is_none()).map(|it| it.rights.clone());
+        let front = Front::start(&host, port, SERVER, tls, by_front)
             .with_context(|| format!("{name}: no front at port {port}"))?;
         Ok(Self {
             authority: if spec.tls { name } else { format!("{name}:{port}") },
             ca: ca.map(|it| it.file().into()),
             names,
-            credentials: spec.credentials,
+            users,
             nodes_log_in: spec.nodes_log_in,
             host,
             front,
             process,
+            tokens,
         })
     }
 
@@ -146,9 +203,29 @@ impl Registry {
         self.ca.as_deref()
     }
 
-    /// Who may use it, if not everybody.
+    /// Its owner, if not everybody may do everything.
     pub fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
+        self.users.as_ref().map(|it| &it.owner)
+    }
+
+    /// One of its users.
+    pub fn user(&self, name: &str) -> Result<&Credentials> {
+        let users = self.users.as_ref().context("everybody may use it")?;
+        let mut all = [&users.owner].into_iter().chain(&users.readers);
+        all.find(|it| it.user == name).with_context(|| format!("{name}: no user of {}", self.authority))
+    }
+
+    /// What its users may read.
+    pub fn rights(&self) -> Result<&Rights> {
+        Ok(&self.users.as_ref().context("everybody may use it")?.rights)
+    }
+
+    /// What a user, or somebody unknown, shows to read a repository, as a header's value; `None` for nothing.
+    pub fn authorization(&self, user: Option<&str>, repository: &str) -> Result<Option<String>> {
+        if let Some(tokens) = &self.tokens {
+            return Ok(Some(format!("Bearer {}", tokens.token(user, repository)?)));
+        }
+        user.map(|it| Ok(self.user(it)?.basic())).transpose()
     }
 
     /// What the nodes' runtimes log in with.
@@ -163,14 +240,39 @@ impl Registry {
 
     /// Pushes an image, past the front.
     pub async fn push(&self, image: &Image) -> Result<()> {
-        let credentials = self.credentials.as_ref();
-        Pusher { host: &self.host, base: format!("http://{SERVER}"), credentials }.push(image).await
+        let owner = self.credentials().map(|it| it.user.as_str());
+        let authorization = match owner {
+            Some(_) => self.authorization(owner, &image.repository)?,
+            None => None,
+        };
+        Pusher { host: &self.host, base: format!("http://{SERVER}"), authorization }.push(image).await
     }
 }
 
+/// The host name of a registry's token service. Of the registry's own domain, so that it may be shown
+/// credentials.
+fn tokens_name(registry: &str) -> String {
+    format!("auth.{registry}")
+}
+
+async fn start_tokens(
+    lab: &mut Lab,
+    name: &str,
+    ca: Option<&Authority>,
+    users: &Users,
+) -> Result<TokenService> {
+    let host = lab.host(&format!("{name}-auth")).await?;
+    let audience = format!("{name}.test");
+    let names = [tokens_name(&audience)];
+    lab.alias(&names[0], &host)?;
+    let tls = ca.map(|it| it.server(&names, host.address().into())).transpose()?;
+    let port = if ca.is_some() { TLS_PORT } else { 80 };
+    TokenService::start((&host, port), tls, &audience, users.all(), users.rights.clone())
+}
+
 /// The registry's settings; JSON is YAML.
-async fn settings(host: &Host, credentials: Option<&Credentials>) -> Result<String> {
-    let mut settings = serde_json::json!({
+fn settings(host: &Host, auth: &Value) -> Value {
+    json!({
         "version": 0.1,
         "log": { "level": "info" },
         "storage": {
@@ -179,12 +281,26 @@ async fn settings(host: &Host, credentials: Option<&Credentials>) -> Result<Stri
         },
         // Upload addresses without a host, since clients come by several names.
         "http": { "addr": SERVER.to_string(), "relativeurls": true },
-    });
-    if let Some(Credentials { user, password }) = credentials {
-        let file = host.dir().join("htpasswd");
-        let create = Launch::new("htpasswd").arg("-Bbc").arg(&file).args([user, password]);
-        create.run(Duration::from_secs(30)).await?;
-        settings["auth"] = serde_json::json!({ "htpasswd": { "realm": "lab", "path": file } });
+        "auth": auth,
+    })
+}
+
+fn token_auth(name: &str, tls: bool, tokens: &TokenService) -> Value {
+    let scheme = if tls { "https" } else { "http" };
+    json!({ "token": {
+        "realm": format!("{scheme}://{}/token", tokens_name(name)),
+        "service": name,
+        "issuer": ISSUER,
+        "rootcertbundle": tokens.certificate(),
+    } })
+}
+
+async fn password_auth(host: &Host, users: &[Credentials]) -> Result<Value> {
+    let file = host.dir().join("htpasswd");
+    std::fs::write(&file, "")?;
+    for Credentials { user, password } in users {
+        let add = Launch::new("htpasswd").arg("-Bb").arg(&file).args([user, password]);
+        add.run(Duration::from_secs(30)).await?;
     }
-    Ok(settings.to_string())
+    Ok(json!({ "htpasswd": { "realm": "lab", "path": file } }))
 }

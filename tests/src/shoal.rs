@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use http::StatusCode;
+use serde_json::Value;
 
 use crate::command::Launch;
 use crate::host::Host;
@@ -35,11 +36,16 @@ impl Part {
     }
 
     /// The launch of this part on a host, with its settings written to the host's directory.
-    pub fn launch(self, host: &Host, settings: &serde_json::Value) -> Result<Launch> {
+    pub fn launch(self, host: &Host, settings: &Value) -> Result<Launch> {
+        let config = self.settings_file(host);
         // JSON is YAML.
-        let config = host.dir().join(format!("{}.yaml", self.program()));
         std::fs::write(&config, settings.to_string())?;
         Ok(self.command()?.arg("--config").arg(config))
+    }
+
+    /// The file of this part's settings on a host.
+    pub fn settings_file(self, host: &Host) -> PathBuf {
+        host.dir().join(format!("{}.yaml", self.program()))
     }
 
     /// The program without arguments.
@@ -64,20 +70,16 @@ pub struct Service {
     pub host: Host,
     /// The program.
     pub process: Process,
+    part: Part,
     admin: SocketAddr,
 }
 
 impl Service {
     /// Starts a part and waits until it says that it is ready. `admin` is the address of its admin listener
     /// as its settings say, reached from its own machine.
-    pub async fn start(
-        host: &Host,
-        part: Part,
-        settings: &serde_json::Value,
-        admin: SocketAddr,
-    ) -> Result<Self> {
+    pub async fn start(host: &Host, part: Part, settings: &Value, admin: SocketAddr) -> Result<Self> {
         let process = host.start(part.program(), part.launch(host, settings)?)?;
-        let mut this = Self { host: host.clone(), process, admin };
+        let mut this = Self { host: host.clone(), process, part, admin };
         this.wait_until_ready().await?;
         Ok(this)
     }
@@ -89,11 +91,25 @@ impl Service {
         self.process.wait_for("ready", is_ready).await
     }
 
+    /// Changes the part's settings, as an operator does: in the file, with a restart.
+    pub async fn change_settings(&mut self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let file = self.part.settings_file(&self.host);
+        let mut settings = serde_json::from_slice(&std::fs::read(&file)?)?;
+        change(&mut settings);
+        std::fs::write(&file, settings.to_string())?;
+        self.process.restart().await?;
+        self.wait_until_ready().await
+    }
+
     /// A metric's value now, summed over all series that carry the given labels; 0 when there is none.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(sum_of(&self.metrics().await?, name, labels))
+    }
+
+    /// All metrics now, in the Prometheus text format.
+    pub async fn metrics(&self) -> Result<String> {
         let response = self.host.get(&format!("http://{}/metrics", self.admin)).await?;
-        let text = std::str::from_utf8(response.body()).context("metrics: not text")?;
-        Ok(sum_of(text, name, labels))
+        String::from_utf8(response.into_body().into()).context("metrics: not text")
     }
 }
 

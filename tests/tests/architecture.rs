@@ -8,8 +8,8 @@ use std::process::Command;
 use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
-/// services -> peer, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 11] = [
+/// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
+const ARROWS: [(&str, &[&str]); 12] = [
     ("shoal-model", &[]),
     ("shoal-oci", &["shoal-model"]),
     ("shoal-swarm", &["shoal-model"]),
@@ -17,7 +17,19 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("shoal-proto", &["shoal-swarm", "shoal-oci", "shoal-model"]),
     ("shoal-ops", &["shoal-oci", "shoal-model"]),
     ("shoal-registry", &["shoal-oci", "shoal-model"]),
-    ("shoal-peer", &["shoal-blobstore", "shoal-proto", "shoal-swarm", "shoal-oci", "shoal-model"]),
+    ("shoal-identity", &["shoal-proto", "shoal-ops", "shoal-swarm", "shoal-oci", "shoal-model"]),
+    (
+        "shoal-peer",
+        &[
+            "shoal-identity",
+            "shoal-blobstore",
+            "shoal-proto",
+            "shoal-ops",
+            "shoal-swarm",
+            "shoal-oci",
+            "shoal-model",
+        ],
+    ),
     ("shoal-gateway", SERVICE),
     ("shoal-scheduler", SERVICE),
     ("shoal-sidecar", SERVICE),
@@ -25,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
 
 const SERVICE: &[&str] = &[
     "shoal-peer",
+    "shoal-identity",
     "shoal-blobstore",
     "shoal-proto",
     "shoal-ops",

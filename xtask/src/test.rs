@@ -30,6 +30,8 @@ enum Group {
     Unit,
     /// The product's main job, on real runtimes and registries.
     MainJob,
+    /// Who may read what, where credentials stay, and which peers are served.
+    Authority,
 }
 
 /// One cargo run of a group.
@@ -47,7 +49,7 @@ impl Group {
 
     /// Whether its tests start the release binaries.
     fn needs_binaries(self) -> bool {
-        matches!(self, Self::MainJob)
+        matches!(self, Self::MainJob | Self::Authority)
     }
 
     fn runs(self) -> &'static [Run] {
@@ -57,6 +59,7 @@ impl Group {
         const LAB: &[&str] = &["--package", "shoal-tests", "--test", "lab*"];
         const DEMO: &[&str] = &["--package", "xtask", "--test", "demo"];
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
+        const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
         match self {
             Self::Unit => &[
                 Run { args: PRODUCT, has_labs: false },
@@ -66,14 +69,15 @@ impl Group {
                 Run { args: LAB, has_labs: true },
             ],
             Self::MainJob => &[Run { args: MAIN_JOB, has_labs: true }, Run { args: DEMO, has_labs: false }],
+            Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
         }
     }
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     packages::ensure_installed()?;
+    ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     let groups: &[Group] = match &args.group {
         Some(group) => std::slice::from_ref(group),
         None => Group::value_variants(),

@@ -13,7 +13,7 @@ use crate::command::Launch;
 use crate::host::Host;
 use crate::image::Image;
 use crate::process::Process;
-use crate::registry::Registry;
+use crate::registry::{Credentials, Registry};
 use crate::runtime::{PULL_DEADLINE, cri};
 
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
@@ -87,7 +87,14 @@ impl Containerd {
 
     /// The same without unpacking.
     pub async fn fetch(&self, registry: &Registry, image: &Image) -> Result<Duration> {
-        self.run_timed(self.read_command(["content", "fetch"], registry, image)).await
+        let how = ["content", "fetch"];
+        self.run_timed(self.read_command(how, registry, image, registry.nodes_credentials())).await
+    }
+
+    /// Pulls an image as a user of its registry, or as nobody in particular.
+    pub async fn pull_as(&self, user: Option<&str>, registry: &Registry, image: &Image) -> Result<Duration> {
+        let user = user.map(|it| registry.user(it)).transpose()?;
+        self.run_timed(self.read_command(["images", "pull"], registry, image, user)).await
     }
 
     async fn run_timed(&self, command: Launch) -> Result<Duration> {
@@ -98,13 +105,19 @@ impl Containerd {
 
     /// The command that pulls an image, to be run on the node.
     pub fn pull_command(&self, registry: &Registry, image: &Image) -> Launch {
-        self.read_command(["images", "pull"], registry, image)
+        self.read_command(["images", "pull"], registry, image, registry.nodes_credentials())
     }
 
-    fn read_command(&self, how: [&str; 2], registry: &Registry, image: &Image) -> Launch {
+    fn read_command(
+        &self,
+        how: [&str; 2],
+        registry: &Registry,
+        image: &Image,
+        user: Option<&Credentials>,
+    ) -> Launch {
         let mut ctr = self.ctr().args(how).arg("--hosts-dir").arg(self.hosts_dir());
-        if let Some(credentials) = registry.nodes_credentials() {
-            ctr = ctr.args(["--user", &credentials.pair()]);
+        if let Some(user) = user {
+            ctr = ctr.args(["--user", &user.pair()]);
         }
         ctr.arg(registry.reference(image))
     }

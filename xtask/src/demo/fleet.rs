@@ -22,6 +22,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Fleet {
     pub(super) scheduler: Service,
     pub(super) gateway: Service,
+    /// Where the gateway is managed.
+    management: SocketAddr,
     pub(super) nodes: Vec<Node>,
 }
 
@@ -74,14 +76,11 @@ impl Fleet {
             .zip(1..)
             .map(|(sidecar, number)| Ok(Node { name: format!("node{number}"), mirror: free()?, sidecar }));
         let nodes = nodes.collect::<Result<_>>()?;
-        Ok(Self { scheduler, gateway, nodes })
+        Ok(Self { scheduler, gateway, management: free()?, nodes })
     }
 
-    /// Starts all services, for pulls of `source`.
-    pub(super) fn start(&self, processes: &mut Processes, source: &Source) -> Result<()> {
-        let scheduler = json!({ "listen": self.scheduler.listen });
-        processes.start("scheduler", Part::Scheduler, &with_common(scheduler, &self.scheduler))?;
-
+    /// Starts all services, for pulls of `source`: the gateway first, which lets the others into its region.
+    pub(super) async fn start(&self, processes: &mut Processes, source: &Source) -> Result<()> {
         let registry = registry(source);
         // The gateway pulls in the nodes' name, so that the demo's client needs no credentials.
         let mut registry_of_gateway = registry.clone();
@@ -89,17 +88,30 @@ impl Fleet {
             json!({ "mode": "gateway", "repositories": [source.repository.as_str()] });
         let gateway = json!({
             "listen": self.gateway.listen,
+            "management": { "listen": self.management },
             "node": { "id": "gateway" },
             "storage": storage(processes, "gateway"),
-            "schedulers": [format!("http://{}", self.scheduler.listen)],
+            "schedulers": [format!("https://{}", self.scheduler.listen)],
             "registries": [registry_of_gateway],
         });
         processes.start("gateway", Part::Gateway, &with_common(gateway, &self.gateway))?;
+        tokio::select! {
+            ready = self.gateway.wait_until_ready() => ready?,
+            error = processes.first_death() => return Err(error),
+        }
+
+        let gateways = [format!("https://{}", self.gateway.listen)];
+        let scheduler = json!({
+            "listen": self.scheduler.listen,
+            "gateways": gateways,
+            "security": security(processes, "scheduler", "scheduler"),
+        });
+        processes.start("scheduler", Part::Scheduler, &with_common(scheduler, &self.scheduler))?;
 
         self.nodes.iter().try_for_each(|node| {
             let sidecar = json!({
-                "gateways": [format!("http://{}", self.gateway.listen)],
-                "node": { "id": node.name },
+                "gateways": gateways,
+                "security": security(processes, "sidecar", &node.name),
                 "peer": { "listen": node.sidecar.listen },
                 "proxy": { "listen": node.mirror, "registries": [registry] },
                 "storage": storage(processes, &node.name),
@@ -192,6 +204,12 @@ fn with_common(mut settings: Value, service: &Service) -> Value {
 fn storage(processes: &Processes, name: &str) -> Value {
     // Temporary directories are often small: what a demo needs is room for the image.
     json!({ "dir": processes.dir().join(name), "freeSpaceFloor": "64Mi" })
+}
+
+/// How a process of the role joins: by the token that the gateway has written.
+fn security(processes: &Processes, role: &str, name: &str) -> Value {
+    let token = processes.dir().join("gateway/join").join(format!("{role}.token"));
+    json!({ "joinToken": format!("file:{}", token.display()), "dir": processes.dir().join(name).join("identity") })
 }
 
 fn registry(source: &Source) -> Value {

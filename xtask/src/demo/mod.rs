@@ -9,6 +9,7 @@ mod client;
 mod fleet;
 mod processes;
 mod progress;
+mod puller;
 mod registry;
 mod report;
 mod source;
@@ -16,6 +17,7 @@ mod usage;
 
 use std::future::pending;
 use std::io;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -28,10 +30,10 @@ use shoal_tests::image::{Image, ImageSpec, Packing};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::test::build_binaries;
-use client::Client;
 use fleet::Fleet;
 use processes::Processes;
 use progress::Progress;
+use puller::Puller;
 use registry::Throwaway;
 use report::{NodeRound, Report, Round};
 use source::Source;
@@ -94,15 +96,20 @@ impl Wanted {
 
 #[tokio::main]
 async fn play(args: &Args, wanted: Wanted) -> Result<ExitCode> {
-    let told_to_end = signals_to_end()?;
+    let mut told_to_end = pin!(signals_to_end()?);
     let demo = Demo::new(args, wanted).await?;
     let mut processes = Processes::new()?;
-    let done = match demo.fleet.start(&mut processes, &demo.source) {
-        Ok(()) => tokio::select! {
+    let started = tokio::select! {
+        started = demo.fleet.start(&mut processes, &demo.source) => started.map(|()| None),
+        code = told_to_end.as_mut() => Ok(Some(code)),
+    };
+    let done = match started {
+        Ok(None) => tokio::select! {
             done = demo.play() => done,
             error = processes.first_death() => Err(error),
             code = told_to_end => Ok(code),
         },
+        Ok(Some(code)) => Ok(code),
         Err(error) => Err(error),
     };
     let ended = processes.end().await;
@@ -173,7 +180,8 @@ impl<'a> Demo<'a> {
         let before = self.fleet.taken().await?;
         let progress = Progress::new(nodes.iter().map(|it| it.name.as_str()), self.args.json);
         let pulls = nodes.iter().zip(progress.bars()).map(async |(node, bar)| {
-            Client::new(node.mirror).pull(&self.source, bar).await.with_context(|| node.name.clone())
+            let puller = Puller::new(&self.source, node.mirror)?;
+            puller.pull(bar).await.with_context(|| node.name.clone())
         });
         let pulled = tokio::select! {
             pulled = try_join_all(pulls) => pulled?,

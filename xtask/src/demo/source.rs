@@ -1,9 +1,11 @@
 //! What is pulled, and from where: the throwaway registry's image, or one that the user names.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use http::Uri;
+use oci_client::Reference as ImageReference;
 use shoal_oci::{Reference, RegistryName, Repository};
 
 /// An image and its registry.
@@ -31,16 +33,28 @@ impl Source {
         // All that the registry's name decides is whether images have Docker Hub's short names, and the
         // parser knows neither bare host names nor IPv6 addresses.
         let host = if registry.is_docker_hub() { registry.as_str() } else { "registry.example" };
-        let named: oci_spec::distribution::Reference =
+        let named: ImageReference =
             format!("{host}/{image}").parse().with_context(|| format!("image {image:?}"))?;
         let repository = named.repository().parse()?;
         let reference = named.digest().or(named.tag()).unwrap_or("latest").parse()?;
         Ok(Self { registry, url, insecure, repository, reference })
     }
 
-    /// The path of something in the image's repository on a mirror.
-    pub(super) fn path(&self, kind: &str, which: &str) -> String {
-        format!("/v2/{}/{kind}/{which}?ns={}", self.repository, self.registry)
+    /// The path of the image's manifest on a mirror.
+    pub(super) fn manifest_path(&self) -> String {
+        format!("/v2/{}/manifests/{}?ns={}", self.repository, self.reference, self.registry)
+    }
+
+    /// The image, to be asked of the mirror at this address in its registry's place.
+    pub(super) fn through(&self, mirror: SocketAddr) -> ImageReference {
+        let (registry, repository) = (self.registry.to_string(), self.repository.to_string());
+        let reference = self.reference.to_string();
+        let mut image = match self.reference {
+            Reference::Tag(_) => ImageReference::with_tag(registry, repository, reference),
+            Reference::Digest(_) => ImageReference::with_digest(registry, repository, reference),
+        };
+        image.set_mirror_registry(mirror.to_string());
+        image
     }
 }
 

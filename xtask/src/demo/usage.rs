@@ -41,7 +41,7 @@ and then:
 Ctrl-C ends it all.
 "#,
             name = node.name,
-            manifest = source.path("manifests", &source.reference.to_string()),
+            manifest = source.manifest_path(),
         )
     }
 }
