@@ -20,6 +20,8 @@ use crate::timestamp::Timestamp;
 pub enum Event {
     /// Whether a caller may read a blob was decided.
     Authorization(Authorization),
+    /// Something was read by way of the mirror endpoint.
+    Read(Read),
     /// A certificate was asked for.
     Certificate(Certificate),
     /// The management API was called.
@@ -59,6 +61,31 @@ pub struct Authorization {
     pub outcome: Outcome,
     /// What decided it; none where nothing could.
     pub proof: Option<Proof>,
+}
+
+/// A manifest or blob was asked for by way of the mirror endpoint, where the registry itself decides, or in
+/// gateway mode the allow-list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Read {
+    /// Through which node; none where nothing is secured.
+    #[serde(serialize_with = "shown_if_any")]
+    pub node: Option<NodeId>,
+    /// Where from.
+    pub client: IpAddr,
+    /// Which registry.
+    #[serde(serialize_with = "shown")]
+    pub registry: RegistryName,
+    /// Which repository.
+    #[serde(serialize_with = "shown")]
+    pub repository: Repository,
+    /// The tag or digest.
+    pub reference: String,
+    /// Whose right was looked at.
+    pub caller: Caller,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// The status of the answer.
+    pub status: u16,
 }
 
 /// Whose right it is.
@@ -200,6 +227,20 @@ mod tests {
             &format!(
                 r#"{{"event":"authorization","node":"node-1","registry":"harbor.example","repository":"prod/app","digest":"{digest}","caller":"5a5a5a5a5a5a5a5a","outcome":"refused","proof":"blobHead"}}"#
             ),
+        );
+        let read = Read {
+            node: Some(NodeId::new("node-1")),
+            client: [10, 0, 0, 7].into(),
+            registry: "harbor.example".parse().unwrap(),
+            repository: "prod/app".parse().unwrap(),
+            reference: "v1".to_owned(),
+            caller: (&Holder::Gateway).into(),
+            outcome: Outcome::Allowed,
+            status: 200,
+        };
+        check(
+            Event::Read(read),
+            r#"{"event":"read","node":"node-1","client":"10.0.0.7","registry":"harbor.example","repository":"prod/app","reference":"v1","caller":"gateway","outcome":"allowed","status":200}"#,
         );
         let certificate = Certificate {
             client: [10, 0, 0, 7].into(),

@@ -26,7 +26,7 @@ use shoal_ops::Context;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
-pub use event::{Authorization, Call, Caller, Certificate, Credential, Event, Outcome, Proof, TokenShown};
+pub use event::{Authorization, Call, Caller, Certificate, Credential, Event, Outcome, Proof, Read, TokenShown};
 
 use crate::timestamp::Timestamp;
 use file::{RotatingFile, Sink};

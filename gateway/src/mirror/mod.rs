@@ -22,12 +22,14 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Empty, Full};
+use shoal_identity::Caller;
 use shoal_oci::manifest::{self, IMAGE_TYPES};
 use shoal_oci::path::{self, Kind, Resource};
 use shoal_oci::{AnyDigest, ErrorCode, OciError, Reference, RegistryName};
 use shoal_registry::RegistryBody;
 use tonic::body::Body;
 
+use crate::audit::{self, Event, Outcome};
 use crate::authority::{Right, Size};
 use crate::gate::Gate;
 use crate::mode::Asker;
@@ -70,6 +72,7 @@ impl Mirror {
             Ok(found) => found,
             Err(error) => return respond(error.code, &error.message),
         };
+        let reading = self.reading(&asked, &upstream, &request);
         let mut response = match self.pass(&asked, &upstream, request).await {
             Ok(response) => response,
             Err(MirrorError::Request(error)) => respond(error.code, &error.message),
@@ -78,11 +81,38 @@ impl Mirror {
                 respond(ErrorCode::Unavailable, &error.to_string())
             }
         };
+        if let Some(reading) = reading {
+            let status = response.status();
+            let read = audit::Read { outcome: outcome(status), status: status.as_u16(), ..reading };
+            self.gate.audit().record(Event::Read(read)).await;
+        }
         // A registry's name is safe in a header.
         if let Ok(name) = HeaderValue::from_str(upstream.name().as_str()) {
             response.headers_mut().insert(OCI_NAMESPACE, name);
         }
         response
+    }
+
+    /// What the audit log is told of a request for content, but for how it ended.
+    fn reading(&self, asked: &path::Request, upstream: &Upstream, request: &Parts) -> Option<audit::Read> {
+        let Kind::Pull { repository, resource } = asked.kind() else { return None };
+        let reference = match resource {
+            Resource::Manifest(reference) => reference.to_string(),
+            Resource::Blob(digest) => digest.to_string(),
+            Resource::Tags | Resource::Referrers(_) => return None,
+        };
+        let sender = Caller::of(&request.extensions).ok()?;
+        let right = self.gate.right(upstream, repository, request.headers.get(AUTHORIZATION));
+        Some(audit::Read {
+            node: sender.identity.as_ref().map(|it| it.node.clone()),
+            client: sender.address,
+            caller: (&right.holder).into(),
+            registry: right.registry,
+            repository: right.repository,
+            reference,
+            outcome: Outcome::Undecided,
+            status: 0,
+        })
     }
 
     /// What is asked, and of which registry.
@@ -178,6 +208,15 @@ impl Mirror {
         let gate = self.gate.clone();
         let note = move |bytes: &[u8]| gate.manifest_seen(&right, bytes);
         answer.map(|it| Body::new(Tee::new(it, manifest::MAX_LEN, note)))
+    }
+}
+
+/// What an answer's status says about the caller's right.
+fn outcome(status: StatusCode) -> Outcome {
+    match status.as_u16() {
+        200..=399 => Outcome::Allowed,
+        408 | 429 | 500.. => Outcome::Undecided,
+        _ => Outcome::Refused,
     }
 }
 
