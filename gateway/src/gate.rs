@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
+use shoal_identity::Caller;
 use shoal_model::{Digest, Tick, TrustGroup};
 use shoal_oci::manifest::Manifest;
-use shoal_oci::{RegistryName, Repository};
+use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
 use tokio::time::Instant;
 
-use crate::audit::{Audit, Proof};
-use crate::authority::{Allowed, Authority, Holder, Right, Size};
+use crate::audit::{Audit, Event, Reason, Rejection, Requested};
+use crate::authority::{Allowed, Authority, Holder, Proof, Right, Size};
 use crate::fingerprint::Fingerprints;
 use crate::mode::Mode;
 use crate::upstream::Upstream;
@@ -30,6 +31,21 @@ pub(crate) struct Gate {
     authority: Mutex<Authority>,
     /// What the authority's time counts from.
     origin: Instant,
+}
+
+/// A request that is turned away, whoever may read what.
+pub(crate) struct Unfit {
+    /// What the node is told.
+    pub(crate) error: OciError,
+    pub(crate) reason: Reason,
+    /// The registry that it names, if it does.
+    pub(crate) registry: Option<RegistryName>,
+}
+
+impl From<OciError> for Unfit {
+    fn from(error: OciError) -> Self {
+        Self { error, reason: Reason::Malformed, registry: None }
+    }
 }
 
 impl Gate {
@@ -74,10 +90,12 @@ impl Gate {
         }
     }
 
-    /// The names of all registries, for a message.
-    pub(crate) fn names(&self) -> String {
+    /// The fault of a request that names this registry, or none, and means none that is configured.
+    pub(crate) fn unknown(&self, named: &str, registry: Option<RegistryName>) -> Unfit {
         let names: Vec<_> = self.upstreams.keys().map(RegistryName::as_str).collect();
-        names.join(", ")
+        let message = format!("registry {named}: not one of {}", names.join(", "));
+        let error = OciError { code: ErrorCode::NameUnknown, message };
+        Unfit { error, reason: Reason::UnknownRegistry, registry }
     }
 
     /// The trust group of each registry, for nodes that have to do without a gateway.
@@ -93,6 +111,19 @@ impl Gate {
     /// Where decisions are told.
     pub(crate) const fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// Tells that a node's request was turned away before anybody's right was looked at.
+    pub(crate) async fn rejected(
+        &self,
+        from: &Caller,
+        request: Requested,
+        reason: Reason,
+        registry: Option<RegistryName>,
+    ) {
+        let node = from.identity.as_ref().map(|it| it.node.clone());
+        let rejection = Rejection { node, client: from.address, request, registry, reason };
+        self.audit.record(Event::Rejection(rejection)).await;
     }
 
     /// The right by which a caller with this `Authorization` reads a repository.

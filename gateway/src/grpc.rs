@@ -44,14 +44,17 @@ impl Gateway for GatewayService {
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
         let (_, from, request) = request.into_parts();
-        Caller::of(&from).and_then(|it| it.must_be_node(&request.node)).map_err(refused)?;
-        Ok(Response::new(self.opener.open(request).await))
+        let caller = Caller::of(&from).map_err(refused)?;
+        Ok(Response::new(self.opener.open(caller, request).await.map_err(refused)?))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let (_, from, RenewRequest { key, ticket }) = request.into_parts();
         let caller = Caller::of(&from).map_err(refused)?;
         let renewed = self.tickets.renew(SystemTime::now(), &key, &ticket, caller);
+        if renewed.is_err() {
+            self.opener.not_renewed(caller).await;
+        }
         let Fresh { ticket, lives } = renewed.map_err(refused)?;
         Ok(Response::new(RenewReply { ticket, ticket_lives: lives }))
     }

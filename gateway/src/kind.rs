@@ -17,6 +17,8 @@ use shoal_oci::RegistryName;
 pub enum Kind {
     /// Any registry that speaks the distribution protocol.
     Oci,
+    /// CNCF Distribution, which Docker's image `registry` runs.
+    Distribution,
     /// Harbor.
     Harbor,
     /// Zot.
@@ -33,8 +35,9 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind with the name that settings know it by.
-    pub const NAMED: [(&'static str, Self); 7] = [
+    pub const NAMED: [(&'static str, Self); 8] = [
         ("oci", Self::Oci),
+        ("distribution", Self::Distribution),
         ("harbor", Self::Harbor),
         ("zot", Self::Zot),
         ("ecr", Self::Ecr),
@@ -60,7 +63,13 @@ impl Kind {
     pub(crate) const fn verifies_manifests(self) -> bool {
         match self {
             Self::Oci => false,
-            Self::Harbor | Self::Zot | Self::Ecr | Self::EcrPublic | Self::DockerHub | Self::Ghcr => true,
+            Self::Distribution
+            | Self::Harbor
+            | Self::Zot
+            | Self::Ecr
+            | Self::EcrPublic
+            | Self::DockerHub
+            | Self::Ghcr => true,
         }
     }
 
@@ -68,7 +77,13 @@ impl Kind {
     pub(crate) const fn token_audience(self) -> Option<&'static str> {
         match self {
             Self::Harbor => Some("harbor-registry"),
-            Self::Oci | Self::Zot | Self::Ecr | Self::EcrPublic | Self::DockerHub | Self::Ghcr => None,
+            Self::Oci
+            | Self::Distribution
+            | Self::Zot
+            | Self::Ecr
+            | Self::EcrPublic
+            | Self::DockerHub
+            | Self::Ghcr => None,
         }
     }
 
@@ -91,7 +106,9 @@ impl Kind {
             Self::Ecr => "check that the gateway's AWS identity may ecr:BatchGetImage in this repository",
             Self::EcrPublic => "check the gateway's AWS identity, or use none",
             Self::Ghcr => "check that the token has the scope read:packages",
-            Self::Oci | Self::Zot | Self::DockerHub => "check the credentials of this registry",
+            Self::Oci | Self::Distribution | Self::Zot | Self::DockerHub => {
+                "check the credentials of this registry"
+            }
         }
     }
 }

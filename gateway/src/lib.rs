@@ -26,6 +26,7 @@ mod open;
 mod orders;
 mod party;
 mod port;
+mod presence;
 mod queue;
 mod seed;
 pub mod settings;
@@ -55,7 +56,7 @@ use shoal_peer::service::{PeerService, STALL};
 use shoal_peer::ticket::Verifier;
 use shoal_proto::RegionState;
 use shoal_proto::gateway_server::GatewayServer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use audit::Audit;
 use cuts::Cuts;
@@ -67,7 +68,7 @@ use metrics::RegistryMetrics;
 use mirror::Mirror;
 use open::Opener;
 use orders::obey;
-use port::NodePort;
+use port::{MAX_JOINING, NodePort};
 use seed::Seeder;
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -131,6 +132,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
         peers,
         mirror: Mirror::new(gate),
+        joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };
     ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(MAX_CONNECTIONS) });
@@ -176,10 +178,15 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
 fn node(settings: &Settings, address: SocketAddr) -> anyhow::Result<Node> {
     let id = match &settings.node_id {
         Some(id) => id.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname").context("find the host's name")?,
+        None => {
+            let host =
+                std::fs::read_to_string("/proc/sys/kernel/hostname").context("find the host's name")?;
+            // The sidecar of the same machine may be called like the machine.
+            format!("gateway-{}", host.trim())
+        }
     };
     Ok(Node {
-        id: NodeId::new(id.trim()),
+        id: NodeId::new(&id),
         address: address.to_string().into(),
         role: Role::Gateway,
         place: settings.place.clone(),
@@ -188,7 +195,7 @@ fn node(settings: &Settings, address: SocketAddr) -> anyhow::Result<Node> {
 
 fn upstreams(registries: Vec<RegistrySettings>, ctx: &Context) -> anyhow::Result<Vec<Arc<Upstream>>> {
     let metrics = RegistryMetrics::register(&ctx.metrics);
-    let upstreams = registries.into_iter().map(|it| Upstream::new(it, &metrics));
+    let upstreams = registries.into_iter().map(|it| Upstream::new(it, &metrics, &ctx.tasks));
     let upstreams: Vec<_> = upstreams.collect::<Result<_, _>>()?;
     ctx.tasks.spawn_infallible("files", files::follow(upstreams.clone(), ctx.tasks.stopping()));
     Ok(upstreams)

@@ -3,7 +3,9 @@
 //! Everything but the way to a certificate is for those that have one.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -11,10 +13,12 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
-use shoal_identity::{Caller, Impostor};
+use shoal_identity::{Caller, Impostor, Role};
 use shoal_peer::service::PeerService;
 use shoal_proto::certificates_server::CertificatesServer;
 use shoal_proto::gateway_server::GatewayServer;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
@@ -25,6 +29,12 @@ use crate::mirror::Mirror;
 
 const CERTIFICATES: &str = "/shoal.v1.Certificates/";
 const GATEWAY: &str = "/shoal.v1.Gateway/";
+const REGION: &str = "/shoal.v1.Gateway/Region";
+
+/// How many may ask for certificates at the same time: anybody who reaches the port may.
+pub(crate) const MAX_JOINING: usize = 64;
+/// How long one of them may take, from its first byte to its answer.
+const JOINING: Duration = Duration::from_secs(8);
 
 /// Everything that nodes are served.
 #[derive(Clone)]
@@ -34,7 +44,9 @@ pub(crate) struct NodePort {
     pub(crate) gateway: GatewayServer<GatewayService>,
     pub(crate) peers: PeerService,
     pub(crate) mirror: Mirror,
-    /// Counts the requests of those that have no certificate.
+    /// Places for those that ask for one.
+    pub(crate) joining: Arc<Semaphore>,
+    /// Counts the requests of those that have no certificate for them.
     pub(crate) strangers: Counter,
 }
 
@@ -50,11 +62,13 @@ impl Service<Request<Incoming>> for NodePort {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let path = request.uri().path();
         if path.starts_with(CERTIFICATES)
-            && let Some(certificates) = &mut self.certificates
+            && let Some(certificates) = &self.certificates
         {
-            return certificates.call(request);
+            return issue(certificates.clone(), self.joining.clone(), request).boxed();
         }
-        if let Err(error) = Caller::of(request.extensions()).and_then(Caller::must_belong) {
+        // A scheduler hears of the region, and gets no content and nothing that leads to it.
+        let roles = if path == REGION { &Role::ALL[..] } else { &[Role::Gateway, Role::Sidecar] };
+        if let Err(error) = Caller::of(request.extensions()).and_then(|it| it.must_be_one_of(roles)) {
             self.strangers.inc();
             let is_grpc = path.starts_with("/shoal.v1.");
             return async move { Ok(unauthenticated(&error, is_grpc)) }.boxed();
@@ -71,6 +85,19 @@ impl Service<Request<Incoming>> for NodePort {
             async { Ok(not_found()) }.boxed()
         }
     }
+}
+
+/// Answers somebody who may be anybody, and who gets a place and some time and no more.
+async fn issue(
+    mut certificates: CertificatesServer<Issuing>,
+    joining: Arc<Semaphore>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let Ok(_place) = joining.try_acquire() else {
+        return Ok(Status::resource_exhausted("certificates: too many ask at once").into_http());
+    };
+    let late = |_| Ok(Status::deadline_exceeded("certificates: the request took too long").into_http());
+    timeout(JOINING, certificates.call(request)).await.unwrap_or_else(late)
 }
 
 fn not_found() -> Response<Body> {

@@ -43,7 +43,11 @@ pub(crate) struct KeyError {
 }
 
 /// The keys as they are now; everything that is signed goes through here.
-pub(crate) struct Keyring(ArcSwap<Keys>);
+pub(crate) struct Keyring {
+    keys: ArcSwap<Keys>,
+    /// The file's text when it was first read.
+    opened: Zeroizing<String>,
+}
 
 struct Keys {
     signer: Arc<Signer>,
@@ -55,28 +59,28 @@ impl Keyring {
     /// Reads the keys, or makes one where the file does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, KeyError> {
         let fail = |fault: String| KeyError { path: path.to_owned(), fault };
-        let keys = match read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(path).map(|it| Keys::of(&it, Vec::new())).map_err(|it| fail(it.to_string()))?
-            }
-            text => parse(&text.map_err(|it| fail(it.to_string()))?).map_err(fail)?,
+        let opened = match read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+            read => read,
         };
-        Ok(Self(ArcSwap::from_pointee(keys)))
+        let opened = opened.map_err(|it| fail(it.to_string()))?;
+        let keys = parse(&opened).map_err(fail)?;
+        Ok(Self { keys: ArcSwap::from_pointee(keys), opened })
     }
 
     /// Signs with the first key.
     pub(crate) fn signer(&self) -> Arc<Signer> {
-        self.0.load().signer.clone()
+        self.keys.load().signer.clone()
     }
 
     /// Makes a ticket with the first key.
     pub(crate) fn issue(&self, claims: &TicketClaims) -> Ticket {
-        self.0.load().issuer.issue(claims)
+        self.keys.load().issuer.issue(claims)
     }
 
     /// The public halves of all, the first one's first.
     pub(crate) fn public(&self) -> Vec<[u8; 32]> {
-        self.0.load().public.clone()
+        self.keys.load().public.clone()
     }
 
     /// Reads the file again whenever it changes, until `stopping`, and tells the public halves. A file that
@@ -87,7 +91,7 @@ impl Keyring {
         told: watch::Sender<Vec<[u8; 32]>>,
         stopping: CancellationToken,
     ) {
-        let mut seen = read(&path).ok();
+        let mut seen = Some(self.opened.clone());
         while stopping.run_until_cancelled(sleep(LOOK)).await.is_some() {
             let now = read(&path).ok();
             if now == seen {
@@ -98,9 +102,10 @@ impl Keyring {
                 Ok(keys) => {
                     let public = keys.public.clone();
                     tracing::info!(n_keys = public.len(), "signing keys read again");
-                    // Believed before it signs: a node that is shown a signature has been told of the key.
                     told.send_replace(public);
-                    self.0.store(Arc::new(keys));
+                    // Nodes have time to hear of a key before they are shown what it signed.
+                    sleep(LOOK).await;
+                    self.keys.store(Arc::new(keys));
                 }
                 Err(fault) => {
                     tracing::warn!(path = %path.display(), fault, "signing keys not read again, the old ones stay");
@@ -120,7 +125,11 @@ impl Keys {
 
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
-    File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
+    // One byte more than allowed tells a large file from one that just fits.
+    File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_LEN {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {MAX_LEN} bytes")));
+    }
     Ok(text)
 }
 
@@ -153,11 +162,12 @@ fn parse(text: &str) -> Result<Keys, String> {
     }
 }
 
-fn create(path: &Path) -> io::Result<Seed> {
+/// Makes a key and returns the text of its file.
+fn create(path: &Path) -> io::Result<Zeroizing<String>> {
     let seed: Seed = Zeroizing::new(rand::random());
-    let text = Zeroizing::new(hex::encode(*seed));
-    private_file::replace(path, format!("{}\n", *text).as_bytes())?;
-    Ok(seed)
+    let text = Zeroizing::new(format!("{}\n", hex::encode(*seed)));
+    private_file::replace(path, text.as_bytes())?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -219,8 +229,10 @@ mod tests {
         std::fs::write(&path, format!("{}\n{}", secret(2), secret(1))).unwrap();
         heard.changed().await.unwrap();
         assert_eq!(*heard.borrow(), [public(2), public(1)]);
+        assert_eq!(keyring.signer().verifying_key(), public(1), "others are told first");
+        sleep(LOOK * 2).await;
+        assert_eq!(keyring.signer().verifying_key(), public(2));
         stopping.cancel();
         following.await.unwrap();
-        assert_eq!(keyring.signer().verifying_key(), public(2));
     }
 }

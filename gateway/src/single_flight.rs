@@ -2,14 +2,16 @@
 //!
 //! A burst of nodes asks the same of a registry within milliseconds. The first asker's work is shared by
 //! those who come while it runs; nothing is remembered once it is done. An asker that goes away does not
-//! take the work from the others; when all are gone, the work stops.
+//! take the work from the others; when all are gone, the work stops, unless it is worth finishing for those who
+//! come later.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use shoal_ops::tasks::Tasks;
 
 type Work<V> = BoxFuture<'static, V>;
 
@@ -31,21 +33,46 @@ where
     pub(crate) async fn run(&self, key: K, work: impl Future<Output = V> + Send + 'static) -> V {
         // Dropped after the asker's share of the work, also when the asker goes away early.
         let _landing = Landing { flights: self, key: key.clone() };
-        self.join(key, work).await
+        let (flight, _) = self.join(key, work);
+        flight.await
     }
 
-    fn join(&self, key: K, work: impl Future<Output = V> + Send + 'static) -> Shared<Work<V>> {
+    /// The same for work that goes on, as one of `tasks`, when all askers have gone away. It must have an end of
+    /// its own.
+    pub(crate) async fn run_to_end(
+        self: &Arc<Self>,
+        tasks: &Tasks,
+        key: K,
+        work: impl Future<Output = V> + Send + 'static,
+    ) -> V
+    where
+        K: Send + 'static,
+    {
+        let _landing = Landing { flights: self, key: key.clone() };
+        let (flight, is_new) = self.join(key.clone(), work);
+        if is_new {
+            let (flights, flight, stopping) = (self.clone(), flight.clone(), tasks.stopping());
+            tasks.spawn_infallible("single-flight", async move {
+                let _landing = Landing { flights: &flights, key };
+                stopping.run_until_cancelled(flight).await;
+            });
+        }
+        flight.await
+    }
+
+    /// The work in flight, and whether it began just now.
+    fn join(&self, key: K, work: impl Future<Output = V> + Send + 'static) -> (Shared<Work<V>>, bool) {
         let mut flights = self.flights();
         // Finished work is not an answer to a question that came later.
         let running = flights.get(&key).and_then(in_flight);
         if let Some(running) = running {
-            return running;
+            return (running, false);
         }
         let shared = work.boxed().shared();
         if let Some(weak) = shared.downgrade() {
             flights.insert(key, weak);
         }
-        shared
+        (shared, true)
     }
 }
 
@@ -79,8 +106,8 @@ impl<K: Eq + Hash, V: Clone> Drop for Landing<'_, K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use tokio::sync::Barrier;
 
@@ -122,6 +149,24 @@ mod tests {
         drop(first);
         let (outcome, _) = tokio::join!(second, gate.wait());
         assert_eq!(outcome, 7);
+        assert!(flights.flights().is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_is_worth_finishing_goes_on_when_everybody_has_left() {
+        let (flights, tasks) = (Arc::new(SingleFlight::new()), Tasks::new());
+        let gate = Arc::new(Barrier::new(2));
+        let work = |gate: Arc<Barrier>| async move {
+            gate.wait().await;
+            7
+        };
+        let mut first = Box::pin(flights.run_to_end(&tasks, "login", work(gate.clone())));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        drop(first);
+        let second = flights.run_to_end(&tasks, "login", std::future::pending());
+        let (outcome, _) = tokio::join!(second, gate.wait());
+        assert_eq!(outcome, 7);
+        assert!(tasks.shut_down(Duration::from_secs(10)).await.cut.is_empty());
         assert!(flights.flights().is_empty());
     }
 

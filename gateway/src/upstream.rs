@@ -2,7 +2,7 @@
 //!
 //! Everything that is asked goes through here, so that the registry's limits hold and every request is
 //! counted. A request is sent either with what the caller showed or with the gateway's own right; a
-//! credential of one kind never serves for the other.
+//! credential of one kind, a client certificate included, never serves for the other.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use shoal_model::TrustGroup;
 use shoal_oci::{RegistryName, Repository};
+use shoal_ops::tasks::Tasks;
 use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError, retry_after};
 
 use crate::credentials::{Credentials, Login, LoginError, Shown};
@@ -18,6 +19,7 @@ use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::metrics::{OneRegistry, RegistryMetrics};
 use crate::mode::{Asker, Mode};
+use crate::presence;
 use crate::settings::RegistrySettings;
 use crate::token_key::{TokenKey, TokenKeyError};
 
@@ -59,6 +61,8 @@ pub(crate) struct Upstream {
     pub(crate) limits: Limits,
     pub(crate) metrics: OneRegistry,
     client: RegistryClient,
+    /// The same without what the registry could take for the gateway's login.
+    callers: RegistryClient,
     credentials: Credentials,
 }
 
@@ -66,6 +70,7 @@ impl Upstream {
     pub(crate) fn new(
         settings: RegistrySettings,
         metrics: &RegistryMetrics,
+        tasks: &Tasks,
     ) -> Result<Arc<Self>, UpstreamError> {
         let RegistrySettings { endpoint, kind, group, mode, access, identity, limits } = settings;
         let client = RegistryClient::new(&endpoint)?;
@@ -79,7 +84,8 @@ impl Upstream {
             token_key,
             limits: Limits::new(&limits),
             metrics: metrics.of(&endpoint.name),
-            credentials: Credentials::new(Login::new(client.clone(), kind, identity)),
+            credentials: Credentials::new(Login::new(client.clone(), kind, identity), tasks.clone()),
+            callers: client.unidentified(),
             client,
         }))
     }
@@ -106,9 +112,17 @@ impl Upstream {
         self.limits.request().await;
     }
 
-    /// Sends one request as it is.
+    /// Sends one request of a caller as it is.
     pub(crate) async fn ask(&self, request: Request<()>) -> Result<Response<RegistryBody>, RegistryError> {
-        let answer = self.client.send(request).await;
+        self.send(&self.callers, request).await
+    }
+
+    async fn send(
+        &self,
+        client: &RegistryClient,
+        request: Request<()>,
+    ) -> Result<Response<RegistryBody>, RegistryError> {
+        let answer = client.send(request).await;
         self.metrics.request(answer.as_ref().ok().map(|it| it.status().as_u16()));
         if let Ok(answer) = &answer {
             self.metrics.quota(answer.headers());
@@ -116,9 +130,21 @@ impl Upstream {
         answer
     }
 
-    /// Sends one request about `repository` with the gateway's own right. Where the registry no longer takes
-    /// what was kept, it is asked again with a fresh login. The answer is never 401: that is an error.
+    /// Sends one request about `repository` with the gateway's own right. The answer is never 401: that is an
+    /// error. Its body is that of the answer to HEAD where that was asked, whatever is in it.
     pub(crate) async fn ask_as_gateway(
+        &self,
+        repository: &Repository,
+        request: Request<()>,
+    ) -> Result<Response<RegistryBody>, AskError> {
+        match presence::harmless(self.kind, &request) {
+            Some(request) => Ok(presence::of_head(self.ask_logged_in(repository, request).await?)),
+            None => self.ask_logged_in(repository, request).await,
+        }
+    }
+
+    /// Where the registry no longer takes what was kept, it is asked again with a fresh login.
+    async fn ask_logged_in(
         &self,
         repository: &Repository,
         request: Request<()>,
@@ -146,7 +172,7 @@ impl Upstream {
             Some(value) => request.headers_mut().insert(AUTHORIZATION, value.clone()),
             None => request.headers_mut().remove(AUTHORIZATION),
         };
-        let answer = self.ask(request).await?;
+        let answer = self.send(&self.client, request).await?;
         if matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             self.limits.pause(wait_of(answer.headers()).unwrap_or_default());
         }
@@ -162,4 +188,84 @@ pub(crate) fn length_of(headers: &HeaderMap) -> Option<u64> {
 /// The registry's `Retry-After`, if it gave one.
 pub(crate) fn wait_of(headers: &HeaderMap) -> Option<Duration> {
     retry_after::parse(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{Extension, Router};
+    use http_body_util::BodyExt as _;
+    use rustls::crypto::ring;
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{RootCertStore, ServerConfig};
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    use shoal_ops::Context;
+    use shoal_ops::serve::{Handshake, Introduction, Limits, Listener};
+    use shoal_ops::settings::Reader;
+
+    use super::*;
+    use crate::settings::{DEFAULT, Settings};
+
+    /// TLS that asks who connects, and serves those as well who do not say.
+    struct Asking(Arc<ServerConfig>);
+
+    impl Handshake for Asking {
+        fn tls(&self) -> Option<Arc<ServerConfig>> {
+            Some(self.0.clone())
+        }
+
+        fn introduce(&self, _: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Introduction {
+            let mut introduction = Introduction::default();
+            introduction.extensions.insert(if certificate.is_some() { "known" } else { "unknown" });
+            introduction
+        }
+    }
+
+    /// A registry that answers whether it knows who asks, and one that asks it with a certificate.
+    async fn upstream(ctx: &Context) -> Arc<Upstream> {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let (chain, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
+        let mut roots = RootCertStore::empty();
+        roots.add(chain.clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.allow_unauthenticated().build().unwrap())
+            .with_single_cert(vec![chain], PrivateKeyDer::Pkcs8(key.into()))
+            .unwrap();
+        let listener = Listener::bind("registry", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.addr();
+        let router = Router::new().fallback(async |Extension(who): Extension<&'static str>| who);
+        ctx.serve(listener.with(Arc::new(Asking(Arc::new(tls)))), router, Limits::new(10));
+
+        let dir = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["c", "k"].map(|it| dir.path().join(it));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (certificate, key) = (certificate.display(), key.display());
+        let entry = format!(
+            "registries: [{{name: registry.example, url: 'https://{address}', ca: {certificate}, \
+             clientCert: {certificate}, clientKey: {key}}}]"
+        );
+        let reader = Reader::new(&entry, DEFAULT, |_| None);
+        let settings = Settings::read(&reader).registries.remove(0);
+        reader.finish().unwrap();
+        Upstream::new(settings, &RegistryMetrics::register(&ctx.metrics), &ctx.tasks).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_not_taken_for_the_gateway_by_its_certificate() {
+        let ctx = Context::new("gateway", "0");
+        let upstream = upstream(&ctx).await;
+        let request = || Request::get("/v2/prod/app/manifests/v1").body(()).unwrap();
+        let text = async |answer: Response<RegistryBody>| answer.collect().await.unwrap().to_bytes();
+        assert_eq!(text(upstream.ask(request()).await.unwrap()).await, "unknown");
+        let repository = "prod/app".parse().unwrap();
+        let as_gateway = upstream.ask_as_gateway(&repository, request()).await.unwrap();
+        assert_eq!(text(as_gateway).await, "known");
+        assert_eq!(text(upstream.ask(request()).await.unwrap()).await, "unknown");
+    }
 }

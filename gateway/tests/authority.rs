@@ -9,14 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use futures_util::future::join_all;
-use http::header::{ACCEPT, AUTHORIZATION, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
-use shoal_proto::{OpenedBlob, Refusal};
+use shoal_proto::{OpenedBlob, Refusal, Ticket};
 use support::gateway::{Gateway, NAME, assert_status};
-use support::registry::{Fault, REFUSAL, Registry};
+use support::registry::{Asked, Fault, REFUSAL, Registry};
 use support::{content, digest, manifest};
 
 const PRIVATE: &str = "private/app";
@@ -152,6 +152,60 @@ async fn what_a_registry_does_not_look_at_when_it_takes_a_manifest_proves_nothin
     assert!(!opens_foreign_blob(|it| it["layers"][0]["urls"] = elsewhere.clone()).await);
     let unknown = json!("application/vnd.example.thing+json");
     assert!(!opens_foreign_blob(|it| it["mediaType"] = unknown.clone()).await);
+}
+
+#[tokio::test]
+async fn a_manifest_that_a_registry_could_read_otherwise_proves_nothing() {
+    // Registries written in Go look at the list that is written last, in whatever case.
+    for key in ["Layers", "LAYERS", "layer\u{17f}"] {
+        assert!(!opens_foreign_blob(|it| it[key] = json!([])).await, "{key}");
+    }
+    let own = digest(b"{}").to_string();
+    for (key, value) in [("Digest", json!(own)), ("diGest", json!(own)), ("Urls", json!(["https://a"]))] {
+        assert!(!opens_foreign_blob(|it| it["layers"][0][key] = value.clone()).await, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_caller_sends_besides_its_credential_decides_nothing() {
+    let registry = registry(b"layer").await;
+    let gateway = Gateway::start(&registry, HARBOR).await;
+    let mut headers = with(AUTHORIZATION, BOB);
+    for name in ["x-forwarded-user", "x-harbor-csrf-token", "proxy-authorization"] {
+        headers.insert(HeaderName::from_static(name), "ann".parse().unwrap());
+    }
+    headers.insert(ACCEPT, "*/*".parse().unwrap());
+    for (path, query) in [
+        ("manifests/v1?access_token=ann", ""),
+        (&format!("blobs/{}?n=1&account=ann", digest(b"{}")), ""),
+        ("tags/list?n=5&last=v1&access_token=ann", "n=5&last=v1"),
+        (&format!("referrers/{}?artifactType=a&u=ann", digest(b"{}")), "artifactType=a"),
+    ] {
+        gateway.mirror(&format!("/v2/{PUBLIC}/{path}"), headers.clone()).await;
+        let asked = registry.asked(&Method::GET).pop().unwrap();
+        assert_eq!((asked.query.as_str(), asked.authorization.as_deref()), (query, Some(BOB)), "{path}");
+        let mut names = asked.headers;
+        names.sort();
+        assert_eq!(names, ["accept", "authorization", "host"], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_zot_is_never_asked_in_a_way_that_puts_a_blob_where_it_was_not() {
+    let layer = content(7, 200_000);
+    let registry = registry(&layer).await;
+    let gateway = Gateway::start(&registry, &GATEWAY_MODE.replace("harbor", "zot")).await;
+    assert_eq!(open(&gateway, PUBLIC, &layer, "").await.unwrap_err().status, 404);
+    assert_eq!(open(&gateway, PUBLIC, b"{}", "").await.unwrap().geometry.size(), 2);
+    for (blob, status, length) in [(b"{}".as_slice(), 200, Some("2")), (&layer, 404, None)] {
+        let path = format!("/v2/{PUBLIC}/blobs/{}", digest(blob));
+        let answer = gateway.ask_mirror(Method::HEAD, &path, HeaderMap::new()).await;
+        let told = answer.headers().get(CONTENT_LENGTH).filter(|_| status == 200);
+        assert_eq!((answer.status().as_u16(), told.map(|it| it.to_str().unwrap())), (status, length));
+    }
+    assert_eq!(n_heads(&registry), 0);
+    let is_look = |it: &&Asked| it.range.as_deref() == Some("bytes=0-0");
+    assert_eq!(registry.asked(&Method::GET).iter().filter(is_look).count(), 4);
 }
 
 #[tokio::test]
@@ -366,4 +420,76 @@ async fn every_decision_is_told_to_the_audit_log() {
         assert_eq!((&line["outcome"], &line["proof"]), (&json!(outcome), &json!("allowList")), "{line}");
     }
     assert_eq!(lines.iter().filter(|it| it["event"] == "authorization").count(), 2);
+}
+
+#[tokio::test]
+async fn every_read_through_the_mirror_is_told_to_the_audit_log() {
+    let registry = registry(b"layer").await;
+    let gateway = Gateway::start(&registry, GATEWAY_MODE).await;
+    let blob = digest(b"{}");
+    let resources = ["manifests/v1".to_owned(), format!("blobs/{blob}"), format!("referrers/{blob}")];
+    for resource in resources.iter().map(String::as_str).chain(["tags/list"]) {
+        for repository in [PUBLIC, PRIVATE] {
+            gateway.mirror(&format!("/v2/{repository}/{resource}"), HeaderMap::new()).await;
+        }
+    }
+    let lines = gateway.audit().await;
+    let told: Vec<_> = lines
+        .iter()
+        .map(|it| {
+            assert_eq!(it["event"], "read");
+            (it["repository"].as_str().unwrap(), it["resource"].as_str().unwrap(), &it["status"])
+        })
+        .collect();
+    let [manifest, blob, referrers] = &resources;
+    assert_eq!(
+        told,
+        [
+            (PUBLIC, manifest.as_str(), &json!(200)),
+            (PRIVATE, manifest, &json!(403)),
+            (PUBLIC, blob, &json!(200)),
+            (PRIVATE, blob, &json!(403)),
+            (PUBLIC, referrers, &json!(404)),
+            (PRIVATE, referrers, &json!(403)),
+            (PUBLIC, "tags/list", &json!(404)),
+            (PRIVATE, "tags/list", &json!(403)),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_is_turned_away_is_told_to_the_audit_log() {
+    let registry = registry(b"layer").await;
+    let gateway = Gateway::start(&registry, HARBOR).await;
+    let unknown = gateway.open_from("node-1", ("evil.example", PUBLIC), b"{}", Some(ANN)).await;
+    assert_eq!(unknown.unwrap_err().status, 404);
+    open(&gateway, "Public/../app", b"{}", ANN).await.unwrap_err();
+    gateway.mirror(&format!("/v2/{PUBLIC}/manifests/v1?ns=evil.example"), with(AUTHORIZATION, ANN)).await;
+    gateway.mirror("/v2/Public/manifests/v1?access_token=hunter2", HeaderMap::new()).await;
+    gateway.ask_mirror(Method::POST, &format!("/v2/{PUBLIC}/blobs/uploads/"), HeaderMap::new()).await;
+    let blob = open(&gateway, PUBLIC, b"{}", ANN).await.unwrap();
+    gateway.renew(&blob, blob.ticket.clone()).await.unwrap();
+    gateway.renew(&blob, Ticket("forged".to_owned())).await.unwrap_err();
+    let lines = gateway.audit().await;
+    let told: Vec<_> = lines
+        .iter()
+        .filter(|it| it["event"] == "rejection")
+        .map(|it| {
+            assert_eq!((&it["node"], &it["client"]), (&Value::Null, &json!("127.0.0.1")), "{it}");
+            json!([it["request"], it["reason"], it["registry"]])
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["open", "unknownRegistry", "evil.example"]),
+            json!(["open", "malformed", null]),
+            json!(["mirror", "unknownRegistry", "evil.example"]),
+            json!(["mirror", "malformed", null]),
+            json!(["mirror", "malformed", null]),
+            json!(["renewal", "ticket", null]),
+        ]
+    );
+    let text = serde_json::to_string(&lines).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("YW5u"), "{text}");
 }

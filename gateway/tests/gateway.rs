@@ -165,6 +165,20 @@ async fn a_refused_login_is_not_tried_again_with_every_request() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_slower_than_its_askers_wait_is_finished_for_the_next() {
+    let (registry, layer) = (Registry::with_secret(SECRET).await, content(7, 200_000));
+    registry.put_blob(REPOSITORY, &layer);
+    registry.tokens.forget_permits(usize::MAX >> 3);
+    let gateway = Gateway::start(&registry, GATEWAY_MODE).await;
+    for _ in 0..2 {
+        assert_eq!(gateway.open(&layer, None).await.unwrap_err().status, 503);
+    }
+    registry.tokens.add_permits(1);
+    gateway.open(&layer, None).await.unwrap();
+    assert_eq!(registry.n_logins(), 1);
+}
+
+#[tokio::test]
 async fn a_password_that_the_registry_itself_refuses_is_not_shown_again() {
     let registry = Registry::with_secret(SECRET).await;
     registry.challenge_with("Basic realm=\"fake\"");

@@ -7,16 +7,18 @@ mod kubernetes;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use shoal_gateway::audit::{Audit, AuditSettings};
 use shoal_gateway::issuing::{self, Gateway, Secured};
 use shoal_gateway::settings::{DEFAULT, Settings};
-use shoal_identity::enrol::enrol;
+use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::settings::Source;
-use shoal_identity::{Ca, Clients, Reception, Role};
+use shoal_identity::{Ca, Clients, Grant, KeptCa, Reception, Request, Role, SpiffeId};
 use shoal_model::{ByteSize, NodeId};
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
@@ -29,7 +31,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use kubernetes::Kubernetes;
+use kubernetes::{Kubernetes, token_for};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 /// Far above what any test takes.
@@ -133,8 +135,8 @@ fn names(reply: &IssueReply) -> (String, Vec<String>) {
     (common.to_owned(), extension.value.general_names.iter().map(shown).collect())
 }
 
-fn account(token: &str) -> JoinCredential {
-    ServiceAccountToken(token.to_owned())
+fn account(jti: &str) -> JoinCredential {
+    ServiceAccountToken(token_for("shoal", jti))
 }
 
 #[tokio::test]
@@ -198,6 +200,21 @@ async fn a_credential_that_proves_nothing_is_refused_with_advice() {
 }
 
 #[tokio::test]
+async fn kubernetes_is_not_asked_about_what_cannot_be_a_good_token() {
+    let kubernetes = Kubernetes::start().await;
+    let region = Region::start(&kubernetes.settings()).await;
+    let denied = Code::PermissionDenied;
+    for none in ["hunter2hunter2hunter2", "hunter.two.three", "e30.e30"] {
+        region
+            .check_refused(ServiceAccountToken(none.into()), denied, "service account token: is none")
+            .await;
+    }
+    let for_others = token_for("https://kubernetes.default.svc", "sidecar-on-node-1");
+    region.check_refused(ServiceAccountToken(for_others), denied, "project it with that audience").await;
+    assert_eq!(kubernetes.n_reviews(), 0);
+}
+
+#[tokio::test]
 async fn a_pods_token_is_of_no_use_where_accounts_do_not_join() {
     let region = Region::start("").await;
     region.check_refused(account("sidecar-on-node-1"), Code::PermissionDenied, "takes none").await;
@@ -240,7 +257,7 @@ async fn a_request_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn who_guesses_is_soon_not_listened_to_and_others_are() {
+async fn who_guesses_is_soon_not_listened_to_and_whoever_knows_is() {
     let region = Region::start("").await;
     let guess = async |n: u32| region.issue(JoinToken(format!("hunter2hunter2hunter{n}"))).await.unwrap_err();
     let codes = join_all((0..50).map(guess)).await;
@@ -248,53 +265,140 @@ async fn who_guesses_is_soon_not_listened_to_and_others_are() {
     assert!(count(Code::PermissionDenied) >= 10);
     assert_eq!(count(Code::PermissionDenied) + count(Code::ResourceExhausted), 50);
     assert!(count(Code::ResourceExhausted) > 0);
-    let (token, elsewhere) = (JoinToken(region.join_token("sidecar")), [127, 0, 0, 7].into());
-    let request = request(&CertificateParams::default());
-    assert!(region.issue_for(request, token, elsewhere).await.is_ok());
+    // At the same address a good token is as good as ever.
+    for role in ["sidecar", "scheduler"] {
+        assert!(region.issue(JoinToken(region.join_token(role))).await.is_ok());
+    }
+    let told = count(Code::PermissionDenied);
+    assert_eq!(region.end().await.matches(r#""outcome":"refused""#).count(), told);
 }
 
 #[tokio::test]
-async fn a_sidecar_joins_under_tls_knowing_its_token_only() {
+async fn many_at_once_cannot_have_kubernetes_asked_without_end() {
+    let kubernetes = Kubernetes::start().await;
+    let region = Region::start(&kubernetes.settings()).await;
+    let guess = async |_: u32| region.issue(account("unknown")).await.unwrap_err();
+    let codes = join_all((0..50).map(guess)).await;
+    let n_denied = codes.iter().filter(|it| it.code() == Code::PermissionDenied).count();
+    assert_eq!(kubernetes.n_reviews(), n_denied);
+    assert!((10..50).contains(&n_denied), "{n_denied}");
+    let elsewhere = [127, 0, 0, 7].into();
+    let good = request(&CertificateParams::default());
+    assert!(region.issue_for(good, account("sidecar-on-node-1"), elsewhere).await.is_ok());
+}
+
+#[tokio::test]
+async fn that_kubernetes_fails_is_nobodys_fault_and_fills_no_log() {
+    let kubernetes = Kubernetes::start().await;
+    let region = Region::start(&kubernetes.settings()).await;
+    for _ in 0..30 {
+        region.check_refused(account("fails"), Code::Unavailable, "status 500").await;
+    }
+    assert!(region.issue(account("sidecar-on-node-1")).await.is_ok());
+    assert_eq!(region.counted("undecided"), 30);
+    let n_told = region.end().await.matches(r#""outcome":"undecided""#).count();
+    assert!((10..30).contains(&n_told), "{n_told}");
+}
+
+#[tokio::test]
+async fn one_name_gets_only_so_many_certificates() {
     let region = Region::start("").await;
+    let (same, token) = (request(&CertificateParams::default()), region.join_token("sidecar"));
+    let issue =
+        async |request: &[u8]| region.issue_for(request.to_vec(), JoinToken(token.clone()), HERE).await;
+    let mut n_issued = 0;
+    let refused = loop {
+        match issue(&same).await {
+            Ok(_) => n_issued += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("certificates for this name"), "{refused}");
+    assert!(n_issued >= 6, "{n_issued}");
+    assert!(issue(&request(&CertificateParams::default())).await.is_ok(), "another name");
+    let log = region.end().await;
+    assert_eq!(log.matches(r#""event":"certificate""#).count(), n_issued + 1);
+}
+
+/// Joins as a sidecar that knows its join token only; returns what it is called.
+async fn join(region: &Region) -> String {
     let default = "security: {mtls: true, autoIssueCert: true, joinToken: '', serviceAccountToken: '', \
                    caFile: '', certFile: '', keyFile: '', dir: ''}";
     let user = format!("security: {{joinToken: {}}}", region.join_token("sidecar").trim());
     let reader = Reader::new(&user, default, |_| None);
     let source = Source::read(&reader, region.dir.path().join("node"));
     reader.finish().unwrap();
-    let gateway = vec![format!("https://{}", region.secured)];
-    let enrolment = enrol(&region.ctx, source, Role::Sidecar, gateway, NodeId::new("unproven")).unwrap();
+    let applicant = Applicant {
+        role: Role::Sidecar,
+        unproven: NodeId::new("unproven"),
+        address: None,
+        gateways: vec![format!("https://{}", region.secured)],
+    };
+    let enrolment = enrol(&region.ctx, source, applicant).unwrap();
     tokio::time::timeout(PATIENCE, enrolment.complete()).await.unwrap();
-    let id = enrolment.keychain.unwrap().current().unwrap().id.to_string();
-    assert_eq!(id, format!("spiffe://shoal.local/sidecar/{}", enrolment.node));
+    enrolment.keychain.unwrap().current().unwrap().id.to_string()
 }
 
 #[tokio::test]
-async fn a_gateways_own_certificate_is_of_the_domain_that_it_issues_for() {
-    let (ctx, dir) = (Context::new("gateway", "0"), tempfile::tempdir().unwrap());
-    let (_, ca) = Ca::create("shoal.local".parse().unwrap()).unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let mut params = CertificateParams::default();
-    let started = ["other.example", "shoal.local"].map(|domain| {
-        let uri = format!("spiffe://{domain}/gateway/gateway-1").try_into().unwrap();
-        params.subject_alt_names = vec![SanType::URI(uri)];
+async fn a_sidecar_joins_under_tls_knowing_its_token_only() {
+    let id = join(&Region::start("").await).await;
+    assert!(id.starts_with("spiffe://shoal.local/sidecar/n-"), "{id}");
+}
+
+// === An authority and a certificate from outside ===
+
+/// Files of an authority, and of a gateway's certificate.
+struct Outside(TempDir);
+
+impl Outside {
+    /// With the authority `ca`, and a certificate of `issuer` that comes without its root.
+    fn new((ca, kept): &(Ca, KeptCa), issuer: &Ca) -> Self {
+        let it = Self(tempfile::tempdir().unwrap());
+        it.write("ca.pem", &kept.certificate);
+        it.write("ca.key", &kept.key);
         let key = KeyPair::generate().unwrap();
-        let own = file("own.pem", &params.self_signed(&key).unwrap().pem());
-        let security = format!(
-            "certFile: {own}, caFile: {own}, keyFile: {}, ca: {{certFile: {}, keyFile: {}}}",
-            file("own.key", &key.serialize_pem()),
-            file("ca.pem", &ca.certificate),
-            file("ca.key", &ca.key),
-        );
-        secure(&ctx, &dir, &security)
-    });
-    let [other, same] = started;
-    let refused = other.err().unwrap().to_string();
-    assert!(refused.contains("not of the trust domain shoal.local"), "{refused}");
-    let id = same.unwrap().keychain.unwrap().current().unwrap().id.to_string();
-    assert_eq!(id, "spiffe://shoal.local/gateway/gateway-1");
+        let signing = CertificateParams::default().serialize_request(&key).unwrap();
+        let id = SpiffeId::new(ca.domain().clone(), Role::Gateway, "gateway-1").unwrap();
+        let grant = Grant { id, addresses: vec![HERE], hosts: Vec::new(), lives: Duration::from_secs(3600) };
+        let leaf = issuer.sign(SystemTime::now(), &Request::parse(signing.der()).unwrap(), &grant).unwrap();
+        let own = STANDARD.encode(&leaf);
+        it.write("own.pem", &format!("-----BEGIN CERTIFICATE-----\n{own}\n-----END CERTIFICATE-----\n"));
+        it.write("own.key", &key.serialize_pem());
+        it
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    /// The `security` settings, as YAML.
+    fn settings(&self) -> String {
+        let dir = self.0.path().display();
+        format!(
+            "certFile: {dir}/own.pem, keyFile: {dir}/own.key, caFile: {dir}/ca.pem, \
+             ca: {{certFile: {dir}/ca.pem, keyFile: {dir}/ca.key}}"
+        )
+    }
+}
+
+fn authority() -> (Ca, KeptCa) {
+    Ca::create("shoal.local".parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_gateway_with_a_certificate_from_outside_is_recognised_by_the_root_in_a_token() {
+    let ca = authority();
+    let id = join(&Region::start(&Outside::new(&ca, &ca.0).settings()).await).await;
+    assert!(id.starts_with("spiffe://shoal.local/sidecar/n-"), "{id}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_its_own_nodes_would_not_believe_is_refused_at_the_start() {
+    let (ctx, dir) = (Context::new("gateway", "0"), tempfile::tempdir().unwrap());
+    let outside = Outside::new(&authority(), &authority().0);
+    let error = format!("{:#}", secure(&ctx, &dir, &outside.settings()).err().unwrap());
+    for part in ["own.pem", "ca.pem", "does not lead to the authority's root"] {
+        assert!(error.contains(part), "{part:?} in {error:?}");
+    }
 }

@@ -240,6 +240,34 @@ async fn nobody_gives_or_takes_a_right_that_he_lacks() {
 }
 
 #[tokio::test]
+async fn no_token_outlives_the_one_that_made_it() {
+    let tokens = [
+        declared(1, "short", "scopes: [tokens], expires: 2090-01-01T00:00:00Z"),
+        declared(2, "endless", "scopes: [tokens]"),
+    ];
+    let api = Api::start(&format!("tokens: [{}]", tokens.join(", "))).await;
+    let [short, endless] = [1, 2].map(|it| own(it).0);
+    for (bearer, expires, status) in [
+        (&short, json!("2089-12-31T23:59:59Z"), 201),
+        (&short, json!("2090-01-01T00:00:00Z"), 201),
+        (&short, json!("2090-01-01T00:00:01Z"), 403),
+        (&short, Value::Null, 403),
+        (&endless, json!("2099-01-01T00:00:00Z"), 201),
+        (&endless, Value::Null, 201),
+    ] {
+        let name = format!("{status}-{}", expires.as_str().unwrap_or("ever").replace(':', "."));
+        let name = if bearer == &short { format!("s-{name}") } else { name };
+        let wanted = json!({ "name": name, "scopes": ["tokens"], "expires": expires });
+        let (got, body) = api.call("POST", TOKENS, bearer, &wanted).await;
+        assert_eq!(got, status, "{wanted} {body}");
+        if status == 403 {
+            let why = "Token ends at 2090-01-01T00:00:00.000Z, and what it makes must not outlive it";
+            assert_eq!(body, message(why));
+        }
+    }
+}
+
+#[tokio::test]
 async fn bad_bodies_are_refused_with_all_their_mistakes() {
     let api = Api::start("").await;
     let first = api.first();

@@ -17,7 +17,7 @@ pub mod settings;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shoal_identity::enrol::enrol;
+use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::{Clients, Dialer, Reception, Role};
 use shoal_model::NodeId;
 use shoal_ops::Context;
@@ -42,19 +42,26 @@ const MAX_NODES: usize = 20_000;
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let ready = ctx.readiness.condition("listener");
     let listener = Listener::bind("nodes", settings.listen).await.context("start the scheduler")?;
-    let (security, gateways) = (settings.security, settings.gateways);
-    let enrolment = enrol(&ctx, security, Role::Scheduler, gateways.clone(), NodeId::new("scheduler"))?;
+    let gateways = settings.gateways;
+    let applicant = Applicant {
+        role: Role::Scheduler,
+        unproven: NodeId::new("scheduler"),
+        address: None,
+        gateways: gateways.clone(),
+    };
+    let enrolment = enrol(&ctx, settings.security, applicant)?;
     let keychain = enrolment.keychain.as_ref();
     let listener = listener.with(Reception::new(keychain, Clients::WithCertificate));
     enrolment.complete().await;
 
     let verifier = Arc::new(Verifier::new(RegionKeys::default()));
-    let (region, keeper) = Region::new(gateways, Dialer::new(keychain), verifier.clone());
+    let dialer = Dialer::new(keychain);
+    let (region, keeper) = Region::new(gateways, dialer.clone(), verifier.clone());
     ctx.tasks.spawn_infallible("region", keeper.run(ctx.tasks.stopping()));
     region.answered().await;
 
     let board = Board::start(&ctx, settings.policy);
-    let service = Service::new(board, Door::new(&ctx, verifier), ctx.tasks.clone());
+    let service = Service::new(board, Door::new(&ctx, verifier, dialer), ctx.tasks.clone());
     ctx.serve(listener, Routes::new(SchedulerServer::new(service)).prepare(), Limits::new(MAX_NODES));
     ready.set(true);
     Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt};
 use http::Extensions;
 use prometheus_client::metrics::counter::Counter;
-use shoal_identity::Caller;
+use shoal_identity::{Caller, Dialer, Expected};
 use shoal_model::{Node, NodeId};
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::board::{Board, Session};
 
+/// After so many wishes without a good ticket a node's stream is ended: each costs the check of a signature.
+const MAX_REFUSED: u32 = 1000;
 /// How long a node may take to say who it is.
 const HELLO: Duration = Duration::from_secs(5);
 
@@ -42,13 +44,14 @@ impl Service {
 #[derive(Clone)]
 pub(crate) struct Door {
     verifier: Arc<Verifier>,
+    dialer: Dialer,
     impostors: Counter,
     refused: Counter,
 }
 
 impl Door {
-    pub(crate) fn new(ctx: &Context, verifier: Arc<Verifier>) -> Self {
-        let it = Self { verifier, impostors: Counter::default(), refused: Counter::default() };
+    pub(crate) fn new(ctx: &Context, verifier: Arc<Verifier>, dialer: Dialer) -> Self {
+        let it = Self { verifier, dialer, impostors: Counter::default(), refused: Counter::default() };
         ctx.metrics.register(|registry| {
             let help = "Streams of nodes that are not who they said";
             registry.register("scheduler_impostors", help, it.impostors.clone());
@@ -58,13 +61,21 @@ impl Door {
         it
     }
 
-    /// Whether the sender of a request with these extensions is the node that it says it is.
-    fn recognise(&self, from: &Extensions, node: &Node) -> Result<(), Status> {
-        let recognised = Caller::of(from).and_then(|it| it.must_be_node(node));
-        recognised.map_err(|it| {
+    /// Whether the sender of a request with these extensions is the node that it says it is, where it says.
+    async fn recognise(&self, from: &Extensions, node: &Node) -> Result<(), Status> {
+        let recognised = match Caller::of(from).and_then(|it| it.must_be_node(node).map(|()| it)) {
+            Ok(caller) if caller.stands_at(&node.address) => Ok(()),
+            // Others will be sent there, so it has to be this node that answers.
+            Ok(_) => {
+                let dialled = self.dialer.dial(&node.address, &Expected::node(node)).await;
+                dialled.map(drop).map_err(|it| format!("it does not answer where it says: {it}"))
+            }
+            Err(impostor) => Err(impostor.to_string()),
+        };
+        recognised.map_err(|error| {
             self.impostors.inc();
-            tracing::warn!(node = %node.id, error = %it, "not the node that it says");
-            Status::permission_denied(format!("join: {it}"))
+            tracing::warn!(node = %node.id, address = %node.address, error, "not the node that it says");
+            Status::permission_denied(format!("join: {error}"))
         })
     }
 
@@ -78,7 +89,7 @@ impl Door {
             Err(error) => error.to_string(),
         };
         self.refused.inc();
-        tracing::warn!(%node, blob = %blob.key, why, "wish without a good ticket");
+        tracing::debug!(%node, blob = %blob.key, why, "wish without a good ticket");
         false
     }
 }
@@ -94,7 +105,7 @@ impl Scheduler for Service {
         let Some(NodeMessage::Hello(Hello { node, protocol })) = first else {
             return Err(Status::failed_precondition("join: the first message must be Hello"));
         };
-        self.door.recognise(&from, &node)?;
+        self.door.recognise(&from, &node).await?;
         let listening = Listening { node: node.id.clone(), door: self.door.clone(), messages };
         let (session, orders) = self.board.join(node, protocol).await;
         let (stopping, listening) = (self.tasks.stopping(), listening.run(session));
@@ -117,8 +128,18 @@ impl Listening {
     /// Hands on what the node says. It ends with the node's stream, or when the board has closed the session
     /// because the node did not keep up; the board learns of the end when `session` is dropped.
     async fn run(mut self, session: Session) {
+        let mut n_refused = 0;
         while let Ok(Some(message)) = self.messages.message().await {
-            if self.door.is_granted(&self.node, &message) && !session.hear(message).await {
+            if !self.door.is_granted(&self.node, &message) {
+                n_refused += 1;
+                if n_refused == 1 {
+                    tracing::warn!(node = %self.node, "wishes without a good ticket are not heard");
+                }
+                if n_refused == MAX_REFUSED {
+                    tracing::warn!(node = %self.node, n_refused, "too many of them, the stream is ended");
+                    return;
+                }
+            } else if !session.hear(message).await {
                 return;
             }
         }
@@ -128,17 +149,19 @@ impl Listening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_identity::Identity;
+    use shoal_identity::{Ca, Clients, Grant, Identity, Keychain, Reception, SpiffeId};
     use shoal_model::{BlobKey, Digest, Place, Role, TrustGroup};
+    use shoal_ops::serve::{Limits, Listener};
     use shoal_peer::RegionKeys;
     use shoal_peer::attest::Signer;
     use shoal_peer::ticket::{Issuer, TicketClaims};
     use shoal_proto::{Source, Ticket, WantedBlob};
     use shoal_swarm::Geometry;
+    use tonic::service::Routes;
 
     fn door() -> Door {
         let keys = RegionKeys::parse(&[Signer::new(&[1; 32]).verifying_key()]).unwrap();
-        Door::new(&Context::new("test", "0"), Arc::new(Verifier::new(keys)))
+        Door::new(&Context::new("test", "0"), Arc::new(Verifier::new(keys)), Dialer::new(None))
     }
 
     fn key(byte: u8) -> BlobKey {
@@ -182,8 +205,8 @@ mod tests {
         assert!(door.is_granted(&NodeId::new("n"), &NodeMessage::Unwant(key(1))));
     }
 
-    #[test]
-    fn a_node_that_is_another_is_not_let_on() {
+    #[tokio::test]
+    async fn a_node_that_is_another_is_not_let_on() {
         let door = door();
         let caller = Caller {
             address: [10, 0, 0, 1].into(),
@@ -203,10 +226,56 @@ mod tests {
             role,
             place: Place::default(),
         };
-        assert!(door.recognise(&from, &node("n", Role::Sidecar)).is_ok());
-        assert!(door.recognise(&from, &node("m", Role::Sidecar)).is_err());
-        assert!(door.recognise(&from, &node("n", Role::Gateway)).is_err());
-        assert!(door.recognise(&Extensions::new(), &node("n", Role::Sidecar)).is_err());
+        assert!(door.recognise(&from, &node("n", Role::Sidecar)).await.is_ok());
+        assert!(door.recognise(&from, &node("m", Role::Sidecar)).await.is_err());
+        assert!(door.recognise(&from, &node("n", Role::Gateway)).await.is_err());
+        assert!(door.recognise(&Extensions::new(), &node("n", Role::Sidecar)).await.is_err());
         assert_eq!(door.impostors.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_no_certificate_proves_is_dialled() {
+        let ca = Ca::create("a".parse().unwrap()).unwrap().0;
+        let keychain = |role, node: &str| {
+            let id = SpiffeId::new(ca.domain().clone(), role, node).unwrap();
+            let lives = Duration::from_secs(3600);
+            let grant = Grant { id, addresses: vec![[10, 0, 0, 1].into()], hosts: Vec::new(), lives };
+            let keychain = Keychain::empty();
+            keychain.replace(ca.own(SystemTime::now(), &grant).unwrap());
+            keychain
+        };
+        let listener = Listener::bind("test", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.addr().to_string();
+        let reception =
+            Reception::new(Some(&keychain(shoal_identity::Role::Sidecar, "n")), Clients::WithCertificate);
+        Context::new("test", "0").serve(
+            listener.with(reception),
+            Routes::default().prepare(),
+            Limits::new(4),
+        );
+
+        let scheduler = keychain(shoal_identity::Role::Scheduler, "s");
+        let door = Door { dialer: Dialer::new(Some(&scheduler)), ..door() };
+        let mut from = Extensions::new();
+        let caller = |node: &str| Caller {
+            address: [10, 0, 0, 1].into(),
+            identity: Some(Identity {
+                role: shoal_identity::Role::Sidecar,
+                node: NodeId::new(node),
+                addresses: vec![[10, 0, 0, 1].into()],
+                until: SystemTime::now(),
+            }),
+            is_secured: true,
+        };
+        for (name, is_there) in [("n", true), ("m", false)] {
+            from.insert(Arc::new(caller(name)));
+            let node = Node {
+                id: NodeId::new(name),
+                address: address.as_str().into(),
+                role: Role::Sidecar,
+                place: Place::default(),
+            };
+            assert_eq!(door.recognise(&from, &node).await.is_ok(), is_there, "{name}");
+        }
     }
 }

@@ -33,10 +33,14 @@ impl Settings {
         const LATE: Duration = Duration::from_secs(600);
         reader.parse("scheduler.algorithm", known_algorithm);
         let security = Source::read(reader, STATE.into());
+        let gateways = security.gateways(reader);
+        if gateways.is_empty() {
+            reader.reject("gateways", "is empty: nobody could say whose tickets count");
+        }
         let n_neighbours = reader.get_in("scheduler.neighbourCount", 2..=64_usize);
         Self {
             listen: reader.get("listen"),
-            gateways: security.gateways(reader),
+            gateways,
             security,
             policy: Policy {
                 n_neighbours,
@@ -65,7 +69,8 @@ mod tests {
 
     #[test]
     fn every_default_is_allowed_and_read() {
-        let reader = Reader::new("security: {mtls: false}\ngateways: []", DEFAULT, |_| None);
+        let reader =
+            Reader::new("{security: {mtls: false}, gateways: ['http://127.0.0.1:65003']}", DEFAULT, |_| None);
         Settings::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
         let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];

@@ -14,12 +14,13 @@ mod pull;
 mod registries;
 pub mod settings;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use shoal_blobstore::{Store, Upkeep};
-use shoal_identity::enrol::enrol;
+use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::{Clients, Dialer, Reception, Role};
 use shoal_model::{Node, Rng};
 use shoal_ops::Context;
@@ -53,7 +54,13 @@ const REGION_PATIENCE: Duration = Duration::from_secs(1);
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let ready = ctx.readiness.condition("mirror");
     let Settings { security, gateways, node, .. } = settings.clone();
-    let enrolment = enrol(&ctx, security, Role::Sidecar, gateways.clone(), node.id.clone())?;
+    let applicant = Applicant {
+        role: Role::Sidecar,
+        unproven: node.id.clone(),
+        address: node.address.parse().ok().map(|it: SocketAddr| it.ip()),
+        gateways: gateways.clone(),
+    };
+    let enrolment = enrol(&ctx, security, applicant)?;
     let node = Node { id: enrolment.node.clone(), ..node };
     let keychain = enrolment.keychain.as_ref();
     let dialer = Dialer::new(keychain);

@@ -79,8 +79,10 @@ impl Registries {
     fn endpoint(&self, name: &RegistryName) -> Result<Endpoint, EndpointError> {
         let mut endpoint = Endpoint::of(name.clone())?;
         if let Some(rule) = self.rule(name) {
-            if let Some(url) = &rule.url {
-                endpoint.url = url.clone();
+            match &rule.url {
+                Some(url) => endpoint.url = url.clone(),
+                // The operator named a family, and the caller one of its hosts.
+                None => endpoint.chosen_by_caller = rule.names.as_str() != name.as_str(),
             }
             endpoint.ca.clone_from(&rule.ca);
             endpoint.insecure = rule.insecure;
@@ -91,5 +93,35 @@ impl Registries {
     fn rule(&self, name: &RegistryName) -> Option<&RegistryRule> {
         let default = self.0.default.as_ref().filter(|(it, _)| it == name).map(|(_, rule)| rule);
         self.0.rules.iter().find(|it| it.names.include(name)).or(default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_ops::settings::Reader;
+
+    use super::*;
+    use crate::settings::{DEFAULT, Settings};
+
+    #[track_caller]
+    fn check(registry: &str, name: &str, expected: bool) {
+        let user =
+            format!("{{security: {{mtls: false}}, gateways: [], proxy: {{registries: [{{{registry}}}]}}}}");
+        let reader = Reader::new(&user, DEFAULT, |_| None);
+        let registries = Registries::new(&Settings::read(&reader).proxy);
+        reader.finish().unwrap();
+        let endpoint = registries.endpoint(&name.parse().unwrap()).unwrap();
+        assert_eq!(endpoint.chosen_by_caller, expected, "{name} of {registry}");
+    }
+
+    #[test]
+    fn a_caller_chooses_a_host_where_a_pattern_leaves_it_open() {
+        check("name: '*'", "127.0.0.1:8080", true);
+        check("name: '*.corp'", "harbor.corp", true);
+        check("name: '*.corp', url: 'https://10.0.0.1'", "harbor.corp", false);
+        check("name: Harbor.corp", "harbor.corp", false);
+        check("name: '[::1]:5000'", "[::1]:5000", false);
+        check("name: docker.io", "registry-1.docker.io", false);
+        check("name: '*.corp'", "docker.io", false);
     }
 }

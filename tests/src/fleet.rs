@@ -167,6 +167,7 @@ pub fn join_token(gateway: &Host, part: Part) -> PathBuf {
 /// The settings of a gateway on `host`.
 fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value {
     let mut entry = registry_settings(registry);
+    entry["kind"] = json!("distribution");
     if let Some(credentials) = registry.credentials() {
         entry["credentials"] = json!({
             "mode": if registry.nodes_credentials().is_some() { "client" } else { "gateway" },

@@ -39,7 +39,7 @@ impl HostileRegistry {
         &self.authority
     }
 
-    /// The registry as gateways and sidecars are told of it.
+    /// The registry as sidecars are told of it, and gateways, which may be told its kind besides.
     pub fn settings(&self) -> Value {
         json!({ "name": self.authority, "url": format!("http://{}", self.authority), "insecure": true })
     }

@@ -3,7 +3,7 @@
 //!
 //! The gateway's own user reads everything, so whatever a caller is refused was refused for the caller's sake.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response};
 use serde_json::Value;
@@ -57,6 +57,11 @@ impl PrivateFleet {
         Ok(Self { lab, fleet, of_alice, of_bob })
     }
 
+    /// Changes what the gateway is told of the registry.
+    pub async fn tell_gateway(&mut self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        self.fleet.reconfigure(|it| change(&mut it["registries"][0]), |_| {}).await
+    }
+
     /// The header line with which a user, or somebody unknown, asks for an image's blobs.
     pub fn header(&self, user: Option<&str>, image: &Image) -> Result<Option<String>> {
         let authorization = self.fleet.registry.authorization(user, &image.repository)?;
@@ -74,6 +79,16 @@ impl PrivateFleet {
         let header = self.header(user, image)?;
         let headers: Vec<&str> = header.as_deref().into_iter().collect();
         self.fleet.read(node, image, blob, &headers).await
+    }
+
+    /// Asks a node's sidecar, as a user, for an image's manifest.
+    pub async fn read_manifest(&self, node: usize, user: Option<&str>, image: &Image) -> Result<Exchange> {
+        let header = self.header(user, image)?;
+        let accept = format!("Accept: {}", image.media_type());
+        let headers: Vec<&str> = header.as_deref().into_iter().chain([accept.as_str()]).collect();
+        let request = self.fleet.ask(&format!("{}/manifests/{}", image.repository, image.tag)).body(())?;
+        let target = request.uri().path_and_query().context("the request has no path")?;
+        Exchange::send(&self.fleet.sidecars[node].host, "GET", target.as_str(), &headers).await
     }
 
     /// How the registry itself refuses a user a blob; its status is 200 where it does not.

@@ -86,6 +86,15 @@ impl TokenService {
         &self.certificate
     }
 
+    /// What a gateway's entry of the registry says under `credentials`, for it to check the tokens by itself.
+    pub fn key_settings(&self) -> Value {
+        json!({
+            "tokenKey": self.certificate,
+            "tokenIssuer": ISSUER,
+            "tokenAudience": self.shared.audience,
+        })
+    }
+
     /// A token for one repository with what a user, or somebody unknown, may do there.
     pub fn token(&self, user: Option<&str>, repository: &str) -> Result<String> {
         self.shared.token(user, &[repository.to_owned()])

@@ -183,6 +183,36 @@ async fn nobody_is_served_without_a_good_certificate_of_the_region() -> Result<(
     region.check_served(&fleet.gateway, GATEWAY_PORT, &forged).await
 }
 
+/// A scheduler is believed about who holds what, and reads nothing: not with a ticket that was given to a node,
+/// and not by way of the mirror, where the gateway's robot would read for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedulers_certificate_opens_no_content() -> Result<()> {
+    let region = Region::start("schedulers", FleetSpec::private()).await?;
+    let fleet = &region.fleet;
+    let dir = fleet.scheduler.host.dir().join("shoal-scheduler/identity");
+    let ticket = region.ticket(1, &region.image.layers[0]).await?;
+    for (service, port, counted) in [
+        (&fleet.sidecars[0], PEER_PORT, refused_tickets("other_node")),
+        (&fleet.gateway, GATEWAY_PORT, strangers()),
+    ] {
+        let what = "a scheduler's certificate with a node's ticket";
+        let certificate = Some(Certificate::kept_in(&dir)?);
+        let attempt = Attempt { what, certificate, ticket: ticket.clone(), counted };
+        region.check_refused(service, port, &attempt).await?;
+    }
+    let scheduler = Certificate::kept_in(&dir)?;
+    let (repository, tag) = (&region.image.repository, &region.image.tag);
+    let layer = region.image.layers[0].digest;
+    for path in [format!("{repository}/manifests/{tag}"), format!("{repository}/blobs/{layer}")] {
+        let request =
+            Request::get(format!("/v2/{path}")).header("host", "gateway").body(Default::default())?;
+        let answer =
+            region.at().ask_under_tls(at(&fleet.gateway, GATEWAY_PORT), Some(&scheduler), request).await?;
+        ensure!(answer.status() == 401, "{path}: {}", answer.status());
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_served_without_a_ticket_of_their_own_for_the_blob() -> Result<()> {
     let region = Region::start("tickets", FleetSpec::private()).await?;

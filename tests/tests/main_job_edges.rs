@@ -234,13 +234,27 @@ async fn all_mistakes_in_settings_are_told_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_printed_defaults_are_good_settings() -> Result<()> {
+async fn the_printed_defaults_lack_a_certificate_at_the_most() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("shoal-defaults-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     for part in PARTS {
         let config = dir.join(part.program());
-        std::fs::write(&config, part.command()?.arg("--print-default-config").run(DEADLINE).await?)?;
-        part.command()?.arg("--check-config").arg("--config").arg(&config).run(DEADLINE).await?;
+        let defaults = part.command()?.arg("--print-default-config").run(DEADLINE).await?;
+        std::fs::write(&config, &defaults)?;
+        let check =
+            async || part.command()?.arg("--check-config").arg("--config").arg(&config).run(DEADLINE).await;
+        if part != Part::Gateway {
+            // Nobody can know what lets a process into its region.
+            let mistakes = format!("{:#}", check().await.unwrap_err());
+            assert!(
+                mistakes.contains("1 mistake") && mistakes.contains("names no certificate"),
+                "{mistakes}"
+            );
+            let token = format!("shoal-join.{}.{}", "0".repeat(64), "A".repeat(43));
+            let joining = format!("joinToken: \"{token}\"");
+            std::fs::write(&config, defaults.replace("joinToken: \"\"", &joining))?;
+        }
+        check().await?;
     }
     std::fs::remove_dir_all(&dir)?;
     Ok(())

@@ -1,9 +1,9 @@
 //! Who asks, as far as it is proven.
 //!
-//! A message names its sender. Under mutual TLS the certificate says who that really is, and the address it
-//! wants to be known by must be one that its certificate was issued for, or else the one that it calls from:
-//! a node that could name another's address would have the region dial there. Without TLS, in tests, there
-//! is nothing to compare with.
+//! A message names its sender. Under mutual TLS the certificate says who that really is. The address that it
+//! wants to be known by is a statement like any other: a node that could name another's would have the region
+//! dial there. Its certificate may prove it; whoever passes it on otherwise has to dial it first, and see that
+//! this very node answers. Without TLS, in tests, there is nothing to compare with.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -48,14 +48,12 @@ pub enum Impostor {
     #[error("from {0}: no certificate was shown")]
     Nobody(IpAddr),
     /// Its certificate is for another part.
-    #[error("from {address}: a {seen} may not do this, a {expected} may")]
+    #[error("from {address}: a {seen} may not do this")]
     OtherRole {
         /// Where it calls from.
         address: IpAddr,
         /// What its certificate says.
         seen: Role,
-        /// What it would have to be.
-        expected: Role,
     },
     /// It says that it is somebody else.
     #[error("from {address}: says it is {stated}, and its certificate says {proven}")]
@@ -66,16 +64,6 @@ pub enum Impostor {
         stated: NodeId,
         /// Who it is.
         proven: NodeId,
-    },
-    /// It wants others to be sent to an address that is not its own.
-    #[error("from {address}: {node} says it is at {stated}, which is none of its certificate's addresses")]
-    OtherAddress {
-        /// Where it calls from.
-        address: IpAddr,
-        /// Who it is.
-        node: NodeId,
-        /// Where it says it is.
-        stated: String,
     },
 }
 
@@ -93,52 +81,49 @@ impl Caller {
         }
     }
 
-    /// Whether the caller is the node that it says it is, at an address of its own.
+    /// Whether the caller is the node that it says it is. Where it stands is another matter, see
+    /// [`stands_at`](Self::stands_at).
     pub fn must_be_node(&self, node: &Node) -> Result<(), Impostor> {
-        let Some(identity) = self.identity_of(node.role.into())? else { return Ok(()) };
-        if identity.node != node.id {
-            return Err(Impostor::OtherNode {
-                address: self.address,
-                stated: node.id.clone(),
-                proven: identity.node.clone(),
-            });
-        }
-        let stated = node.address.parse::<SocketAddr>().map(|it| it.ip().to_canonical());
-        let is_own = stated.is_ok_and(|it| match identity.addresses.as_slice() {
-            [] => it == self.address,
-            issued => issued.contains(&it),
-        });
-        if !is_own {
-            return Err(Impostor::OtherAddress {
-                address: self.address,
-                node: node.id.clone(),
-                stated: node.address.to_string(),
-            });
-        }
-        Ok(())
+        self.must_be_one_of(&[node.role.into()])?;
+        self.must_be_called(&node.id)
     }
 
-    /// Whether what was given to `holder` may be used by the caller.
-    pub fn must_be_holder(&self, holder: &NodeId) -> Result<(), Impostor> {
+    /// Whether the caller has one of these roles.
+    pub fn must_be_one_of(&self, roles: &[Role]) -> Result<(), Impostor> {
         self.must_belong()?;
         match &self.identity {
-            Some(identity) if identity.node != *holder => Err(Impostor::OtherNode {
-                address: self.address,
-                stated: holder.clone(),
-                proven: identity.node.clone(),
-            }),
+            Some(identity) if !roles.contains(&identity.role) => {
+                Err(Impostor::OtherRole { address: self.address, seen: identity.role })
+            }
             _ => Ok(()),
         }
     }
 
-    /// The proven identity, if identities are proven here, where it has the role.
-    fn identity_of(&self, expected: Role) -> Result<Option<&Identity>, Impostor> {
-        self.must_belong()?;
+    /// Whether the address that a node wants to be known by is proven: by its certificate, or where that names
+    /// none, by where it calls from. Where nothing is secured, nothing is proven and everything believed.
+    pub fn stands_at(&self, address: &str) -> bool {
+        let Some(identity) = &self.identity else { return !self.is_secured };
+        let stated = address.parse::<SocketAddr>().map(|it| it.ip().to_canonical());
+        stated.is_ok_and(|it| match identity.addresses.as_slice() {
+            [] => it == self.address,
+            issued => issued.contains(&it),
+        })
+    }
+
+    /// Whether what was given to the sidecar `holder` may be used by the caller.
+    pub fn must_be_holder(&self, holder: &NodeId) -> Result<(), Impostor> {
+        self.must_be_one_of(&[Role::Sidecar])?;
+        self.must_be_called(holder)
+    }
+
+    fn must_be_called(&self, stated: &NodeId) -> Result<(), Impostor> {
         match &self.identity {
-            Some(identity) if identity.role != expected => {
-                Err(Impostor::OtherRole { address: self.address, seen: identity.role, expected })
-            }
-            identity => Ok(identity.as_ref()),
+            Some(identity) if identity.node != *stated => Err(Impostor::OtherNode {
+                address: self.address,
+                stated: stated.clone(),
+                proven: identity.node.clone(),
+            }),
+            _ => Ok(()),
         }
     }
 }
@@ -156,58 +141,57 @@ mod tests {
         Caller { address: HERE, identity: Some(identity), is_secured: true }
     }
 
-    fn node(id: &str, address: &str) -> Node {
+    fn node(id: &str) -> Node {
         Node {
             id: NodeId::new(id),
-            address: address.into(),
+            address: "10.0.0.1:1".into(),
             role: shoal_model::Role::Sidecar,
             place: Place::default(),
         }
     }
 
-    #[track_caller]
-    fn check(caller: &Caller, node: &Node, refused: Option<&str>) {
-        let seen = caller.must_be_node(node).err().map(|it| it.to_string());
-        match (seen, refused) {
-            (None, None) => {}
-            (Some(text), Some(part)) if text.contains(part) => {}
-            (seen, _) => panic!("{node:?}: {seen:?}, expected {refused:?}"),
-        }
-    }
-
     #[test]
-    fn a_node_is_who_its_certificate_says_and_where_it_was_issued_for() {
-        let it = caller(Role::Sidecar, &["10.0.0.7", "fd00::7"]);
-        check(&it, &node("a", "10.0.0.7:65002"), None);
-        check(&it, &node("a", "[fd00::7]:65002"), None);
-        check(&it, &node("a", "[::ffff:10.0.0.7]:65002"), None);
-        check(&it, &node("b", "10.0.0.7:65002"), Some("certificate says a"));
-        check(&it, &node("a", "10.0.0.1:65002"), Some("none of its certificate's addresses"));
-        check(&it, &node("a", "registry:65002"), Some("none of its certificate's addresses"));
-        check(&caller(Role::Gateway, &["10.0.0.7"]), &node("a", "10.0.0.7:1"), Some("a gateway may not"));
-    }
-
-    #[test]
-    fn a_certificate_without_addresses_speaks_for_where_it_calls_from() {
+    fn a_node_is_who_its_certificate_says() {
         let it = caller(Role::Sidecar, &[]);
-        check(&it, &node("a", "10.0.0.1:65002"), None);
-        check(&it, &node("a", "10.0.0.2:65002"), Some("none of"));
+        assert_eq!(it.must_be_node(&node("a")), Ok(()));
+        assert!(matches!(it.must_be_node(&node("b")), Err(Impostor::OtherNode { .. })));
+        let gateway = caller(Role::Gateway, &[]);
+        assert!(matches!(gateway.must_be_node(&node("a")), Err(Impostor::OtherRole { .. })));
+    }
+
+    #[track_caller]
+    fn check_stands(addresses: &[&str], stated: &str, expected: bool) {
+        assert_eq!(caller(Role::Sidecar, addresses).stands_at(stated), expected, "{addresses:?} {stated}");
+    }
+
+    #[test]
+    fn an_address_is_proven_by_the_certificate_or_else_by_where_the_call_comes_from() {
+        let issued = ["10.0.0.7", "fd00::7"];
+        check_stands(&issued, "10.0.0.7:65002", true);
+        check_stands(&issued, "[fd00::7]:65002", true);
+        check_stands(&issued, "[::ffff:10.0.0.7]:65002", true);
+        check_stands(&issued, "10.0.0.1:65002", false);
+        check_stands(&issued, "registry:65002", false);
+        check_stands(&[], "10.0.0.1:65002", true);
+        check_stands(&[], "10.0.0.2:65002", false);
     }
 
     #[test]
     fn whoever_shows_no_certificate_is_nobody_where_one_is_asked() {
         let secured = Caller { address: HERE, identity: None, is_secured: true };
-        check(&secured, &node("a", "10.0.0.1:1"), Some("no certificate"));
+        assert_eq!(secured.must_be_node(&node("a")), Err(Impostor::Nobody(HERE)));
         assert!(secured.must_be_holder(&NodeId::new("a")).is_err());
+        assert!(!secured.stands_at("10.0.0.1:1"));
         let open = Caller { is_secured: false, ..secured };
-        check(&open, &node("a", "10.9.9.9:1"), None);
-        assert!(open.must_be_holder(&NodeId::new("a")).is_ok());
+        assert_eq!(open.must_be_node(&node("a")), Ok(()));
+        assert!(open.must_be_holder(&NodeId::new("a")).is_ok() && open.stands_at("10.9.9.9:1"));
     }
 
     #[test]
-    fn what_one_node_was_given_serves_no_other() {
+    fn what_one_sidecar_was_given_serves_nobody_else() {
         let it = caller(Role::Sidecar, &[]);
         assert!(it.must_be_holder(&NodeId::new("a")).is_ok());
         assert!(it.must_be_holder(&NodeId::new("b")).is_err());
+        assert!(caller(Role::Scheduler, &[]).must_be_holder(&NodeId::new("a")).is_err());
     }
 }

@@ -6,23 +6,25 @@
 
 use std::future::Future;
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use shoal_model::{Node, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 
 use crate::caller::Identity;
 use crate::keychain::Keychain;
@@ -92,21 +94,33 @@ enum Fault {
 #[derive(Clone)]
 pub struct Dialer {
     tls: Option<Arc<ClientConfig>>,
+    replacements: Option<watch::Receiver<u64>>,
 }
 
 impl Dialer {
     /// By mutual TLS with this process's certificate; without a keychain, in tests, by plain TCP.
     pub fn new(keychain: Option<&Keychain>) -> Self {
-        Self { tls: keychain.map(Keychain::client) }
+        Self { tls: keychain.map(Keychain::client), replacements: keychain.map(Keychain::replacements) }
     }
 
-    pub(crate) const fn with(tls: Arc<ClientConfig>) -> Self {
-        Self { tls: Some(tls) }
+    pub(crate) fn with(tls: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(tls), replacements: None }
     }
 
-    /// The scheme of the addresses that it dials.
-    pub const fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+    /// Which certificate this process has: another number for each.
+    pub fn generation(&self) -> u64 {
+        self.replacements.as_ref().map_or(0, |it| *it.borrow())
+    }
+
+    /// Waits until this process has another certificate than that: a connection that is to last has to be made
+    /// anew, since the one with the old certificate ends with it.
+    pub async fn renewed(&self, generation: u64) {
+        if let Some(mut replacements) = self.replacements.clone()
+            && replacements.wait_for(|it| *it != generation).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 
     /// Dials on behalf of an HTTP client, always for the same party.
@@ -121,12 +135,10 @@ impl Dialer {
     }
 
     async fn reach(&self, address: &str, expected: &Expected) -> Result<Stream, Fault> {
-        let tcp = timeout(DIAL, TcpStream::connect(address)).await.map_err(|_| Fault::Slow)?;
-        let tcp = tcp.map_err(Fault::Connect)?;
-        tcp.set_nodelay(true).map_err(Fault::Connect)?;
+        let uri = format!("http://{address}").parse().map_err(|_| Fault::Address)?;
+        let tcp = tcp().oneshot(uri).await.map_err(|it| Fault::Connect(io::Error::other(it)))?.into_inner();
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(tcp)) };
-        let name = name(address).ok_or(Fault::Address)?;
-        let shaken = timeout(DIAL, TlsConnector::from(tls.clone()).connect(name, tcp)).await;
+        let shaken = timeout(DIAL, TlsConnector::from(tls.clone()).connect(nobody(), tcp)).await;
         let stream = shaken.map_err(|_| Fault::Slow)?.map_err(Fault::Handshake)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let (_, seen) = certificate.and_then(|it| identify(it).ok()).ok_or(Fault::Nobody)?;
@@ -137,11 +149,18 @@ impl Dialer {
     }
 }
 
-/// The host of an address as TLS wants it; which it is does not matter, since it is not looked at.
-fn name(address: &str) -> Option<ServerName<'static>> {
-    let (host, _) = address.rsplit_once(':')?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    ServerName::try_from(host.to_owned()).ok()
+/// Resolves names and connects: the addresses of a name share the time, and those of the second family are
+/// tried soon after the first.
+fn tcp() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(DIAL));
+    connector.set_nodelay(true);
+    connector
+}
+
+/// A name to connect to, which TLS wants to have and nobody looks at.
+fn nobody() -> ServerName<'static> {
+    ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())
 }
 
 /// Dials for an HTTP client.

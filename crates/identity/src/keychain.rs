@@ -13,6 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use tokio::sync::watch;
 
 use crate::material::Material;
 use crate::reception::Clients;
@@ -20,7 +21,13 @@ use crate::verify::{GatewayVerifier, RegionVerifier, Trusted};
 
 /// The certificate of this process, once it has one; clones are of the same.
 #[derive(Clone, Default)]
-pub struct Keychain(Arc<ArcSwapOption<Material>>);
+pub struct Keychain(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    material: ArcSwapOption<Material>,
+    n_replaced: watch::Sender<u64>,
+}
 
 impl Keychain {
     /// Without a certificate: every handshake fails until there is one.
@@ -30,12 +37,18 @@ impl Keychain {
 
     /// What is there now.
     pub fn current(&self) -> Option<Arc<Material>> {
-        self.0.load_full()
+        self.0.material.load_full()
     }
 
     /// From now on handshakes are made with this.
     pub fn replace(&self, material: Material) {
-        self.0.store(Some(Arc::new(material)));
+        self.0.material.store(Some(Arc::new(material)));
+        self.0.n_replaced.send_modify(|it| *it += 1);
+    }
+
+    /// Hears of each replacement from now on.
+    pub fn replacements(&self) -> watch::Receiver<u64> {
+        self.0.n_replaced.subscribe()
     }
 
     /// TLS for a listener.

@@ -26,6 +26,8 @@ use crate::spiffe::SpiffeId;
 pub struct Material {
     /// The SPIFFE identity that the certificate names.
     pub id: SpiffeId,
+    /// The addresses that the certificate names.
+    pub addresses: Vec<IpAddr>,
     /// From when to when the certificate is good.
     pub validity: Validity,
     pub(crate) certified: Arc<CertifiedKey>,
@@ -71,7 +73,7 @@ impl Material {
         root_certificates: Vec<CertificateDer<'static>>,
     ) -> Result<Self, MaterialError> {
         let leaf = chain.first().ok_or_else(|| MaterialError::Certificate("there is none".to_owned()))?;
-        let (id, validity) = named(leaf).map_err(MaterialError::Certificate)?;
+        let Named { id, addresses, validity } = Named::read(leaf).map_err(MaterialError::Certificate)?;
         let mut roots = RootCertStore::empty();
         for root in root_certificates {
             roots.add(root).map_err(|it| MaterialError::Roots(it.to_string()))?;
@@ -81,10 +83,11 @@ impl Material {
         }
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
             .map_err(|it| MaterialError::Key(it.to_string()))?;
-        Ok(Self { id, validity, certified: Arc::new(certified), roots: Arc::new(roots) })
+        Ok(Self { id, addresses, validity, certified: Arc::new(certified), roots: Arc::new(roots) })
     }
 
-    /// Reads the three from PEM files.
+    /// Reads the three from PEM files. The roots are shown along with the chain, for newcomers that know one of
+    /// them by its hash only.
     pub fn read(chain: &Path, key: &Path, roots: &Path) -> Result<Self, MaterialError> {
         let fail = |path: &Path, reason: &dyn std::fmt::Display| MaterialError::File {
             path: path.to_owned(),
@@ -92,7 +95,13 @@ impl Material {
         };
         let key_der = PrivateKeyDer::from_pem_file(key).map_err(|it| fail(key, &it))?;
         let read = |path: &Path| read_certificates(path).map_err(|it| fail(path, &it));
-        Self::new(read(chain)?, key_der, read(roots)?)
+        let (mut chain, roots) = (read(chain)?, read(roots)?);
+        let missing: Vec<_> = roots.iter().filter(|it| !chain.contains(it)).cloned().collect();
+        // A file without a certificate is to be told of, and a root is none.
+        if !chain.is_empty() {
+            chain.extend(missing);
+        }
+        Self::new(chain, key_der, roots)
     }
 }
 
@@ -102,45 +111,49 @@ pub(crate) fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'s
     certificates.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
-/// Who a certificate is for and when it is good, or why it is for nobody.
-fn named(certificate: &CertificateDer<'_>) -> Result<(SpiffeId, Validity), String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "cannot be read".to_owned())?;
-    let names = alternative_names(&parsed);
-    let mut uris = names.iter().filter_map(|it| match it {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    // A SPIFFE certificate has exactly one URI (X509-SVID, section 2).
-    let (Some(uri), None) = (uris.next(), uris.next()) else {
-        return Err("has not exactly one URI among its names".to_owned());
-    };
-    let id = uri.parse::<SpiffeId>().map_err(|it| format!("its URI {uri:?} {it}"))?;
-    let time = |it: x509_parser::time::ASN1Time| {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(it.timestamp()).unwrap_or_default())
-    };
-    let validity = parsed.validity();
-    Ok((id, Validity { from: time(validity.not_before), until: time(validity.not_after) }))
+/// What a certificate says of whom it is for.
+pub(crate) struct Named {
+    pub(crate) id: SpiffeId,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) validity: Validity,
 }
 
-fn alternative_names<'a>(certificate: &'a X509Certificate<'a>) -> &'a [GeneralName<'a>] {
-    let extension = certificate.subject_alternative_name().ok().flatten();
-    extension.map_or(&[], |it| it.value.general_names.as_slice())
+impl Named {
+    /// Reads a certificate, or says why it is for nobody. Whether it can be believed is another matter.
+    pub(crate) fn read(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "cannot be read".to_owned())?;
+        let names = parsed.subject_alternative_name().ok().flatten();
+        let names = names.map_or(&[][..], |it| it.value.general_names.as_slice());
+        let mut uris = names.iter().filter_map(|it| match it {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        // A SPIFFE certificate has exactly one URI (X509-SVID, section 2).
+        let (Some(uri), None) = (uris.next(), uris.next()) else {
+            return Err("has not exactly one URI among its names".to_owned());
+        };
+        let id = uri.parse::<SpiffeId>().map_err(|it| format!("its URI {uri:?} {it}"))?;
+        let addresses = names.iter().filter_map(|it| match it {
+            GeneralName::IPAddress(bytes) => address(bytes),
+            _ => None,
+        });
+        let time = |it: x509_parser::time::ASN1Time| {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(it.timestamp()).unwrap_or_default())
+        };
+        let validity = parsed.validity();
+        Ok(Self {
+            id,
+            addresses: addresses.map(|it| it.to_canonical()).collect(),
+            validity: Validity { from: time(validity.not_before), until: time(validity.not_after) },
+        })
+    }
 }
 
 /// Who the other end is, by a certificate whose chain has been verified.
 pub(crate) fn identify(certificate: &CertificateDer<'_>) -> Result<(SpiffeId, Identity), CertificateError> {
-    let (id, validity) = named(certificate).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let addresses = alternative_names(&parsed).iter().filter_map(|it| match it {
-        GeneralName::IPAddress(bytes) => address(bytes),
-        _ => None,
-    });
-    let identity = Identity {
-        role: id.role,
-        node: id.node.clone(),
-        addresses: addresses.map(|it| it.to_canonical()).collect(),
-        until: validity.until,
-    };
+    let Named { id, addresses, validity } =
+        Named::read(certificate).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
+    let identity = Identity { role: id.role, node: id.node.clone(), addresses, until: validity.until };
     Ok((id, identity))
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
@@ -10,6 +11,9 @@ use shoal_ops::serve::{Handshake, Introduction};
 use crate::caller::Caller;
 use crate::keychain::Keychain;
 use crate::material::identify;
+
+/// How long the connection of a client without a certificate may last.
+const STRANGERS_STAY: Duration = Duration::from_secs(30);
 
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +44,17 @@ impl Handshake for Reception {
     fn introduce(&self, client: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Introduction {
         // The handshake has read it already; one that cannot be read now proves nothing.
         let identity = certificate.and_then(|it| Some(identify(it).ok()?.1));
-        let mut introduction =
-            Introduction { until: identity.as_ref().map(|it| it.until), ..Default::default() };
+        let is_secured = self.tls.is_some();
+        let until = match &identity {
+            Some(identity) => Some(identity.until),
+            // Time enough to ask for a certificate, and no more.
+            None => is_secured.then(|| SystemTime::now() + STRANGERS_STAY),
+        };
+        let mut introduction = Introduction { until, ..Default::default() };
         introduction.extensions.insert(Arc::new(Caller {
             address: client.ip().to_canonical(),
             identity,
-            is_secured: self.tls.is_some(),
+            is_secured,
         }));
         introduction
     }

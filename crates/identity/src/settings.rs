@@ -73,7 +73,8 @@ impl Source {
                      serviceAccountToken, or certFile, keyFile and caFile; mtls: false does without on one \
                      machine",
                 );
-                Self::Off
+                // Never used; whatever else is wrong is told as for a process that has one.
+                Self::Files(Files { chain: PathBuf::new(), key: PathBuf::new(), roots: PathBuf::new() })
             }
         }
     }

@@ -142,7 +142,7 @@ fn only_tls13() -> Error {
     Error::General("only TLS 1.3 is spoken".to_owned())
 }
 
-fn anchored(
+pub(crate) fn anchored(
     provider: &CryptoProvider,
     roots: &RootCertStore,
     end_entity: &CertificateDer<'_>,
@@ -167,6 +167,20 @@ pub(crate) struct GatewayVerifier {
 pub(crate) enum Trusted {
     Roots(Arc<RootCertStore>),
     Pin([u8; 32]),
+}
+
+impl Trusted {
+    /// Whether one of these roots is meant.
+    pub(crate) fn includes(&self, roots: &[CertificateDer<'_>]) -> bool {
+        match self {
+            Self::Pin(pin) => roots.iter().any(|it| Sha256::digest(it).as_slice() == pin),
+            Self::Roots(trusted) => roots.iter().any(|it| {
+                let mut one = RootCertStore::empty();
+                one.add(it.clone().into_owned()).is_ok()
+                    && one.roots.iter().all(|it| trusted.roots.contains(it))
+            }),
+        }
+    }
 }
 
 impl GatewayVerifier {

@@ -123,11 +123,11 @@ async fn a_stranger_is_served_nothing() {
 
 /// Everything that a TLS client needs to insist although it should be refused: a certificate of `own`, and no
 /// objection to whoever answers.
-fn insistent(own: &Ca) -> Arc<rustls::ClientConfig> {
+fn insistent(own: &Ca) -> rustls::ClientConfig {
     let keychain = keychain(own, Role::Sidecar, "a");
     let mut config = (*keychain.client()).clone();
     config.dangerous().set_certificate_verifier(Arc::new(NoObjection));
-    Arc::new(config)
+    config
 }
 
 #[tokio::test]
@@ -135,14 +135,21 @@ async fn a_certificate_of_another_region_is_refused_by_the_one_that_is_dialled()
     let ca = ca("a");
     let address = serve(&keychain(&ca, Role::Sidecar, "b"), Clients::WithCertificate).await;
     for (own, is_served) in [(&ca, true), (&self::ca("a"), false), (&self::ca("b"), false)] {
-        let tcp = TcpStream::connect(&address).await.unwrap();
-        let name = ServerName::try_from("b").unwrap();
-        let mut stream = TlsConnector::from(insistent(own)).connect(name, tcp).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer).await;
-        assert_eq!(read.is_ok() && answer.starts_with(b"HTTP/1.1 200"), is_served, "{read:?}");
+        let answer = insist(insistent(own), &address).await;
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), is_served, "{answer:?}");
     }
+}
+
+/// Connects whoever answers, asks, and returns all that comes before the connection ends.
+async fn insist(config: rustls::ClientConfig, address: &str) -> String {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("b").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // A refusal comes as an error of TLS, after nothing else.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[derive(Debug)]
@@ -192,6 +199,34 @@ async fn a_gateway_also_hears_those_that_have_no_certificate_and_knows_them_from
     assert_eq!(ask(&node, &address, &gateway).await.as_deref(), Ok("sidecar a [127.0.0.1]"));
     let expired = keychain_of(&ca, Role::Sidecar, "a", SystemTime::now() - 2 * DAY);
     assert_refused(ask(&Dialer::new(Some(&expired)), &address, &gateway).await, "refused");
+
+    let without =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(NoObjection))
+            .with_no_client_auth();
+    let answer = insist(without, &address).await;
+    assert!(answer.ends_with("nobody"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_of_its_client() {
+    let ca = ca("a");
+    let address = serve(&keychain(&ca, Role::Sidecar, "b"), Clients::WithCertificate).await;
+    let short = Keychain::empty();
+    let lives = Duration::from_secs(2);
+    short.replace(ca.own(SystemTime::now(), &Grant { lives, ..grant(&ca, Role::Sidecar, "a") }).unwrap());
+    let stream = Dialer::new(Some(&short)).dial(&address, &sidecar("b")).await.unwrap();
+    let (mut requests, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let request = Request::get("/").header("host", "test").body(Empty::<Bytes>::new()).unwrap();
+    assert_eq!(requests.send_request(request).await.unwrap().status(), StatusCode::OK);
+    // The server closes it: nobody has asked for that here.
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it goes on").unwrap().unwrap();
+    assert!(requests.is_closed());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of: sockets, HTTP libraries, credentials, clocks, which registries are configured.
 
+mod other_keys;
 mod text;
 
 pub mod challenge;

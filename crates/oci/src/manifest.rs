@@ -1,10 +1,11 @@
 //! Image manifests and indexes, OCI and Docker schema 2: which blobs a manifest names.
 //!
 //! What a registry answers to a caller proves that the caller may have the blobs named there, so the
-//! reading must not differ from the runtime's. A document that is both a manifest and an index could
-//! be read either way, and is refused; so is one whose `mediaType` contradicts its shape. Docker
-//! schema 1 is refused as well: it states no sizes. Refusing costs no pull: the manifest itself passes
-//! through untouched, and its blobs are then proven one by one.
+//! reading must not differ from the registry's and the runtime's. A document that is both a manifest and an
+//! index could be read either way, and is refused; so is one whose `mediaType` contradicts its shape, and one
+//! with keys that some readers take for others (`other_keys`). Docker schema 1 is refused as well: it states no
+//! sizes. Refusing costs no pull: the manifest itself passes through untouched, and its
+//! blobs are then proven one by one.
 //!
 //! Unknown fields and media types are fine, so artifacts (charts, signatures, models) are images here.
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::AnyDigest;
 use crate::error::{ErrorCode, OciError};
+use crate::other_keys::OtherKeys;
 
 /// The longest manifest in bytes; registries take none that is longer.
 pub const MAX_LEN: usize = 4 << 20;
@@ -63,6 +65,8 @@ pub struct Descriptor {
     /// Other places that have the content, as sent.
     #[serde(default)]
     pub urls: Vec<String>,
+    #[serde(flatten)]
+    others: OtherKeys,
 }
 
 /// What an image runs on, in Go's words, for example `linux`, `arm64` and `v8`.
@@ -74,6 +78,8 @@ pub struct Platform {
     pub architecture: String,
     /// Which kind of that architecture.
     pub variant: Option<String>,
+    #[serde(flatten)]
+    others: OtherKeys,
 }
 
 impl Descriptor {
@@ -127,6 +133,8 @@ struct Document {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
+    #[serde(flatten)]
+    _others: OtherKeys,
 }
 
 impl Document {
@@ -222,8 +230,12 @@ mod tests {
                 panic!("{media_type} is an index");
             };
             let platforms: Vec<_> = manifests.into_iter().map(|it| it.platform).collect();
-            let arm64 =
-                Platform { os: "linux".into(), architecture: "arm64".into(), variant: Some("v8".into()) };
+            let arm64 = Platform {
+                os: "linux".into(),
+                architecture: "arm64".into(),
+                variant: Some("v8".into()),
+                others: OtherKeys,
+            };
             assert_eq!(platforms, [Some(arm64), None]);
         }
     }
@@ -284,17 +296,102 @@ mod tests {
         check_refused(json!({ "schemaVersion": 2 }), "neither");
         check_refused(json!({ "schemaVersion": 2, "layers": [] }), "neither");
         check_refused(json!({ "schemaVersion": 1, "fsLayers": [] }), "schema version 1");
-        for (key, value) in [("digest", json!("sha256:abc")), ("size", json!(-1))] {
+        for (key, value) in [
+            ("digest", json!("sha256:abc")),
+            ("size", json!(-1)),
+            ("size", json!(1.0)),
+            ("size", json!("1")),
+            ("urls", json!(null)),
+            ("platform", json!(["linux", "arm64", null])),
+        ] {
             let mut layer = descriptor(1);
             layer[key] = value;
             check_refused(json!({ "schemaVersion": 2, "config": layer }), "manifest: ");
         }
+        check_refused(json!([2, null, descriptor(1), [], null]), "manifest: ");
         let long = vec![b' '; MAX_LEN + 1];
         let error = Manifest::parse(&long).unwrap_err();
         assert_eq!(error.message, "manifest: is 4194305 bytes long, at most 4194304 are allowed");
     }
 
+    #[test]
+    fn a_size_is_written_as_a_whole_number() {
+        for (size, expected) in [
+            ("1", true),
+            ("18446744073709551615", true),
+            ("18446744073709551616", false),
+            ("1e3", false),
+            ("1.0", false),
+            ("-0", false),
+            ("01", false),
+        ] {
+            let text = json!({ "schemaVersion": 2, "config": descriptor(1) }).to_string();
+            let text = text.replace(r#""size":1"#, &format!(r#""size":{size}"#));
+            assert_eq!(Manifest::parse(text.as_bytes()).is_ok(), expected, "{text}");
+        }
+    }
+
+    /// Where the objects of a document are, and their fields.
+    type Objects = &'static [(&'static str, &'static [&'static str])];
+
+    /// An image and an index with an object of each kind in them.
+    fn documents() -> [(Value, Objects); 2] {
+        const DESCRIPTOR: &[&str] = &["mediaType", "digest", "size"];
+        let image = json!({
+            "schemaVersion": 2,
+            "mediaType": IMAGE_TYPES[0],
+            "config": descriptor(1),
+            "layers": [descriptor(2), descriptor(3)],
+        });
+        let mut arm = descriptor(1);
+        arm["platform"] = json!({ "os": "linux", "architecture": "arm64", "variant": "v8" });
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": [arm] });
+        let of_image: Objects = &[
+            ("", &["schemaVersion", "mediaType", "config", "layers"]),
+            ("/config", DESCRIPTOR),
+            ("/layers/1", DESCRIPTOR),
+        ];
+        let of_index: Objects = &[
+            ("", &["schemaVersion", "mediaType", "manifests"]),
+            ("/manifests/0", &["mediaType", "digest", "size", "platform"]),
+            ("/manifests/0/platform", &["os", "architecture", "variant"]),
+        ];
+        [(image, of_image), (index, of_index)]
+    }
+
+    /// Other spellings of a key that Go takes for it, chosen by the bits of `flips`, or the key itself.
+    fn respelled(key: &str, flips: u32, is_unicode: bool) -> String {
+        let respell = |(n, it): (usize, char)| match it.to_ascii_lowercase() {
+            _ if flips >> n & 1 == 0 => it,
+            's' if is_unicode => '\u{17f}',
+            'k' if is_unicode => '\u{212a}',
+            _ if it.is_ascii_uppercase() => it.to_ascii_lowercase(),
+            _ => it.to_ascii_uppercase(),
+        };
+        key.chars().enumerate().map(respell).collect()
+    }
+
     proptest! {
+        #[test]
+        fn a_second_spelling_of_a_key_is_refused_wherever_it_stands(
+            is_index: bool, object: prop::sample::Index, key: prop::sample::Index,
+            flips: u32, is_unicode: bool, is_first: bool,
+        ) {
+            let (document, objects) = &documents()[usize::from(is_index)];
+            prop_assert!(parse(document).is_ok());
+            let (path, fields) = object.get(objects);
+            let field = key.get(fields);
+            let object = document.pointer(path).unwrap();
+            let forged = format!("{}:{}", json!(respelled(field, flips, is_unicode)), object[field]);
+            // Written by hand, since an object in memory has each key once.
+            let (text, object) = (document.to_string(), object.to_string());
+            let inner = &object[1..object.len() - 1];
+            let doubled = if is_first { format!("{{{forged},{inner}}}") } else { format!("{{{inner},{forged}}}") };
+            let text = text.replacen(&object, &doubled, 1);
+            prop_assert!(serde_json::from_str::<Value>(&text).is_ok(), "{}", text);
+            prop_assert!(Manifest::parse(text.as_bytes()).is_err(), "{}", text);
+        }
+
         #[test]
         fn any_bytes_are_a_manifest_or_refused(bytes: Vec<u8>) {
             if let Err(error) = Manifest::parse(&bytes) {

@@ -123,6 +123,15 @@ impl Request {
         if self.query.is_empty() { self.kind.to_string() } else { format!("{}?{}", self.kind, self.query) }
     }
 
+    /// What to ask the registry for in somebody's place: the canonical path, and of the query what the protocol
+    /// knows of for such a path. Whatever else a registry may take from a query (a credential, for some) must
+    /// not be the caller's where the answer counts as an answer to the caller's header.
+    pub fn plain_path_and_query(&self) -> String {
+        let is_known = |it: &&str| self.kind.parameters().contains(&it.split('=').next().unwrap_or_default());
+        let known: Vec<_> = self.query.split('&').filter(is_known).collect();
+        if known.is_empty() { self.kind.to_string() } else { format!("{}?{}", self.kind, known.join("&")) }
+    }
+
     fn at(mut self, registry: RegistryName) -> Result<Self, OciError> {
         if let Kind::Pull { repository, resource } = self.kind {
             let repository = repository.within(&registry)?;
@@ -130,6 +139,18 @@ impl Request {
         }
         self.registry = Some(registry);
         Ok(self)
+    }
+}
+
+impl Kind {
+    /// The query parameters that the protocol has for such a request.
+    fn parameters(&self) -> &'static [&'static str] {
+        match self {
+            Self::Pull { resource: Resource::Tags, .. } => &["n", "last"],
+            // Long lists come in pages, like those of tags.
+            Self::Pull { resource: Resource::Referrers(_), .. } => &["n", "last", "artifactType"],
+            Self::Pull { resource: Resource::Manifest(_) | Resource::Blob(_), .. } | Self::Ping => &[],
+        }
     }
 }
 
@@ -403,6 +424,22 @@ mod tests {
             &"a".repeat(MAX_QUERY + 1),
         ] {
             check_refused(&format!("/v2/app/tags/list?{query}"), ErrorCode::NameInvalid);
+        }
+    }
+
+    #[test]
+    fn a_plain_request_has_only_the_parameters_of_the_protocol() {
+        #[track_caller]
+        fn check(path_and_query: &str, expected: &str) {
+            let digest = format!("sha256:{}", "0a".repeat(32));
+            let [asked, expected] = [path_and_query, expected].map(|it| it.replace('D', &digest));
+            assert_eq!(read(&asked).unwrap().plain_path_and_query(), expected, "{path_and_query}");
+        }
+        check("/v2/a/tags/list?ns=docker.io&n=5&last=v1&account=ann", "/v2/library/a/tags/list?n=5&last=v1");
+        check("/v2/a/referrers/D?artifactType=a%2Fb&token=x", "/v2/a/referrers/D?artifactType=a%2Fb");
+        check("/v2/a/tags/list?N=5&%6e=5&artifactType=a&n", "/v2/a/tags/list?n");
+        for what in ["/v2/a/manifests/v1", "/v2/a/blobs/D", "/v2/"] {
+            check(&format!("{what}?n=5&artifactType=a&access_token=x"), what);
         }
     }
 

@@ -1,9 +1,9 @@
-//! Files that only this user may read and that are replaced as a whole.
+//! Files that only this user may read and that are replaced as a whole, and directories for them.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Puts `content` in the place of whatever `path` held. It is complete on the disk under another name before
@@ -25,10 +25,21 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Makes a directory, with those above it, that only this user may look into. One that is there stays as it is;
+/// where others may, that is told.
+///
+/// # Errors
+/// The system's.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    if path.metadata()?.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(dir = %path.display(), "other users may look into this directory of secrets: chmod 700 it");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

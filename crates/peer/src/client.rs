@@ -123,6 +123,8 @@ type Party = (NodeId, Arc<str>);
 /// The connections to one node; dialled when they are first used, and again when they broke.
 #[derive(Clone)]
 struct Link {
+    /// With which certificate they are made: they end with it.
+    generation: u64,
     pieces: Client<Connector, Empty<Bytes>>,
     watches: Channel,
 }
@@ -161,20 +163,25 @@ impl PeerClient {
         let at = At::new(node, key);
         let request = WatchRequest { key: key.clone(), ticket: ticket.clone() };
         let answer = async {
-            let mut grpc = PeerGrpc::new(self.link(node)?.watches).max_decoding_message_size(MAX_NEWS);
+            let Link { generation, watches, .. } = self.link(node)?;
+            let mut grpc = PeerGrpc::new(watches).max_decoding_message_size(MAX_NEWS);
             let response = within(grpc.watch(request)).await?.map_err(|it| of_status(&it))?;
-            Ok(response.into_inner())
+            Ok((response.into_inner(), generation))
         };
         match answer.await {
-            Ok(news) => Ok(Watching { at, news }),
+            Ok((news, generation)) => Ok(Watching { at, news, generation, dialer: self.dialer.clone() }),
             Err(fault) => Err(at.error(fault)),
         }
     }
 
     fn link(&self, node: &Node) -> Result<Link, Fault> {
+        let party = (node.id.clone(), node.address.clone());
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = links
-            .try_get_or_insert((node.id.clone(), node.address.clone()), || Link::new(node, &self.dialer));
+        // What is under way on old connections goes on.
+        if links.peek(&party).is_some_and(|it| it.generation != self.dialer.generation()) {
+            links.pop(&party);
+        }
+        let link = links.try_get_or_insert(party, || Link::new(node, &self.dialer));
         link.cloned().map_err(|it: tonic::transport::Error| Fault::Unreachable(chain(&it)))
     }
 }
@@ -189,7 +196,7 @@ impl Link {
             .build(connector.clone());
         // The connector sees to security; to HTTP it is a connection like any other.
         let watches = endpoint(format!("http://{}", node.address))?.connect_with_connector_lazy(connector);
-        Ok(Self { pieces, watches })
+        Ok(Self { generation: dialer.generation(), pieces, watches })
     }
 }
 
@@ -231,17 +238,27 @@ impl PieceBytes {
 }
 
 /// What a node tells of a blob.
-#[derive(Debug)]
 pub struct Watching {
     at: At,
     news: Streaming<BlobNews>,
+    generation: u64,
+    dialer: Dialer,
 }
 
 impl Watching {
-    /// The next news. `None` when the node ended it in good order, because its blob is gone, the ticket ran
-    /// out or it stops: whoever still wants to know asks again with a fresh ticket.
+    /// The next news. `None` when it was ended in good order: by the node, because its blob is gone, the ticket
+    /// ran out or it stops, or here, because a new certificate wants a new connection. Whoever still wants to
+    /// know asks again with a fresh ticket.
     pub async fn next(&mut self) -> Result<Option<BlobNews>, FetchError> {
-        self.news.message().await.map_err(|it| self.at.error(of_status(&it)))
+        tokio::select! {
+            news = self.news.message() => news.map_err(|it| self.at.error(of_status(&it))),
+            () = self.dialer.renewed(self.generation) => Ok(None),
+        }
+    }
+
+    /// Whether it has to be begun anew for the sake of a new certificate, and for nothing else.
+    pub fn is_outdated(&self) -> bool {
+        self.dialer.generation() != self.generation
     }
 }
 

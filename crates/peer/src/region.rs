@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,15 +152,12 @@ impl Keeper {
         let mut told = false;
         loop {
             for address in &self.addresses {
-                match self.keep(address).await {
-                    Ok(()) => {}
-                    // Once per outage is news, every second is noise.
-                    Err(status) if !told => {
-                        tracing::warn!(gateway = address, error = &status as &dyn Error, "no gateway");
-                    }
-                    Err(status) => {
-                        tracing::debug!(gateway = address, error = &status as &dyn Error, "still no gateway");
-                    }
+                let status = self.keep(address).await;
+                // Once per outage is news, every second is noise.
+                if told {
+                    tracing::debug!(gateway = address, error = &status as &dyn Error, "still no gateway");
+                } else {
+                    tracing::warn!(gateway = address, error = &status as &dyn Error, "no gateway");
                 }
                 told = self.gateway.send_replace(None).is_none();
             }
@@ -167,17 +165,30 @@ impl Keeper {
         }
     }
 
-    /// Follows one gateway's stream for as long as it is well.
-    async fn keep(&self, address: &str) -> Result<(), Status> {
+    /// Follows one gateway for as long as it is well.
+    async fn keep(&self, address: &str) -> Status {
+        loop {
+            if let Err(status) = self.follow_stream(address).await {
+                return status;
+            }
+        }
+    }
+
+    /// Follows one stream until this process has another certificate: the connection of the old one ends with
+    /// that. The next is made before, and used from its first word on, so that nobody is without a gateway.
+    async fn follow_stream(&self, address: &str) -> Result<(), Status> {
         let endpoint = endpoint(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
+        let generation = self.dialer.generation();
         let connector = self.dialer.connector(Expected::Any(Role::Gateway));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let mut calls = GatewayClient::new(channel);
         let asked = timeout(FIRST, calls.region(RegionRequest));
         let mut states = asked.await.map_err(|_| silent())??.into_inner();
         let gateway = Gateway { url: address.into(), calls };
+        let mut renewed = pin!(self.dialer.renewed(generation));
         loop {
             let state = tokio::select! {
+                () = renewed.as_mut() => return Ok(()),
                 state = timeout(SILENCE, next(&mut states)) => state.map_err(|_| silent())??,
                 () = self.suspected.notified() => return Err(silent()),
             };

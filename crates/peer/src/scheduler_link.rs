@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future;
-use shoal_identity::{Connector, Dialer, Expected, Role};
+use shoal_identity::{Dialer, Expected, Role};
 use shoal_model::{Node, Rng};
 use shoal_proto::scheduler_client::SchedulerClient;
 use shoal_proto::{Hello, NodeMessage, PROTOCOL, SchedulerMessage};
@@ -31,6 +31,9 @@ use crate::outbox::Outbox;
 const JOIN: Duration = Duration::from_secs(3);
 /// How long a scheduler may take to end the stream of a node that leaves.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Within what time the nodes of a fleet come back with renewed certificates. A certificate is renewed long
+/// before it ends.
+const SPREAD: Duration = Duration::from_secs(15);
 /// Messages of the scheduler that wait for their owner; more wait at the scheduler.
 const INBOX: usize = 64;
 
@@ -57,7 +60,7 @@ impl SchedulerLink {
         let link = Self { outbox: outbox.clone(), connected: connection };
         let driver = LinkDriver {
             hello: Hello { node, protocol: PROTOCOL },
-            connector: dialer.connector(Expected::Any(Role::Scheduler)),
+            dialer: dialer.clone(),
             addresses,
             announce,
             rng,
@@ -83,7 +86,7 @@ impl SchedulerLink {
 /// The task behind a [`SchedulerLink`].
 pub struct LinkDriver {
     hello: Hello,
-    connector: Connector,
+    dialer: Dialer,
     addresses: watch::Receiver<Vec<String>>,
     announce: Arc<dyn Announce>,
     rng: Rng,
@@ -107,6 +110,8 @@ enum LinkError {
     Ended,
     #[error("scheduler: no longer listed")]
     Unlisted,
+    #[error("this node's certificate was renewed")]
+    Renewed,
     #[error("scheduler: nobody takes its messages")]
     Unheard,
 }
@@ -152,7 +157,8 @@ impl LinkDriver {
 
     async fn join_at(&self, address: &str) -> Result<Streaming<SchedulerMessage>, LinkError> {
         let endpoint = endpoint(address.to_owned()).map_err(LinkError::Unreachable)?;
-        let channel = endpoint.connect_with_connector(self.connector.clone()).await;
+        let connector = self.dialer.connector(Expected::Any(Role::Scheduler));
+        let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(LinkError::Unreachable)?;
         let outgoing = self.outbox.stream(self.hello.clone(), self.announce.clone());
         let joined = timeout(JOIN, SchedulerClient::new(channel).join(outgoing)).await;
@@ -168,15 +174,20 @@ impl LinkDriver {
         stopping: &CancellationToken,
     ) {
         tracing::info!(scheduler = address, "joined scheduler");
+        let generation = self.dialer.generation();
         self.connected.send_replace(true);
         let mut relay = pin!(relay(incoming, self.inbox.clone()));
         let error = tokio::select! {
             error = relay.as_mut() => Some(error),
             () = unlisted(&mut self.addresses, address) => Some(LinkError::Unlisted),
+            () = renewed(&self.dialer, generation, &mut self.rng) => Some(LinkError::Renewed),
             () = stopping.cancelled() => None,
         };
         self.connected.send_replace(false);
         match error {
+            Some(error @ LinkError::Renewed) => {
+                tracing::info!(scheduler = address, why = %error, "joining the scheduler anew");
+            }
             Some(error) => {
                 tracing::warn!(scheduler = address, error = &error as &dyn Error, "lost scheduler");
             }
@@ -212,6 +223,13 @@ async fn changed(addresses: &mut watch::Receiver<Vec<String>>) {
     if addresses.changed().await.is_err() {
         future::pending().await
     }
+}
+
+/// Waits until this node has another certificate, and then a while, so that not all nodes of a fleet come back at
+/// once: the stream of the old certificate ends with that.
+async fn renewed(dialer: &Dialer, generation: u64, rng: &mut Rng) {
+    dialer.renewed(generation).await;
+    sleep(SPREAD.mul_f64(rng.below(1000) as f64 / 1000.0)).await;
 }
 
 /// Waits until `address` is taken from the list.

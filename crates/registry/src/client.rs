@@ -24,11 +24,13 @@ use url::Url;
 use crate::body::RegistryBody;
 use crate::error::{ErrorKind, RegistryError};
 use crate::redirect::{MAX_HOPS, NamedHosts, Refused, next_hop, reachable, shed_credentials};
-use crate::transport::Transport;
-use crate::{Endpoint, EndpointError, realm};
+use crate::transport::{Transport, Way};
+use crate::{Endpoint, EndpointError, Network, realm};
 
 /// From sending a request to its answer's headers, connecting and redirects included.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Where the registry itself may be: who wrote the settings is in the private network.
+const ASKED: Network = Network::Private;
 
 /// Kind and text of a fault, of which [`RegistryClient::error`] makes an error.
 type Fault = (ErrorKind, String);
@@ -39,6 +41,7 @@ pub struct RegistryClient {
     endpoint: Arc<Endpoint>,
     named: NamedHosts,
     transport: Arc<Transport>,
+    is_identified: bool,
 }
 
 /// An answer at the end of all redirects.
@@ -56,10 +59,18 @@ impl RegistryClient {
         endpoint.check()?;
         let mut named = endpoint.redirect_hosts.clone();
         named.extend(endpoint.token_hosts.iter().cloned());
-        named.extend(endpoint.url.host_str().map(str::to_owned));
+        if !endpoint.chosen_by_caller {
+            named.extend(endpoint.url.host_str().map(str::to_owned));
+        }
         let (endpoint, named) = (Arc::new(endpoint.clone()), NamedHosts(named));
         let transport = Arc::new(Transport::new(endpoint.clone(), named.clone())?);
-        Ok(Self { endpoint, named, transport })
+        Ok(Self { endpoint, named, transport, is_identified: true })
+    }
+
+    /// The same registry for requests in somebody else's name: it is shown no client certificate, which it
+    /// could take for the login of whoever is behind the request.
+    pub fn unidentified(&self) -> Self {
+        Self { is_identified: false, ..self.clone() }
     }
 
     /// Reads the endpoint's files again, for this client and its clones; returns whether they differ from
@@ -86,30 +97,32 @@ impl RegistryClient {
         let mut target = self.endpoint.url.clone();
         target.set_path(request.uri().path());
         target.set_query(request.uri().query());
+        let target = reachable(&self.named, ASKED, target).map_err(|it| self.error(&told, refused(it)))?;
         self.in_time(&told, Box::pin(self.content(target, request))).await
     }
 
     /// Sends a GET to the token service that this registry's challenge names as `realm`, with `query` added
-    /// to its own. `authorization` is shown to that server only. As for [`send`](Self::send), any status is
-    /// an answer; a token service that the credential may not go to is not asked.
+    /// to its own. `from` is where [the answer with the challenge came from](Network::behind), `authorization`
+    /// is shown to that server only. As for [`send`](Self::send), any status is an answer; a token service that
+    /// the credential may not go to is not asked.
     pub async fn ask_token_service(
         &self,
-        realm: &str,
+        (realm, from): (&str, Network),
         query: &[(&str, &str)],
         authorization: Option<HeaderValue>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
         const TOLD: &str = "GET a token";
-        let mut target = self.token_service(realm).map_err(|it| self.error(TOLD, it))?;
+        let mut target = self.token_service(realm, from).map_err(|it| self.error(TOLD, it))?;
         target.query_pairs_mut().extend_pairs(query);
         let mut request = Request::new(());
         request.headers_mut().extend(authorization.map(|it| (AUTHORIZATION, it)));
-        let arriving = self.follow(target, &request);
+        let arriving = self.follow(target, from, &request);
         self.in_time(TOLD, Box::pin(async { Ok(arriving.await?.answer) })).await
     }
 
-    fn token_service(&self, realm: &str) -> Result<Url, Fault> {
+    fn token_service(&self, realm: &str, from: Network) -> Result<Url, Fault> {
         let url = realm::judge(&self.endpoint, realm).map_err(|it| (ErrorKind::Redirect, it.to_string()))?;
-        reachable(&self.named, url).map_err(refused)
+        reachable(&self.named, from, url).map_err(refused)
     }
 
     /// Waits for an answer, but not for ever; a fault is told as one of `told`. The answer is boxed, since it
@@ -133,7 +146,7 @@ impl RegistryClient {
     async fn content(&self, target: Url, request: Request<()>) -> Result<Response<Incoming>, Fault> {
         let mut is_fresh = false;
         loop {
-            let Arrived { answer, at } = self.follow(target.clone(), &request).await?;
+            let Arrived { answer, at } = self.follow(target.clone(), ASKED, &request).await?;
             let (status, is_elsewhere) = (answer.status(), at.origin() != target.origin());
             if !is_elsewhere || !matches!(status.as_u16(), 400 | 401 | 403) {
                 return Ok(answer);
@@ -146,8 +159,14 @@ impl RegistryClient {
         }
     }
 
-    /// Sends `request` to `target`, whatever its own URI is, and to wherever the answer leads.
-    async fn follow(&self, mut target: Url, request: &Request<()>) -> Result<Arrived, Fault> {
+    /// Sends `request` to `target`, whatever its own URI is, since somebody in the network `from` says so, and
+    /// to wherever the answer leads.
+    async fn follow(
+        &self,
+        mut target: Url,
+        mut from: Network,
+        request: &Request<()>,
+    ) -> Result<Arrived, Fault> {
         let method = request.method();
         if method != Method::GET && method != Method::HEAD {
             return Err((ErrorKind::Protocol, "only GET and HEAD are sent".to_owned()));
@@ -159,11 +178,12 @@ impl RegistryClient {
             return Err((ErrorKind::Protocol, "more than one Authorization".to_owned()));
         }
         for _ in 0..=MAX_HOPS {
-            let answer = self.ask(method, &target, &headers).await?;
+            let answer = self.ask(method, &target, from, &headers).await?;
             if !is_redirect(answer.status()) {
                 return Ok(Arrived { answer, at: target });
             }
-            target = self.redirected(&target, &answer, &mut headers).map_err(refused)?;
+            from = Network::behind(&answer);
+            target = self.redirected(from, &target, &answer, &mut headers).map_err(refused)?;
         }
         Err(refused(Refused::TooMany))
     }
@@ -172,24 +192,28 @@ impl RegistryClient {
         &self,
         method: &Method,
         target: &Url,
+        from: Network,
         headers: &HeaderMap,
     ) -> Result<Response<Incoming>, Fault> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method.clone();
         *request.uri_mut() = target.as_str().parse().map_err(|_| refused(Refused::Location))?;
         *request.headers_mut() = headers.clone();
-        self.transport.ask(target, request).await
+        let is_own = target.origin() == self.endpoint.url.origin();
+        let way = if is_own && self.is_identified { Way::Identified } else { Way::LedFrom(from) };
+        self.transport.ask(way, request).await
     }
 
     fn redirected(
         &self,
-        from: &Url,
+        from: Network,
+        asked: &Url,
         answer: &Response<Incoming>,
         headers: &mut HeaderMap,
     ) -> Result<Url, Refused> {
         let location = answer.headers().get(LOCATION).and_then(|it| it.to_str().ok());
-        let to = next_hop(&self.named, from, location.ok_or(Refused::Location)?)?;
-        shed_credentials(headers, from, &to);
+        let to = next_hop(&self.named, from, asked, location.ok_or(Refused::Location)?)?;
+        shed_credentials(headers, asked, &to);
         Ok(to)
     }
 }

@@ -19,12 +19,15 @@ pub struct Endpoint {
     pub url: Url,
     /// A PEM file of certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
-    /// What the registry itself, and nobody else, is shown when it asks who connects.
+    /// What the registry itself, and nobody else, is shown when it asks who connects, unless the request is
+    /// somebody else's ([`RegistryClient::unidentified`](crate::RegistryClient::unidentified)).
     pub client_certificate: Option<ClientCertificate>,
     /// Plain HTTP is allowed, and certificates are not verified.
     pub insecure: bool,
-    /// Hosts, besides the registry's own, that a redirect may name although they stand on a loopback,
+    /// A caller chose the host within a pattern of the operator's, so that it may not stand on a loopback,
     /// link-local or metadata address.
+    pub chosen_by_caller: bool,
+    /// Hosts, besides the registry's own, in lower case, that a redirect may lead to wherever they stand.
     pub redirect_hosts: BTreeSet<String>,
     /// Hosts outside the registry's own domain, in lower case, whose token services may be shown its
     /// credential.
@@ -81,6 +84,7 @@ impl Endpoint {
             ca: None,
             client_certificate: None,
             insecure: false,
+            chosen_by_caller: false,
             redirect_hosts: BTreeSet::new(),
             token_hosts: BTreeSet::new(),
         })

@@ -1,7 +1,7 @@
-//! Names to addresses, without the addresses that a redirect must not reach.
+//! Names to addresses, without those that must not be reached because of who gave the name.
 //!
 //! The connection is made to the very addresses that were judged here: a second look-up could give
-//! another answer. Address literals never come this way; `redirect` judges them.
+//! another answer. Address literals never come this way; [`redirect`](crate::redirect) judges them.
 
 use std::future::Future;
 use std::io;
@@ -12,18 +12,21 @@ use std::task::{Context, Poll};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower::Service;
 
-use crate::redirect::{NamedHosts, Refused};
+use crate::network::Network;
+use crate::redirect::NamedHosts;
 
-/// The system's resolver behind [`NamedHosts::may_connect`].
+/// The system's resolver behind [`NamedHosts::judge`].
 #[derive(Clone)]
 pub(crate) struct JudgingResolver {
     system: GaiResolver,
     named: NamedHosts,
+    from: Network,
 }
 
 impl JudgingResolver {
-    pub(crate) fn new(named: NamedHosts) -> Self {
-        Self { system: GaiResolver::new(), named }
+    /// For the names that somebody in the network `from` gives.
+    pub(crate) fn new(named: NamedHosts, from: Network) -> Self {
+        Self { system: GaiResolver::new(), named, from }
     }
 }
 
@@ -38,14 +41,20 @@ impl Service<Name> for JudgingResolver {
 
     fn call(&mut self, name: Name) -> Self::Future {
         let host = name.as_str().to_owned();
-        let named = self.named.clone();
+        let (named, from) = (self.named.clone(), self.from);
         let found = self.system.call(name);
         Box::pin(async move {
-            let addresses: Vec<_> = found.await?.filter(|it| named.may_connect(&host, it.ip())).collect();
-            if addresses.is_empty() {
-                return Err(io::Error::other(Refused::InnerAddress));
+            let (mut allowed, mut refused) = (Vec::new(), None);
+            for address in found.await? {
+                match named.judge(from, &host, address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    Err(it) => refused = Some(it),
+                }
             }
-            Ok(addresses.into_iter())
+            match refused {
+                Some(refused) if allowed.is_empty() => Err(io::Error::other(refused)),
+                _ => Ok(allowed.into_iter()),
+            }
         })
     }
 }

@@ -41,17 +41,17 @@ impl Files {
 
 /// The TLS settings for one endpoint.
 pub(crate) struct Configs {
-    /// For the registry itself.
-    pub(crate) own: ClientConfig,
-    /// For wherever it redirects to, and for token services.
-    pub(crate) elsewhere: ClientConfig,
+    /// With the client certificate, where there is one: for the registry itself.
+    pub(crate) identified: ClientConfig,
+    /// Without: for wherever it redirects to, for token services, and for requests in somebody else's name.
+    pub(crate) anonymous: ClientConfig,
 }
 
 impl Configs {
     pub(crate) fn new(endpoint: &Endpoint, files: &Files) -> Result<Self, EndpointError> {
         let builder = builder(endpoint, files)?;
-        let elsewhere = builder.clone().with_no_client_auth();
-        let own = match (&endpoint.client_certificate, &files.client) {
+        let anonymous = builder.clone().with_no_client_auth();
+        let identified = match (&endpoint.client_certificate, &files.client) {
             (Some(paths), Some((chain, key))) => {
                 let chain = certificates(endpoint, &paths.chain, chain)?;
                 let key = PrivateKeyDer::from_pem_slice(key);
@@ -59,9 +59,9 @@ impl Configs {
                 let shown = builder.with_client_auth_cert(chain, key);
                 shown.map_err(|it| unusable(endpoint, &paths.key, &it))?
             }
-            _ => elsewhere.clone(),
+            _ => anonymous.clone(),
         };
-        Ok(Self { own, elsewhere })
+        Ok(Self { identified, anonymous })
     }
 }
 

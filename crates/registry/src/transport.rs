@@ -1,8 +1,10 @@
 //! The connections to one registry and to where it sends us.
 //!
-//! There are two sets of them. The registry itself is shown a client certificate where there is one; no other
-//! server is. Both are made from files that an operator replaces while the process runs: connections that are
-//! open stay as they are, and new ones are made from what was last read and found good.
+//! There are three sets of them. The registry itself is shown a client certificate where there is one; no
+//! other server is, and neither is the registry in somebody else's name. What may be connected to depends on
+//! who leads there, so what is led to from outside has a set of its own. All are made from files that an
+//! operator replaces while the process runs: connections that are open stay as they are, and new ones are
+//! made from what was last read and found good.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -16,9 +18,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use url::Url;
 
 use crate::error::{ErrorKind, diagnose};
+use crate::network::Network;
 use crate::redirect::NamedHosts;
 use crate::resolve::JudgingResolver;
 use crate::tls::{Configs, Files};
@@ -39,8 +41,18 @@ pub(crate) struct Transport {
 
 struct Current {
     files: Files,
-    own: Connections,
-    elsewhere: Connections,
+    identified: Connections,
+    from_inside: Connections,
+    from_outside: Connections,
+}
+
+/// Which connections a request takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// To the registry itself, which is shown the client certificate.
+    Identified,
+    /// Where somebody in this network leads to, without a certificate.
+    LedFrom(Network),
 }
 
 impl Transport {
@@ -61,33 +73,41 @@ impl Transport {
         Ok(true)
     }
 
-    /// Sends one request to `target`, which its URI is.
+    /// Sends one request to where its URI says.
     pub(crate) async fn ask(
         &self,
-        target: &Url,
+        way: Way,
         request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, (ErrorKind, String)> {
-        let connections = self.towards(target);
+        let connections = self.connections(way);
         connections.request(request).await.map_err(|error| {
             let otherwise = if error.is_connect() { ErrorKind::Connect } else { ErrorKind::Protocol };
             diagnose(&error, otherwise)
         })
     }
 
-    fn towards(&self, target: &Url) -> Connections {
+    fn connections(&self, way: Way) -> Connections {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        let is_own = target.origin() == self.endpoint.url.origin();
-        if is_own { current.own.clone() } else { current.elsewhere.clone() }
+        match way {
+            Way::Identified => current.identified.clone(),
+            Way::LedFrom(Network::Public) => current.from_outside.clone(),
+            Way::LedFrom(Network::Private | Network::Inner) => current.from_inside.clone(),
+        }
     }
 }
 
 fn current(endpoint: &Endpoint, named: &NamedHosts, files: Files) -> Result<Current, EndpointError> {
-    let Configs { own, elsewhere } = Configs::new(endpoint, &files)?;
-    Ok(Current { files, own: connections(own, named), elsewhere: connections(elsewhere, named) })
+    let Configs { identified, anonymous } = Configs::new(endpoint, &files)?;
+    Ok(Current {
+        files,
+        identified: connections(identified, named, Network::Private),
+        from_inside: connections(anonymous.clone(), named, Network::Private),
+        from_outside: connections(anonymous, named, Network::Public),
+    })
 }
 
-fn connections(tls: ClientConfig, named: &NamedHosts) -> Connections {
-    let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(named.clone()));
+fn connections(tls: ClientConfig, named: &NamedHosts, from: Network) -> Connections {
+    let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(named.clone(), from));
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT));
     tcp.set_nodelay(true);

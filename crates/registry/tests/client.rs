@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertifiedKey, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::PrivateKeyDer;
-use shoal_registry::{ClientCertificate, Endpoint, ErrorKind, RegistryClient};
+use shoal_registry::{ClientCertificate, Endpoint, ErrorKind, Network, RegistryClient};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -110,13 +110,14 @@ async fn a_password_reaches_the_token_service_and_nobody_behind_it() {
     let scope = [("scope", "repository:a/b:pull")];
 
     let realm = format!("http://{registry}/token?account=x#y");
-    let answer = client.ask_token_service(&realm, &scope, password()).await.unwrap();
+    let answer = client.ask_token_service((&realm, Network::Private), &scope, password()).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(at_registry.lock().unwrap()[0][AUTHORIZATION], "Basic c2VjcmV0");
     assert!(!at_stranger.lock().unwrap()[0].contains_key(AUTHORIZATION));
 
     for realm in [format!("http://localhost:{}/token", stranger.port()), "not a URL".to_owned()] {
-        let error = client.ask_token_service(&realm, &scope, password()).await.unwrap_err();
+        let error =
+            client.ask_token_service((&realm, Network::Private), &scope, password()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Redirect, "{error}");
     }
     assert_eq!(at_stranger.lock().unwrap().len(), 1);
@@ -131,19 +132,51 @@ async fn a_token_service_is_asked_with_its_own_query_and_ours() {
     .await;
     let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
     let realm = format!("http://{registry}/token?account=x#y");
-    let answer = client.ask_token_service(&realm, &[("scope", "repository:a/b:pull")], None).await.unwrap();
+    let answer = client
+        .ask_token_service((&realm, Network::Private), &[("scope", "repository:a/b:pull")], None)
+        .await
+        .unwrap();
     let seen = answer.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(seen, "account=x&scope=repository%3Aa%2Fb%3Apull");
 }
 
 #[tokio::test]
-async fn a_token_service_on_an_inner_address_is_not_asked() {
-    let mut endpoint = plain_endpoint(SocketAddr::from(([127, 0, 0, 1], 1)));
-    endpoint.url = "http://registry.example".parse().unwrap();
-    endpoint.name = "127.0.0.1:1".parse().unwrap();
-    let client = RegistryClient::new(&endpoint).unwrap();
-    let error = client.ask_token_service("http://127.0.0.1:1/token", &[], None).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Redirect, "{error}");
+async fn a_token_service_is_not_asked_where_its_challenge_may_not_lead() {
+    for (host, from, why) in [
+        ("127.0.0.1:1", Network::Inner, "inside this machine"),
+        ("10.0.0.1:1", Network::Public, "into the private network"),
+        ("localhost:1", Network::Public, "inside this machine"),
+    ] {
+        let mut endpoint = plain_endpoint(SocketAddr::from(([127, 0, 0, 1], 1)));
+        endpoint.url = "http://registry.example".parse().unwrap();
+        endpoint.name = host.parse().unwrap();
+        let client = RegistryClient::new(&endpoint).unwrap();
+        let realm = format!("http://{host}/token");
+        let error = client.ask_token_service((&realm, from), &[], None).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Redirect, "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_tells_where_it_came_from() {
+    let (registry, _) = serve(|_| content("ok")).await;
+    let client = RegistryClient::new(&plain_endpoint(registry)).unwrap();
+    assert_eq!(Network::behind(&client.send(request("/v2/")).await.unwrap()), Network::Inner);
+}
+
+#[tokio::test]
+async fn a_host_that_a_caller_chose_is_judged_like_any_other() {
+    let (registry, seen) = serve(|_| content("ok")).await;
+    for url in [format!("http://{registry}"), format!("http://localhost:{}", registry.port())] {
+        let mut endpoint = plain_endpoint(registry);
+        endpoint.url = url.parse().unwrap();
+        endpoint.chosen_by_caller = true;
+        let (kind, text) = failure(&endpoint, "/v2/").await;
+        assert_eq!(kind, ErrorKind::Redirect, "{text}");
+        assert!(text.contains("inside this machine"), "{text}");
+    }
+    assert!(seen.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -370,14 +403,16 @@ async fn a_certificate_is_trusted_by_its_authority_or_by_express_wish() {
 }
 
 #[tokio::test]
-async fn the_registry_is_shown_the_client_certificate_and_a_store_is_not() {
+async fn only_the_registry_is_shown_the_client_certificate_and_in_nobody_elses_name() {
     let (server, client) = (Certificate::new(), Certificate::new());
     for insecure in [false, true] {
         let registry = server.serve(&client, || None).await;
         let mut endpoint = server.endpoint(registry);
         endpoint.client_certificate = Some(client.files.clone());
         endpoint.insecure = insecure;
-        assert_eq!(text(&RegistryClient::new(&endpoint).unwrap()).await, "1");
+        let registry_client = RegistryClient::new(&endpoint).unwrap();
+        assert_eq!(text(&registry_client).await, "1");
+        assert_eq!(text(&registry_client.unidentified()).await, "0");
 
         let to_store = format!("https://localhost:{registry}/c");
         let redirecting = server.serve(&client, move || Some(found(&to_store))).await;

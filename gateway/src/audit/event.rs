@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use shoal_model::{Digest, NodeId};
 use shoal_oci::{RegistryName, Repository};
 
-use crate::authority::Holder;
+use crate::authority::{Holder, Proof};
 use crate::timestamp::Timestamp;
 
 /// Something that somebody may later be asked about.
@@ -22,6 +22,8 @@ pub enum Event {
     Authorization(Authorization),
     /// Something was read by way of the mirror endpoint.
     Read(Read),
+    /// A node was turned away before anybody's right was looked at.
+    Rejection(Rejection),
     /// A certificate was asked for.
     Certificate(Certificate),
     /// The management API was called.
@@ -63,8 +65,8 @@ pub struct Authorization {
     pub proof: Option<Proof>,
 }
 
-/// A manifest or blob was asked for by way of the mirror endpoint, where the registry itself decides, or in
-/// gateway mode the allow-list.
+/// Something of a repository was asked for by way of the mirror endpoint, where the registry itself decides, or
+/// in gateway mode the allow-list.
 #[derive(Clone, Debug, Serialize)]
 pub struct Read {
     /// Through which node; none where nothing is secured.
@@ -78,14 +80,57 @@ pub struct Read {
     /// Which repository.
     #[serde(serialize_with = "shown")]
     pub repository: Repository,
-    /// The tag or digest.
-    pub reference: String,
+    /// What of it, as it stands in the path: `manifests/v1`.
+    pub resource: String,
     /// Whose right was looked at.
     pub caller: Caller,
     /// What was decided.
     pub outcome: Outcome,
     /// The status of the answer.
     pub status: u16,
+}
+
+/// A node's request was turned away as it came.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rejection {
+    /// Which node, as its certificate says; none where nothing is secured.
+    #[serde(serialize_with = "shown_if_any")]
+    pub node: Option<NodeId>,
+    /// Where from.
+    pub client: IpAddr,
+    /// What it came with.
+    pub request: Requested,
+    /// The registry that it named, if it did.
+    #[serde(serialize_with = "shown_if_any")]
+    pub registry: Option<RegistryName>,
+    /// Why it was turned away.
+    pub reason: Reason,
+}
+
+/// What nodes come with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Requested {
+    /// `Open`.
+    Open,
+    /// The renewal of a ticket.
+    Renewal,
+    /// A request to the mirror endpoint.
+    Mirror,
+}
+
+/// What is wrong with a request, whoever may read what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reason {
+    /// The node is not who it says.
+    Impostor,
+    /// The registry is not one that is configured.
+    UnknownRegistry,
+    /// It cannot be read, or is no read.
+    Malformed,
+    /// Its ticket is not good, or not its own.
+    Ticket,
 }
 
 /// Whose right it is.
@@ -97,20 +142,6 @@ pub enum Caller {
     Gateway,
     /// Whoever shows the credential whose keyed fingerprint begins like this.
     Fingerprint([u8; 8]),
-}
-
-/// What decided about a right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Proof {
-    /// A manifest that the registry had given to the caller.
-    Manifest,
-    /// The registry's answer to a HEAD of the blob.
-    BlobHead,
-    /// The registry's signature on the caller's token.
-    TokenKey,
-    /// The list of what nodes may pull with the gateway's own right.
-    AllowList,
 }
 
 /// A process asked for a certificate.
@@ -233,14 +264,25 @@ mod tests {
             client: [10, 0, 0, 7].into(),
             registry: "harbor.example".parse().unwrap(),
             repository: "prod/app".parse().unwrap(),
-            reference: "v1".to_owned(),
+            resource: "manifests/v1".to_owned(),
             caller: (&Holder::Gateway).into(),
             outcome: Outcome::Allowed,
             status: 200,
         };
         check(
             Event::Read(read),
-            r#"{"event":"read","node":"node-1","client":"10.0.0.7","registry":"harbor.example","repository":"prod/app","reference":"v1","caller":"gateway","outcome":"allowed","status":200}"#,
+            r#"{"event":"read","node":"node-1","client":"10.0.0.7","registry":"harbor.example","repository":"prod/app","resource":"manifests/v1","caller":"gateway","outcome":"allowed","status":200}"#,
+        );
+        let rejection = Rejection {
+            node: Some(NodeId::new("node-1")),
+            client: [10, 0, 0, 7].into(),
+            request: Requested::Open,
+            registry: Some("evil.example".parse().unwrap()),
+            reason: Reason::UnknownRegistry,
+        };
+        check(
+            Event::Rejection(rejection),
+            r#"{"event":"rejection","node":"node-1","client":"10.0.0.7","request":"open","registry":"evil.example","reason":"unknownRegistry"}"#,
         );
         let certificate = Certificate {
             client: [10, 0, 0, 7].into(),

@@ -5,10 +5,11 @@
 //! batch is in the system's hands when its write returns: nothing waits in a buffer for a flush.
 //!
 //! The log must not stop a pull, and nothing may be missing without a trace. So a full queue holds the
-//! deciders up for a second; what finds no place then, and what the disk does not take, is counted. While
-//! that lasts nobody is held up again, and the service's own log tells its beginning and its end.
+//! deciders up for a second, or as long as they can wait; what finds no place then, and what the disk does not
+//! take, is counted. From then on nobody is held up until the queue has drained, and the service's own log tells
+//! when losses begin and when they end.
 //!
-//! Knows nothing of: who decides what, tokens, certificates.
+//! Knows nothing of: how anything is decided, credentials, registries beyond their names.
 
 mod event;
 mod file;
@@ -25,8 +26,12 @@ use shoal_model::ByteSize;
 use shoal_ops::Context;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
-pub use event::{Authorization, Call, Caller, Certificate, Credential, Event, Outcome, Proof, Read, TokenShown};
+pub use event::{
+    Authorization, Call, Caller, Certificate, Credential, Event, Outcome, Read, Reason, Rejection, Requested,
+    TokenShown,
+};
 
 use crate::timestamp::Timestamp;
 use file::{RotatingFile, Sink};
@@ -99,10 +104,18 @@ impl Audit {
 
     /// Hands an event to the log; waits a second at most.
     pub async fn record(&self, event: Event) {
+        self.record_by(Instant::now() + PATIENCE, event).await;
+    }
+
+    /// The same for somebody who cannot wait beyond `deadline`.
+    pub async fn record_by(&self, deadline: Instant, event: Event) {
         let Some(Queue { lines, losses }) = &self.0 else { return };
-        let patience = if losses.is_losing() { Duration::ZERO } else { PATIENCE };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = if losses.is_losing() { Duration::ZERO } else { left.min(PATIENCE) };
         match lines.send_timeout(Line { time: Timestamp::now(), event }, patience).await {
-            Ok(()) => losses.end(),
+            // This line alone waits.
+            Ok(()) if lines.max_capacity() - lines.capacity() <= 1 => losses.end(),
+            Ok(()) => {}
             Err(error) => losses.add(1, &error),
         }
     }
@@ -145,7 +158,7 @@ impl Losses {
         Self { n_lost, losing: AtomicBool::new(false) }
     }
 
-    /// Whether the last line was lost.
+    /// Whether lines are being lost.
     fn is_losing(&self) -> bool {
         self.losing.load(Ordering::Relaxed)
     }
@@ -231,22 +244,48 @@ mod tests {
         assert_eq!(n_lost(&ctx), 10);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_full_queue_holds_up_once_and_then_counts() {
-        let (lines, mut waiting) = mpsc::channel(1);
+    /// A log whose queue has this many places, that which comes out of it, and what it lost.
+    fn queue(n_places: usize) -> (Audit, mpsc::Receiver<Line>, Arc<Losses>) {
+        let (lines, waiting) = mpsc::channel(n_places);
         let losses = Arc::new(Losses::new(Counter::default()));
-        let audit = Audit(Some(Queue { lines, losses: losses.clone() }));
-        let start = tokio::time::Instant::now();
-        audit.record(event(1)).await;
-        audit.record(event(2)).await;
+        (Audit(Some(Queue { lines, losses: losses.clone() })), waiting, losses)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_holds_up_once_until_it_has_drained() {
+        let (audit, mut waiting, losses) = queue(3);
+        let start = Instant::now();
+        for status in 0..4 {
+            audit.record(event(status)).await;
+        }
         assert_eq!((start.elapsed(), losses.n_lost.get()), (PATIENCE, 1));
-        audit.record(event(3)).await;
-        assert_eq!((start.elapsed(), losses.n_lost.get()), (PATIENCE, 2));
-        assert!(waiting.recv().await.is_some());
-        audit.record(event(4)).await;
-        assert!(!losses.is_losing());
-        let timed = tokio::time::timeout(PATIENCE / 2, audit.record(event(5))).await;
-        assert!(timed.is_err(), "held up again, since there had been room");
+        // A queue that is full again and again, because the disk is slow, holds nobody up.
+        for n_lost in 2..10 {
+            assert!(waiting.recv().await.is_some());
+            audit.record(event(4)).await;
+            audit.record(event(5)).await;
+            assert_eq!((start.elapsed(), losses.n_lost.get()), (PATIENCE, n_lost));
+        }
+        for _ in 0..3 {
+            assert!(waiting.recv().await.is_some());
+        }
+        for status in 0..4 {
+            audit.record(event(status)).await;
+        }
+        assert_eq!((start.elapsed(), losses.n_lost.get()), (2 * PATIENCE, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_up_beyond_their_deadline() {
+        for (left, expected) in
+            [(Duration::ZERO, Duration::ZERO), (PATIENCE / 4, PATIENCE / 4), (2 * PATIENCE, PATIENCE)]
+        {
+            let (audit, _waiting, losses) = queue(1);
+            let start = Instant::now();
+            audit.record_by(start + left, event(1)).await;
+            audit.record_by(start + left, event(2)).await;
+            assert_eq!((start.elapsed(), losses.n_lost.get()), (expected, 1), "{left:?}");
+        }
     }
 
     #[tokio::test]

@@ -24,10 +24,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use lru::LruCache;
+use serde::Serialize;
 use shoal_model::{Digest, Tick};
 use shoal_oci::{RegistryName, Repository};
 
-use crate::audit::Proof;
 use crate::fingerprint::{Fingerprints, Membership};
 
 /// How long a blob is believed to belong to a repository.
@@ -57,6 +57,20 @@ pub(crate) struct Right {
     pub(crate) registry: RegistryName,
     pub(crate) repository: Repository,
     pub(crate) holder: Holder,
+}
+
+/// What decided about a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Proof {
+    /// A manifest that the registry had given to the caller.
+    Manifest,
+    /// The registry's answer to a request for the blob.
+    BlobHead,
+    /// The registry's signature on the caller's token.
+    TokenKey,
+    /// The list of what nodes may pull with the gateway's own right.
+    AllowList,
 }
 
 /// How many bytes long a blob is, and by whose word.

@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use shoal_oci::challenge::{self, Challenge};
 use shoal_oci::{RegistryName, Repository};
-use shoal_registry::{RegistryClient, RegistryError};
+use shoal_registry::{Network, RegistryClient, RegistryError};
 use tokio::time::timeout;
 
 use super::identity::{Identity, Proof, Source};
@@ -135,10 +135,10 @@ impl Login {
 
     async fn shown(&self, proof: &Proof, repository: &Repository) -> Result<Granted, Fault> {
         match self.challenge().await? {
-            Some(Challenge::Bearer { realm, service, .. }) => {
-                self.token(&realm, service.as_deref(), proof, repository).await
+            Some((Challenge::Bearer { realm, service, .. }, from)) => {
+                self.token((&realm, from), service.as_deref(), proof, repository).await
             }
-            Some(Challenge::Basic { .. }) | None => Ok(Granted {
+            Some((Challenge::Basic { .. }, _)) | None => Ok(Granted {
                 authorization: proof.basic.clone(),
                 usable: proof.usable.min(TOKENLESS),
                 is_kept: proof.is_kept,
@@ -146,13 +146,13 @@ impl Login {
         }
     }
 
-    /// How the registry wants to be shown an identity; `None` where it lets in anybody.
-    async fn challenge(&self) -> Result<Option<Challenge>, Fault> {
+    /// How the registry wants to be shown an identity, and where it said so; `None` where it lets in anybody.
+    async fn challenge(&self) -> Result<Option<(Challenge, Network)>, Fault> {
         let request = Request::get("/v2/").body(()).expect("the path is safe");
         let answer = self.client.send(request).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED => preferred(answer.headers())
-                .map(Some)
+                .map(|it| Some((it, Network::behind(&answer))))
                 .ok_or_else(|| other("the registry asks for a login that is not understood")),
             status if status.is_success() => Ok(None),
             status => Err(other(&format!("the registry answered {status} to /v2/"))),
@@ -162,7 +162,7 @@ impl Login {
     /// A token for pulling.
     async fn token(
         &self,
-        realm: &str,
+        realm: (&str, Network),
         service: Option<&str>,
         proof: &Proof,
         repository: &Repository,

@@ -8,6 +8,9 @@
 //! A kept credential may simply have ended, so its refusal is worth another login. A refused login, or
 //! the refusal of what a login has just brought, is not: repeated, it would lock the account. It is
 //! remembered for a while instead, for its repository only, since registries refuse those one by one.
+//!
+//! A login goes on when all who waited for it have lost patience: a token service that is slower than a node
+//! waits would otherwise never have been logged in at.
 
 mod amazon;
 mod identity;
@@ -22,6 +25,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use lru::LruCache;
 use shoal_oci::Repository;
+use shoal_ops::tasks::Tasks;
 use tokio::time::Instant;
 
 use crate::single_flight::SingleFlight;
@@ -50,9 +54,13 @@ pub(crate) struct Shown {
 /// The gateway's credential at one registry.
 pub(crate) struct Credentials {
     login: Arc<Login>,
-    logins: SingleFlight<(Repository, u64), Result<Granted, LoginError>>,
-    kept: Mutex<LruCache<Repository, Kept>>,
+    logins: Arc<SingleFlight<(Repository, u64), Result<Granted, LoginError>>>,
+    outcomes: Arc<Outcomes>,
+    tasks: Tasks,
 }
+
+/// What logins of late brought.
+struct Outcomes(Mutex<LruCache<Repository, Kept>>);
 
 struct Kept {
     outcome: Result<Authorization, LoginError>,
@@ -62,34 +70,31 @@ struct Kept {
 }
 
 impl Credentials {
-    pub(crate) fn new(login: Login) -> Self {
+    /// Nothing is logged in for yet. Logins are finished as `tasks`.
+    pub(crate) fn new(login: Login, tasks: Tasks) -> Self {
         Self {
             login: Arc::new(login),
-            logins: SingleFlight::new(),
-            kept: Mutex::new(LruCache::new(REMEMBERED)),
+            logins: Arc::new(SingleFlight::new()),
+            outcomes: Arc::new(Outcomes(Mutex::new(LruCache::new(REMEMBERED)))),
+            tasks,
         }
     }
 
     /// What to show the registry for reading `repository`; logs in where nothing usable is kept.
     pub(crate) async fn authorization(&self, repository: &Repository) -> Result<Shown, LoginError> {
         let generation = self.login.generation();
-        if let Some(outcome) = self.kept_for(repository, generation) {
+        if let Some(outcome) = self.outcomes.of(repository, generation) {
             return outcome.map(|authorization| Shown { authorization, is_kept: true, generation });
         }
-        let (login, asked) = (self.login.clone(), repository.clone());
-        let work = async move { login.authorization(&asked).await };
-        match self.logins.run((repository.clone(), generation), work).await {
-            Ok(Granted { authorization, usable, is_kept }) => {
-                self.keep(repository, Ok(authorization.clone()), usable, generation);
-                Ok(Shown { authorization, is_kept, generation })
-            }
-            Err(error) => {
-                if error.is_refusal() {
-                    self.rest(repository, &error, generation);
-                }
-                Err(error)
-            }
-        }
+        let (login, outcomes, asked) = (self.login.clone(), self.outcomes.clone(), repository.clone());
+        let work = async move {
+            let outcome = login.authorization(&asked).await;
+            outcomes.note(&asked, &outcome, generation);
+            outcome
+        };
+        // Askers may have less patience than a login takes.
+        let outcome = self.logins.run_to_end(&self.tasks, (repository.clone(), generation), work).await;
+        outcome.map(|Granted { authorization, is_kept, .. }| Shown { authorization, is_kept, generation })
     }
 
     /// The registry has refused what it was `shown` for `repository`. Returns the error where another login
@@ -97,15 +102,11 @@ impl Credentials {
     pub(crate) async fn refused(&self, repository: &Repository, shown: &Shown) -> Result<(), LoginError> {
         if !shown.is_kept {
             let error = self.login.refused(repository);
-            self.rest(repository, &error, shown.generation);
+            self.outcomes.rest(repository, &error, shown.generation);
             return Err(error);
         }
         self.login.ended(&shown.authorization).await;
-        let mut kept = self.kept();
-        // Another request may have replaced it already.
-        if kept.peek(repository).is_some_and(|it| it.outcome.as_ref() == Ok(&shown.authorization)) {
-            kept.pop(repository);
-        }
+        self.outcomes.forget(repository, &shown.authorization);
         Ok(())
     }
 
@@ -117,20 +118,38 @@ impl Credentials {
     pub(crate) fn reload(&self) -> io::Result<bool> {
         self.login.reload()
     }
+}
 
-    fn kept_for(
-        &self,
-        repository: &Repository,
-        generation: u64,
-    ) -> Option<Result<Authorization, LoginError>> {
+impl Outcomes {
+    /// What is still good of the last login for `repository`.
+    fn of(&self, repository: &Repository, generation: u64) -> Option<Result<Authorization, LoginError>> {
         let mut kept = self.kept();
         let kept = kept.get(repository).filter(|it| it.generation == generation && Instant::now() < it.until);
         kept.map(|it| it.outcome.clone())
     }
 
+    /// Keeps what a login brought; one that failed for another reason than a refusal can be tried again at once.
+    fn note(&self, repository: &Repository, outcome: &Result<Granted, LoginError>, generation: u64) {
+        match outcome {
+            Ok(Granted { authorization, usable, .. }) => {
+                self.keep(repository, Ok(authorization.clone()), *usable, generation);
+            }
+            Err(error) if error.is_refusal() => self.rest(repository, error, generation),
+            Err(_) => {}
+        }
+    }
+
+    /// Drops what the registry has refused, unless another login has replaced it already.
+    fn forget(&self, repository: &Repository, refused: &Authorization) {
+        let mut kept = self.kept();
+        if kept.peek(repository).is_some_and(|it| it.outcome.as_ref() == Ok(refused)) {
+            kept.pop(repository);
+        }
+    }
+
     /// Tries no login for a while, and tells that once to whoever can mend it.
     fn rest(&self, repository: &Repository, error: &LoginError, generation: u64) {
-        if !matches!(self.kept_for(repository, generation), Some(Err(_))) {
+        if !matches!(self.of(repository, generation), Some(Err(_))) {
             tracing::warn!(%error, rest_s = REFUSED.as_secs(), "login refused");
         }
         self.keep(repository, Err(error.clone()), REFUSED, generation);
@@ -147,7 +166,7 @@ impl Credentials {
     }
 
     fn kept(&self) -> MutexGuard<'_, LruCache<Repository, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,11 +4,11 @@
 //! for what a credential proves ([`proven`]) and for nothing that a request says: not the names in it, not
 //! the host that it claims. A credential is a join token ([`tokens`]) or a Kubernetes service account's token
 //! ([`token_review`]); renewing takes one as well, so that whoever stole a certificate cannot keep it alive.
-//! Who fails too often is not listened to ([`failures`]).
+//! How often anybody may fail, and anybody may succeed, is bounded ([`budget`]).
 //!
 //! Knows nothing of: blobs, registries, tickets, TLS on the port.
 
-mod failures;
+mod budget;
 mod own;
 mod proven;
 mod service;
@@ -16,7 +16,9 @@ mod token_review;
 mod tokens;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use anyhow::Context as _;
 use shoal_identity::enrol::follow;
 use shoal_identity::settings::Files;
 use shoal_identity::{Ca, Keychain, Role};
@@ -71,7 +73,7 @@ fn authority(
         CaFiles::Kept(dir) => Ca::read_or_create(settings.domain, dir)?,
     });
     let keychain = match settings.own {
-        Some(files) => from_files(files, &ca, ctx)?,
+        Some(files) => from_files(files, &settings.ca, &ca, ctx)?,
         None => own::keep(ca.clone(), gateway.grant(&ca, settings.lives)?, ctx)?,
     };
     let joins = Joins {
@@ -83,13 +85,14 @@ fn authority(
     Ok(Secured { keychain: Some(keychain), issuing: Some(issuing) })
 }
 
-/// The gateway's own certificate, where others are issued next to it: all must be of one trust domain.
-fn from_files(files: Files, ca: &Ca, ctx: &Context) -> anyhow::Result<Keychain> {
+/// The gateway's own certificate, where others are issued next to it: whoever knows the region by the root of
+/// the one has to believe the other.
+fn from_files(files: Files, issuing: &CaFiles, ca: &Ca, ctx: &Context) -> anyhow::Result<Keychain> {
+    let (own, issuing) = (files.chain.display().to_string(), issuing.certificate());
     let keychain = follow(ctx, files, Role::Gateway)?;
-    anyhow::ensure!(
-        keychain.current().is_some_and(|it| it.id.domain == *ca.domain()),
-        "security.certFile: is not of the trust domain {}, for which certificates are issued",
-        ca.domain()
-    );
+    let current = keychain.current();
+    current.map_or(Ok(()), |it| ca.check_own(SystemTime::now(), &it)).with_context(|| {
+        format!("security.certFile {own}: does not go with security.ca.certFile {}", issuing.display())
+    })?;
     Ok(keychain)
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jsonwebtoken::dangerous::insecure_decode;
 use serde::Deserialize;
 use shoal_identity::{Grant, Role, SpiffeId, TrustDomain};
 
@@ -87,6 +88,8 @@ pub(super) enum Refused {
          security.kubernetes.accounts, or give a join token"
     )]
     NoKubernetes,
+    #[error("service account token: is none; project one with serviceAccountToken")]
+    NoToken,
     #[error(
         "service account token: Kubernetes does not know it; it may have ended, or be of another cluster"
     )]
@@ -105,6 +108,37 @@ pub(super) enum Refused {
     NoName(Newcomer),
     #[error("service account token: {0:?} cannot be the name of a node")]
     Name(String),
+}
+
+/// What a token says of itself that is looked at here. It is believed of nothing; Kubernetes decides.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    aud: Audiences,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+/// Whether a token is worth asking Kubernetes about: what is none cannot be good, nor what says that it was made
+/// for others.
+pub(super) fn check_presented(token: &str, audience: &str) -> Result<(), Refused> {
+    let claims = insecure_decode::<Claims>(token.trim()).map_err(|_| Refused::NoToken)?.claims;
+    let is_for_us = match claims.aud {
+        Audiences::One(it) => it == audience,
+        Audiences::Several(several) => several.iter().any(|it| it == audience),
+    };
+    if is_for_us { Ok(()) } else { Err(Refused::Audience(audience.to_owned())) }
 }
 
 /// What a token proves that Kubernetes was asked about.
@@ -156,6 +190,8 @@ pub(super) fn grant(
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
     use shoal_ops::settings::Setting as _;
 
@@ -229,6 +265,30 @@ mod tests {
         check_grant(Newcomer::Sidecar, Some("node-1"), Ok("spiffe://shoal.local/sidecar/node-1"));
         for name in ["", "..", "a/b", "a b"] {
             check_grant(Newcomer::Sidecar, Some(name), Err(Refused::Name(name.to_owned())));
+        }
+    }
+
+    #[track_caller]
+    fn check_token(header: &str, claims: Value, expected: Result<(), Refused>) {
+        let token = [header, &claims.to_string(), "signature"].map(|it| URL_SAFE_NO_PAD.encode(it)).join(".");
+        assert_eq!(check_presented(&token, "shoal"), expected, "{header} {claims}");
+        assert_eq!(check_presented(&format!("{token}\n"), "shoal"), expected);
+    }
+
+    #[test]
+    fn only_a_token_for_this_audience_is_worth_asking_about() {
+        const HEADER: &str = r#"{"alg":"RS256","kid":"1"}"#;
+        check_token(HEADER, json!({"aud": "shoal"}), Ok(()));
+        check_token(HEADER, json!({"aud": ["other", "shoal"], "iss": "x", "exp": 1}), Ok(()));
+        let others = || Err(Refused::Audience("shoal".to_owned()));
+        check_token(HEADER, json!({"aud": ["https://kubernetes.default.svc"]}), others());
+        check_token(HEADER, json!({"aud": "shoal2"}), others());
+        check_token(HEADER, json!({}), others());
+        check_token(HEADER, json!({"aud": 7}), Err(Refused::NoToken));
+        check_token(HEADER, json!("shoal"), Err(Refused::NoToken));
+        check_token("no JSON", json!({"aud": "shoal"}), Err(Refused::NoToken));
+        for none in ["", "..", "hunter2", "a.b", "a.b.c.d", "\u{e4}.\u{e4}.\u{e4}"] {
+            assert_eq!(check_presented(none, "shoal"), Err(Refused::NoToken), "{none:?}");
         }
     }
 }

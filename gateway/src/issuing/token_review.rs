@@ -1,8 +1,9 @@
 //! Asks Kubernetes what it knows of a service account's token: the TokenReview API.
 //!
 //! The gateway shows its own token, which the kubelet replaces every hour or so; so the file is read each
-//! time. No more than a few reviews are under way at once, since a whole fleet may join within seconds, and
-//! all waiting together ends after [`DEADLINE`]. What is not answered is not decided: who asked comes again.
+//! time. No more than a few reviews are under way at once, since a whole fleet may join within seconds; some
+//! more wait, and all waiting together ends after [`DEADLINE`]. What is not answered is not decided: who asked
+//! comes again. What cannot be a good token is not asked about.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,13 +27,15 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::proven::{Proof, Refused, TokenStatus, reviewed};
+use super::proven::{Proof, Refused, TokenStatus, check_presented, reviewed};
 use crate::settings::KubernetesSettings;
 
 /// How long a review may take, all waiting included.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// How many reviews are under way at once.
 const AT_ONCE: usize = 16;
+/// How many more wait for their turn. Who comes then is sent away at once.
+const WAITING: usize = 64;
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
 /// How long a connection is kept for the next review.
@@ -43,6 +46,9 @@ pub(super) struct TokenReviews {
     settings: KubernetesSettings,
     uri: Uri,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// For those under way and those who wait.
+    places: Semaphore,
+    /// For those under way.
     slots: Semaphore,
 }
 
@@ -57,6 +63,8 @@ pub(super) struct SetupError {
 /// Why nothing is known of a token.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReviewError {
+    #[error("token review: {WAITING} others wait for theirs")]
+    Busy,
     #[error("token review: no answer within {DEADLINE:?}")]
     Slow,
     #[error("token review: the gateway's own token {}: {reason}", path.display())]
@@ -88,12 +96,16 @@ impl TokenReviews {
             uri.path().trim_end_matches('/')
         ));
         let uri = uri.as_str().parse().map_err(|it: http::uri::InvalidUri| fail(it.to_string()))?;
-        let (client, slots) = (client(roots), Semaphore::new(AT_ONCE));
-        Ok(Self { settings, uri, client, slots })
+        let (places, slots) = (Semaphore::new(AT_ONCE + WAITING), Semaphore::new(AT_ONCE));
+        Ok(Self { settings, uri, client: client(roots), places, slots })
     }
 
     /// What a token proves.
     pub(super) async fn review(&self, token: &str) -> Result<Result<Proof, Refused>, ReviewError> {
+        if let Err(refused) = check_presented(token, &self.settings.audience) {
+            return Ok(Err(refused));
+        }
+        let _place = self.places.try_acquire().map_err(|_| ReviewError::Busy)?;
         let status = timeout(DEADLINE, self.ask(token)).await.map_err(|_| ReviewError::Slow)??;
         Ok(reviewed(status, &self.settings.audience, &self.settings.accounts))
     }
@@ -164,4 +176,34 @@ fn client(roots: RootCertStore) -> Client<HttpsConnector<HttpConnector>, Full<By
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(AT_ONCE)
         .build(connector)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// `{"alg":"RS256"}`, `{"aud":"shoal"}`, and a signature.
+    const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJzaG9hbCJ9.c2ln";
+
+    #[tokio::test]
+    async fn who_comes_while_too_many_wait_is_sent_away_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca_file, token_file) = (dir.path().join("ca.crt"), dir.path().join("none"));
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&ca_file, made.cert.pem()).unwrap();
+        let api_server = "https://localhost:1".parse().unwrap();
+        let audience = "shoal".to_owned();
+        let settings =
+            KubernetesSettings { accounts: BTreeMap::new(), audience, api_server, ca_file, token_file };
+        let reviews = TokenReviews::new(settings).unwrap();
+
+        let n_others = u32::try_from(AT_ONCE + WAITING - 1).unwrap();
+        let _others = reviews.places.try_acquire_many(n_others).unwrap();
+        // The last place leads as far as the gateway's own token, which is missing.
+        assert!(matches!(reviews.review(TOKEN).await, Err(ReviewError::OwnToken { .. })));
+        let _last = reviews.places.try_acquire().unwrap();
+        assert!(matches!(reviews.review(TOKEN).await, Err(ReviewError::Busy)));
+    }
 }

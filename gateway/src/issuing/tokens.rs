@@ -79,7 +79,7 @@ fn kept(path: &Path, ca: &Ca) -> Result<Vec<JoinToken>, String> {
         Ok(text) => tokens_in(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let token = JoinToken::random(ca.root());
-            let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+            let made = path.parent().map_or(Ok(()), private_file::create_dir);
             let kept = made.and_then(|()| private_file::replace(path, token.expose().as_bytes()));
             kept.map_err(|it| it.to_string())?;
             Ok(vec![token])

@@ -1,10 +1,10 @@
 //! `/api/v1/tokens`: seeing, making and withdrawing tokens.
 //!
-//! Nobody gives or takes a right away that he does not have himself; else the right to manage tokens would
-//! be the right to everything. A token's text is in the answer that made it and never again.
+//! Nobody gives or takes a right away that he does not have himself, nor gives one for longer than he has it;
+//! else the right to manage tokens for a day would be the right to everything for ever. A token's text is in the
+//! answer that made it and never again.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -62,19 +62,19 @@ impl From<Entry> for Shown {
 }
 
 /// The routes, to be protected.
-pub(super) fn router(store: Arc<TokenStore>) -> Router {
+pub(super) fn router(store: TokenStore) -> Router {
     Router::new()
         .route("/api/v1/tokens", get(list).post(create))
         .route("/api/v1/tokens/{id}", delete(remove))
         .with_state(store)
 }
 
-async fn list(State(store): State<Arc<TokenStore>>) -> Json<Vec<Shown>> {
+async fn list(State(store): State<TokenStore>) -> Json<Vec<Shown>> {
     Json(store.all().into_iter().map(Into::into).collect())
 }
 
 async fn create(
-    State(store): State<Arc<TokenStore>>,
+    State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
@@ -82,7 +82,9 @@ async fn create(
     let body = body.map_err(|it| Reply::from(it).into_response())?;
     let NewToken { name, scopes, expires } =
         NewToken::read(&body, now).map_err(IntoResponse::into_response)?;
-    covers(&bearer, &scopes).map_err(IntoResponse::into_response)?;
+    covers(&bearer, &scopes)
+        .and_then(|()| outlives(&bearer, expires))
+        .map_err(IntoResponse::into_response)?;
     let (text, hash) = TokenHash::fresh(rand::random());
     let token = Token { name, hash, scopes, created: Some(now), expires, last_used: None };
     store.add(token.clone()).await.map_err(|it| Reply::from(it).into_response())?;
@@ -93,7 +95,7 @@ async fn create(
 }
 
 async fn remove(
-    State(store): State<Arc<TokenStore>>,
+    State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     Path(id): Path<String>,
 ) -> Result<Response, Response> {
@@ -103,6 +105,14 @@ async fn remove(
     covers(&bearer, &store.get(id).map_err(reply)?.token.scopes).map_err(IntoResponse::into_response)?;
     store.remove(id).await.map_err(|it| Reply::from(it).into_response())?;
     Ok((StatusCode::NO_CONTENT, Extension(Subject(id.to_string()))).into_response())
+}
+
+/// Whether the holder of a token can give a right until `expires`, or for ever.
+fn outlives(bearer: &Token, expires: Option<Timestamp>) -> Result<(), Refusal> {
+    match bearer.expires {
+        Some(own) if expires.is_none_or(|it| it > own) => Err(Refusal::Ends(own)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the holder of a token has all these scopes himself.

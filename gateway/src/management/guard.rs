@@ -43,7 +43,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub(super) struct Guard(Arc<Inner>);
 
 struct Inner {
-    store: Arc<TokenStore>,
+    store: TokenStore,
     audit: Audit,
     calls: Rates<TokenId>,
     failures: Rates<std::net::IpAddr>,
@@ -66,7 +66,7 @@ struct Answered {
 }
 
 impl Guard {
-    pub(super) fn new(store: Arc<TokenStore>, audit: Audit, rate: NonZeroU32, metrics: &Metrics) -> Self {
+    pub(super) fn new(store: TokenStore, audit: Audit, rate: NonZeroU32, metrics: &Metrics) -> Self {
         let n_calls = Family::default();
         metrics.register(|registry| {
             registry.register(

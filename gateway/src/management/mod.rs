@@ -21,7 +21,6 @@ mod token;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
@@ -70,7 +69,7 @@ pub async fn start(
 ) -> anyhow::Result<SocketAddr> {
     let (dir, declared) = (dir.to_owned(), settings.tokens);
     let open = move || TokenStore::open(&dir, declared, Timestamp::now());
-    let store = Arc::new(tokio::task::spawn_blocking(open).await??);
+    let store = tokio::task::spawn_blocking(open).await??;
     let mut listener = Listener::bind("management", settings.listen).await?;
     if let Some(files) = settings.tls {
         listener = listener.with(tls::follow(files, ctx)?);

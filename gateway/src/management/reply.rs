@@ -55,6 +55,7 @@ impl IntoResponse for Refusal {
         let message = match self {
             Self::Expired => "Token has expired".to_owned(),
             Self::Lacks(scope) => format!("Token lacks the scope {}", scope.as_str()),
+            Self::Ends(end) => format!("Token ends at {end}, and what it makes must not outlive it"),
         };
         Reply::new(StatusCode::FORBIDDEN, message).into_response()
     }

@@ -2,7 +2,11 @@
 //!
 //! A change counts once the disk has it: a token that could come back after a crash is not withdrawn, and
 //! one that could vanish is not given out. Changes are made one after another, each by writing the whole
-//! file; there are few tokens. The last use is noted along with them.
+//! file; there are few tokens. One that has begun is made, also when whoever asked for it has gone away. The last
+//! use is noted along with them.
+//!
+//! A declared token wins over one in the file that has the same name: what the operator has just written down
+//! must not keep the gateway from starting. The other one is good no more, and goes with the next change.
 //!
 //! Where there is no token at all, the first start makes one that may everything and leaves it in
 //! `management-token`, for the operator to take. Whoever has lost all tokens removes the file of hashes and
@@ -11,7 +15,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,12 +50,15 @@ pub(crate) enum ChangeError {
     Store(#[from] StoreError),
 }
 
-/// All tokens, kept on disk.
-pub(crate) struct TokenStore {
+/// All tokens, kept on disk; clones are of the same.
+#[derive(Clone)]
+pub(crate) struct TokenStore(Arc<Inner>);
+
+struct Inner {
     path: PathBuf,
     book: Mutex<Book>,
     /// Held from the reading of the tokens to the writing of their successor.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The file's content.
@@ -68,18 +75,27 @@ impl TokenStore {
         let fail = |fault: String| StoreError { path: path.clone(), fault };
         let kept = read(&path).map_err(fail)?;
         let mut book = Book::default();
-        let declared = declared.into_iter().map(|token| Entry { token, is_declared: true });
-        let kept = kept.into_iter().map(|token| Entry { token, is_declared: false });
-        for entry in declared.chain(kept) {
-            let id = entry.token.hash.id();
-            book.add(entry).map_err(|it| fail(format!("token {id}: {it}")))?;
+        for token in declared {
+            let id = token.hash.id();
+            let added = book.add(Entry { token, is_declared: true });
+            added.map_err(|it| fail(format!("token {id}: {it}")))?;
+        }
+        for token in kept {
+            let (id, name) = (token.hash.id(), token.name.clone());
+            match book.add(Entry { token, is_declared: false }) {
+                Ok(()) => {}
+                Err(conflict @ (Conflict::NameTaken | Conflict::IdTaken)) => {
+                    tracing::warn!(%id, %name, %conflict, "a token in the file is good no more");
+                }
+                Err(conflict) => return Err(fail(format!("token {id}: {conflict}"))),
+            }
         }
         if book.entries().next().is_none() {
             let entry = first(&dir.join(FIRST), now)?;
             book.add(entry).map_err(|it| fail(it.to_string()))?;
             private_file::replace(&path, &encode(&book)).map_err(|it| fail(it.to_string()))?;
         }
-        Ok(Self { path, book: Mutex::new(book), changing: tokio::sync::Mutex::new(()) })
+        Ok(Self(Arc::new(Inner { path, book: Mutex::new(book), changing: Arc::default() })))
     }
 
     /// The token whose secret has this hash.
@@ -116,23 +132,29 @@ impl TokenStore {
     }
 
     async fn change(&self, edit: impl FnOnce(&mut Book) -> Result<(), Conflict>) -> Result<(), ChangeError> {
-        let _changing = self.changing.lock().await;
+        let changing = self.0.changing.clone().lock_owned().await;
         let mut next = self.book().clone();
         edit(&mut next)?;
-        let (path, content) = (self.path.clone(), encode(&next));
-        let written = tokio::task::spawn_blocking(move || private_file::replace(&path, &content)).await;
-        written
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(|it| StoreError { path: self.path.clone(), fault: it.to_string() })?;
+        let store = self.clone();
+        // Who leaves does not take along what keeps the next change back until this one is made.
+        let written = tokio::task::spawn_blocking(move || {
+            let _changing = changing;
+            store.put(next)
+        });
+        let written = written.await.map_err(io::Error::other).flatten();
+        Ok(written.map_err(|it| StoreError { path: self.0.path.clone(), fault: it.to_string() })?)
+    }
+
+    fn put(&self, book: Book) -> io::Result<()> {
+        private_file::replace(&self.0.path, &encode(&book))?;
         // A use that was noted meanwhile is lost with the old book; the next use is news again.
-        *self.book() = next;
+        *self.book() = book;
         Ok(())
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         // A book is changed as a whole or in one field, so a panic elsewhere cannot have spoilt it.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,7 +231,8 @@ mod tests {
         assert!(token.has(Scope::Admin));
         assert_eq!(names(&store), ["first"]);
         let kept = std::fs::read_to_string(dir.path().join(TOKENS)).unwrap();
-        assert!(!kept.contains(text.trim_end().rsplit('_').next().unwrap()));
+        let secret = text.trim_end().splitn(3, '_').nth(2).unwrap();
+        assert!(!kept.contains(secret));
     }
 
     #[test]
@@ -232,6 +255,35 @@ mod tests {
         let store = open(dir.path(), vec![]).unwrap();
         assert_eq!(names(&store), ["ann"]);
         assert_eq!(store.find(&ann.hash).unwrap().last_used, Some(NOON.parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_asker_has_left_is_made_before_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), vec![token(1, "harbor")]).unwrap();
+        let mut adding = Box::pin(store.add(token(2, "ann")));
+        let _begun = futures_util::poll!(&mut adding);
+        drop(adding);
+        store.add(token(3, "bob")).await.unwrap();
+        let expected = ["ann", "bob", "harbor"];
+        assert_eq!(names(&store), expected);
+        assert_eq!(names(&open(dir.path(), vec![token(1, "harbor")]).unwrap()), expected);
+    }
+
+    #[tokio::test]
+    async fn a_declared_token_wins_over_one_of_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (made, declared) = (token(1, "harbor"), token(2, "harbor"));
+        let store = open(dir.path(), vec![token(3, "other")]).unwrap();
+        store.add(made.clone()).await.unwrap();
+        store.add(token(4, "ann")).await.unwrap();
+        let store = open(dir.path(), vec![declared.clone()]).unwrap();
+        assert!(store.find(&made.hash).is_none() && store.find(&declared.hash).is_some());
+        assert_eq!(names(&store), ["ann", "harbor"]);
+        // The same token, made here once and declared now.
+        let ann = token(4, "ann");
+        let store = open(dir.path(), vec![ann.clone()]).unwrap();
+        assert!(store.get(ann.hash.id()).unwrap().is_declared);
     }
 
     #[tokio::test]

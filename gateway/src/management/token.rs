@@ -66,6 +66,8 @@ pub(crate) enum Refusal {
     Expired,
     /// It was not given this right.
     Lacks(Scope),
+    /// It ends then, before what it shall give.
+    Ends(Timestamp),
 }
 
 impl Token {

@@ -27,7 +27,7 @@ pub(super) async fn ask(
     mut request: Parts,
 ) -> Result<Response<RegistryBody>, MirrorError> {
     let asker = upstream.mode.asker();
-    headers::to_registry(&mut request.headers, asker);
+    request.headers = headers::to_registry(&request.headers, asker);
     turn(upstream, asker).await?;
     let request = Request::from_parts(request, ());
     let answer = match asker {

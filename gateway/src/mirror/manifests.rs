@@ -4,7 +4,7 @@
 //! right everybody may, within the repositories that nodes may pull; that is checked for each request
 //! before it comes here. So equal requests in flight are one, and a good answer serves equal ones for as long
 //! as it proves the right ([`Gate::allow_for`]). Requests are equal that want the same digest of the same
-//! repository and accept the same types.
+//! repository and accept the same types, which are to be few enough to be remembered.
 //!
 //! Only what matches its digest is given to anybody. Answers other than 200 are shared by those who wait for
 //! them, and not kept. A tag may name something else at any time, and one request for part of a manifest or
@@ -33,7 +33,9 @@ use crate::upstream::Upstream;
 
 /// How long a manifest may take, from the first request for it to its last byte.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many manifests are kept, and how many bytes all of them together may have.
+/// The longest list of accepted types that is like others, in bytes; a runtime's takes some hundred.
+const MAX_ACCEPT: usize = 1024;
+/// How many manifests are kept, and how many bytes all of them together may have, with what was accepted.
 const MAX_KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const MAX_BYTES: usize = 64 << 20;
 
@@ -80,11 +82,17 @@ impl Wanted {
         let Reference::Digest(digest) = reference else { return None };
         let is_own =
             |headers: &HeaderMap| headers.keys().any(|it| *it == RANGE || it.as_str().starts_with("if-"));
-        if request.method != Method::GET || request.uri.query().is_some() || is_own(&request.headers) {
+        if request.method != Method::GET || is_own(&request.headers) {
             return None;
         }
         let accept = request.headers.get_all(ACCEPT).iter().cloned().collect();
-        Some(Self { right: right.clone(), digest: digest.sha256()?, accept })
+        let wanted = Self { right: right.clone(), digest: digest.sha256()?, accept };
+        (wanted.accept_len() <= MAX_ACCEPT).then_some(wanted)
+    }
+
+    /// How many bytes the accepted types take. Many empty values are as good as long ones.
+    fn accept_len(&self) -> usize {
+        self.accept.iter().map(|it| it.len() + size_of::<HeaderValue>()).sum()
     }
 
     fn request(&self) -> Result<Parts, MirrorError> {
@@ -169,16 +177,21 @@ impl Kept {
         if self.get(now, &wanted).is_some() {
             return;
         }
-        self.n_bytes += answer.body().len();
-        if let Some((_, (old, _))) = self.answers.push(wanted, (answer.clone(), until)) {
-            self.n_bytes -= old.body().len();
+        self.n_bytes += n_bytes(&wanted, answer);
+        if let Some((wanted, (old, _))) = self.answers.push(wanted, (answer.clone(), until)) {
+            self.n_bytes -= n_bytes(&wanted, &old);
         }
         while self.n_bytes > MAX_BYTES
-            && let Some((_, (old, _))) = self.answers.pop_lru()
+            && let Some((wanted, (old, _))) = self.answers.pop_lru()
         {
-            self.n_bytes -= old.body().len();
+            self.n_bytes -= n_bytes(&wanted, &old);
         }
     }
+}
+
+/// How many bytes it takes to keep an answer.
+fn n_bytes(wanted: &Wanted, answer: &Answer) -> usize {
+    wanted.accept_len() + answer.body().len()
 }
 
 #[cfg(test)]
@@ -213,13 +226,25 @@ mod tests {
         }
         assert_eq!(kept.n_bytes, MAX_BYTES);
         let n_kept = MAX_BYTES / manifest::MAX_LEN;
-        assert_eq!((kept.answers.len(), kept.get(start, &wanted(0))).0, n_kept);
+        assert_eq!(kept.answers.len(), n_kept);
         assert!(kept.get(start, &wanted(0)).is_none());
         assert!(kept.get(start, &wanted(39)).is_some());
         assert!(kept.get(until, &wanted(39)).is_none());
         kept.put(until, until + PATIENCE, wanted(39), &answer(1));
         assert_eq!(kept.get(until, &wanted(39)).unwrap().body().len(), 1);
         assert_eq!(kept.n_bytes, MAX_BYTES - manifest::MAX_LEN + 1);
+    }
+
+    #[test]
+    fn what_was_accepted_counts_among_what_is_kept() {
+        let (mut kept, start) = (Kept::new(), Instant::now());
+        let accept = vec![HeaderValue::from_static("application/json")];
+        for n in 0..2 {
+            let wanted = Wanted { accept: accept.clone(), ..wanted(n) };
+            kept.put(start, start + PATIENCE, wanted.clone(), &answer(3));
+            kept.put(start + PATIENCE, start + 2 * PATIENCE, wanted, &answer(3));
+        }
+        assert_eq!(kept.n_bytes, 2 * (3 + "application/json".len() + size_of::<HeaderValue>()));
     }
 
     #[test]
@@ -235,7 +260,11 @@ mod tests {
         check(&digest, Request::get("/"), true);
         check(&tag, Request::get("/"), false);
         check(&digest, Request::head("/"), false);
-        check(&digest, Request::get("/?tag=v1"), false);
+        let accepting = |len| Request::get("/").header("accept", "x".repeat(len));
+        check(&digest, accepting(MAX_ACCEPT - size_of::<HeaderValue>()), true);
+        check(&digest, accepting(MAX_ACCEPT), false);
+        let empty = (0..MAX_ACCEPT).fold(Request::get("/"), |it, _| it.header("accept", ""));
+        check(&digest, empty, false);
         check(&digest, Request::get("/").header("range", "bytes=0-9"), false);
         check(&digest, Request::get("/").header("if-none-match", "\"x\""), false);
         let [one, other] = ["application/json", "*/*"]

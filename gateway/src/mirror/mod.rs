@@ -1,8 +1,8 @@
 //! The mirror endpoint `/v2/`: reads of the configured registries, passed through.
 //!
-//! A request reaches the registry as the runtime sent it, one for one, and the answer comes back as the
-//! registry gave it, challenges and refusals included; redirects are followed here, since nodes may not reach
-//! where they lead. What the registry grants to a caller on the way is that caller's proof for later. In
+//! A request reaches the registry one for one, made anew from what the protocol knows ([`headers`]), and the
+//! answer comes back as the registry gave it, challenges and refusals included; redirects are followed here,
+//! since nodes may not reach where they lead. What the registry grants to a caller on the way is that caller's proof for later. In
 //! gateway mode the gateway's right takes the place of the caller's, within the repositories that nodes may
 //! pull, and equal requests for a manifest by its digest are one ([`manifests`]).
 //!
@@ -29,9 +29,9 @@ use shoal_oci::{AnyDigest, ErrorCode, OciError, Reference, RegistryName};
 use shoal_registry::RegistryBody;
 use tonic::body::Body;
 
-use crate::audit::{self, Event, Outcome};
+use crate::audit::{self, Event, Outcome, Requested};
 use crate::authority::{Right, Size};
-use crate::gate::Gate;
+use crate::gate::{Gate, Unfit};
 use crate::mode::Asker;
 use crate::upstream::{AskError, Upstream, length_of};
 use ask::{WAIT, ask, metered, place, target, turn};
@@ -70,7 +70,12 @@ impl Mirror {
     pub(crate) async fn answer(&self, request: Parts) -> Response<Body> {
         let (asked, upstream) = match self.find(&request) {
             Ok(found) => found,
-            Err(error) => return respond(error.code, &error.message),
+            Err(Unfit { error, reason, registry }) => {
+                if let Ok(sender) = Caller::of(&request.extensions) {
+                    self.gate.rejected(sender, Requested::Mirror, reason, registry).await;
+                }
+                return respond(error.code, &error.message);
+            }
         };
         let reading = self.reading(&asked, &upstream, &request);
         let mut response = match self.pass(&asked, &upstream, request).await {
@@ -93,14 +98,9 @@ impl Mirror {
         response
     }
 
-    /// What the audit log is told of a request for content, but for how it ended.
+    /// What the audit log is told of a request to a repository, but for how it ended.
     fn reading(&self, asked: &path::Request, upstream: &Upstream, request: &Parts) -> Option<audit::Read> {
         let Kind::Pull { repository, resource } = asked.kind() else { return None };
-        let reference = match resource {
-            Resource::Manifest(reference) => reference.to_string(),
-            Resource::Blob(digest) => digest.to_string(),
-            Resource::Tags | Resource::Referrers(_) => return None,
-        };
         let sender = Caller::of(&request.extensions).ok()?;
         let right = self.gate.right(upstream, repository, request.headers.get(AUTHORIZATION));
         Some(audit::Read {
@@ -109,17 +109,17 @@ impl Mirror {
             caller: (&right.holder).into(),
             registry: right.registry,
             repository: right.repository,
-            reference,
+            resource: resource.to_string(),
             outcome: Outcome::Undecided,
             status: 0,
         })
     }
 
     /// What is asked, and of which registry.
-    fn find(&self, request: &Parts) -> Result<(path::Request, Arc<Upstream>), OciError> {
-        let refused = |code, message| Err(OciError { code, message });
+    fn find(&self, request: &Parts) -> Result<(path::Request, Arc<Upstream>), Unfit> {
         if request.method != Method::GET && request.method != Method::HEAD {
-            return refused(ErrorCode::Unsupported, "only reads are passed through".to_owned());
+            let message = "only reads are passed through".to_owned();
+            return Err(OciError { code: ErrorCode::Unsupported, message }.into());
         }
         let configured = |name: &_| self.gate.upstream(name).is_some();
         let asked = path::parse(request.uri.path(), request.uri.query(), configured)?;
@@ -128,9 +128,8 @@ impl Mirror {
             None => self.gate.upstream_at(host(request).as_deref()),
         };
         let Some(upstream) = upstream else {
-            let named = asked.registry().map_or("none named", |it| it.as_str());
-            let message = format!("registry {named}: not one of {}", self.gate.names());
-            return refused(ErrorCode::NameUnknown, message);
+            let named = asked.registry().map_or("none named", RegistryName::as_str);
+            return Err(self.gate.unknown(named, asked.registry().cloned()));
         };
         Ok((asked.or_at(upstream.name())?, upstream.clone()))
     }
@@ -149,7 +148,7 @@ impl Mirror {
             return Err(refused(ErrorCode::Denied, text));
         }
         let right = self.gate.right(upstream, repository, request.headers.get(AUTHORIZATION));
-        request.uri = target(&asked.upstream_path_and_query())?;
+        request.uri = target(&asked.plain_path_and_query())?;
         match resource {
             Resource::Manifest(reference) => self.manifest(upstream, right, reference, request).await,
             Resource::Blob(digest) => self.blob(upstream, right, digest, request).await,
@@ -199,7 +198,7 @@ impl Mirror {
         }
         Ok(match place {
             Some(place) => answer.map(|it| metered(it, upstream.clone(), place)),
-            None => answer.map(Body::new),
+            None => answer.map(|_| Body::empty()),
         })
     }
 
@@ -234,7 +233,7 @@ async fn ping(upstream: &Upstream, mut request: Parts) -> Result<Response<Body>,
         return Ok(Response::new(Body::new(Empty::new())));
     }
     request.uri = target("/v2/")?;
-    headers::to_registry(&mut request.headers, Asker::Caller);
+    request.headers = headers::to_registry(&request.headers, Asker::Caller);
     turn(upstream, Asker::Caller).await?;
     let mut answer = upstream.ask(Request::from_parts(request, ())).await.map_err(AskError::from)?;
     headers::to_runtime(answer.headers_mut());

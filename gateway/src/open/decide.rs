@@ -17,8 +17,8 @@ use tokio::time::timeout_at;
 
 use super::Admitted;
 use super::refusal::{cannot_decide, from_answer, refuse};
-use crate::audit::{self, Event, Outcome, Proof};
-use crate::authority::{Holder, Right, Size};
+use crate::audit::{self, Event, Outcome};
+use crate::authority::{Holder, Proof, Right, Size};
 use crate::cuts::Cuts;
 use crate::gate::Gate;
 use crate::mode::Asker;
@@ -70,7 +70,7 @@ impl Decider {
             outcome,
             proof,
         };
-        self.gate.audit().record(Event::Authorization(event)).await;
+        self.gate.audit().record_by(asking.deadline, Event::Authorization(event)).await;
         decision.map(|it| it.0).map_err(|it| it.refusal)
     }
 

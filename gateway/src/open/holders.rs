@@ -3,10 +3,10 @@
 //! A node without a scheduler finds the swarm through these: whoever got a ticket has the blob or is
 //! fetching it. The newest are the likeliest to be alive.
 //!
-//! A node says itself at which address it is reached, and that is handed to the others as it was said. It
-//! is a place to ask, never one to trust: whatever comes from there is checked against what the gateway
-//! signed. But nothing proves yet that a node stands where it says, so one that lies can have the others
-//! knock elsewhere; that ends when nodes show certificates.
+//! A node says itself at which address it is reached. Only one that has proven to stand there is introduced to
+//! others, for else it could have them all knock at the door of somebody else; it hears of the others all the
+//! same. And an address is a place to ask, never one to trust: who answers there shows a certificate, and
+//! whatever comes is checked against what the gateway signed.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -27,11 +27,17 @@ impl Holders {
         Self(LruCache::new(REMEMBERED))
     }
 
-    /// The others, newest first, for a node that gets a ticket and is one of them from now on.
+    /// The others, newest first, for a node that gets a ticket.
+    pub(crate) fn others(&mut self, key: &BlobKey, node: &Node) -> Vec<Node> {
+        let holders = self.0.get(key).into_iter().flatten();
+        holders.filter(|it| it.id != node.id).take(MAX_HOLDERS).cloned().collect()
+    }
+
+    /// The same for a node that is one of them from now on: it stands at its address.
     pub(crate) fn introduce(&mut self, key: &BlobKey, node: &Node) -> Vec<Node> {
+        let others = self.others(key, node);
         let holders = self.0.get_or_insert_mut(key.clone(), VecDeque::new);
         holders.retain(|it| it.id != node.id);
-        let others = holders.iter().take(MAX_HOLDERS).cloned().collect();
         holders.push_front(node.clone());
         // One more than is named: the asker is not named to itself.
         holders.truncate(MAX_HOLDERS + 1);
@@ -67,5 +73,16 @@ mod tests {
         let named = holders.introduce(&key, &node(19));
         assert_eq!(named.first(), Some(&node(100)));
         assert!(!named.contains(&node(19)));
+    }
+
+    #[test]
+    fn a_node_that_is_not_introduced_hears_of_others_and_they_not_of_it() {
+        let key = BlobKey { group: TrustGroup::new("a.example"), digest: Digest::from_sha256([1; 32]) };
+        let mut holders = Holders::new();
+        assert_eq!(holders.others(&key, &node(0)), []);
+        holders.introduce(&key, &node(1));
+        assert_eq!(holders.others(&key, &node(0)), [node(1)]);
+        assert_eq!(holders.others(&key, &node(1)), []);
+        assert_eq!(holders.introduce(&key, &node(2)), [node(1)]);
     }
 }

@@ -14,17 +14,19 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use http::HeaderValue;
+use shoal_identity::{Caller, Impostor};
 use shoal_model::{Authorization, BlobKey, Digest, Node};
-use shoal_oci::{ErrorCode, Repository};
+use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::{OpenReply, OpenRequest, OpenedBlob, Refusal, SeedProgress, Source};
 use shoal_swarm::Geometry;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::audit::{Reason, Requested};
 use crate::authority::Right;
 use crate::cuts::Cuts;
-use crate::gate::Gate;
+use crate::gate::{Gate, Unfit};
 use crate::limits::SMALL;
 use crate::seed::{Seeder, Wanted};
 use crate::tickets::Tickets;
@@ -55,6 +57,8 @@ struct Admitted {
     right: Right,
     authorization: Option<HeaderValue>,
     node: Node,
+    /// Whether the node stands where it says.
+    is_known: bool,
     deadline: Instant,
 }
 
@@ -70,32 +74,42 @@ impl Opener {
         Self { gate, decider, seeder, tickets, gateway, holders: Mutex::new(Holders::new()) }
     }
 
-    /// Decides about every blob of the request.
-    pub(crate) async fn open(&self, request: OpenRequest) -> OpenReply {
+    /// Decides about every blob of the request, which is to be from the node that it says.
+    pub(crate) async fn open(&self, from: &Caller, request: OpenRequest) -> Result<OpenReply, Impostor> {
+        if let Err(impostor) = from.must_be_node(&request.node) {
+            self.gate.rejected(from, Requested::Open, Reason::Impostor, None).await;
+            return Err(impostor);
+        }
         let digests = request.digests.clone();
-        match self.admit(request) {
+        Ok(match self.admit(from, request) {
             Ok(admitted) => {
                 let each = |digest| self.open_one(&admitted, digest);
                 OpenReply(stream::iter(digests).map(each).buffered(AT_ONCE).collect().await)
             }
-            Err(refusal) => OpenReply(digests.iter().map(|_| Err(refusal.clone())).collect()),
-        }
+            Err(Unfit { error, reason, registry }) => {
+                self.gate.rejected(from, Requested::Open, reason, registry).await;
+                OpenReply(digests.iter().map(|_| Err(refuse(error.code, &error.message))).collect())
+            }
+        })
     }
 
-    fn admit(&self, request: OpenRequest) -> Result<Admitted, Refusal> {
+    /// Tells that a ticket was not renewed.
+    pub(crate) async fn not_renewed(&self, from: &Caller) {
+        self.gate.rejected(from, Requested::Renewal, Reason::Ticket, None).await;
+    }
+
+    fn admit(&self, from: &Caller, request: OpenRequest) -> Result<Admitted, Unfit> {
         let OpenRequest { source: Source { registry, repository }, authorization, node, .. } = request;
-        let upstream = registry.parse().ok().and_then(|name| self.gate.upstream(&name));
-        let upstream = upstream.ok_or_else(|| {
-            let names = self.gate.names();
-            refuse(ErrorCode::NameUnknown, &format!("registry {registry}: not one of {names}"))
-        })?;
-        let repository = repository.parse().and_then(|it: Repository| it.within(upstream.name()));
-        let repository = repository.map_err(|it| refuse(it.code, &it.message))?;
+        let name = registry.parse::<RegistryName>().ok();
+        let upstream = name.as_ref().and_then(|it| self.gate.upstream(it));
+        let upstream = upstream.ok_or_else(|| self.gate.unknown(&registry, name.clone()))?;
+        let repository = repository.parse().and_then(|it: Repository| it.within(upstream.name()))?;
         let authorization = authorization.map(|it| header(&it)).transpose()?;
         Ok(Admitted {
             right: self.gate.right(upstream, &repository, authorization.as_ref()),
             upstream: upstream.clone(),
             authorization,
+            is_known: from.stands_at(&node.address),
             node,
             deadline: Instant::now() + ANSWER,
         })
@@ -116,7 +130,11 @@ impl Opener {
         };
         let fresh = self.tickets.give(SystemTime::now(), source, key.clone(), admitted.node.id.clone());
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        let holders = holders.introduce(&key, &admitted.node);
+        let holders = if admitted.is_known {
+            holders.introduce(&key, &admitted.node)
+        } else {
+            holders.others(&key, &admitted.node)
+        };
         Ok(OpenedBlob {
             geometry,
             ticket: fresh.ticket,
@@ -148,9 +166,11 @@ impl Opener {
 }
 
 /// A caller's credential as the header that it came from.
-fn header(authorization: &Authorization) -> Result<HeaderValue, Refusal> {
-    let mut value = HeaderValue::from_str(authorization.expose())
-        .map_err(|_| refuse(ErrorCode::Unauthorized, "the authorization cannot be sent in a header"))?;
+fn header(authorization: &Authorization) -> Result<HeaderValue, OciError> {
+    let mut value = HeaderValue::from_str(authorization.expose()).map_err(|_| OciError {
+        code: ErrorCode::Unauthorized,
+        message: "the authorization cannot be sent in a header".to_owned(),
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -85,9 +85,9 @@ fn endpoint(item: &Reader, name: RegistryName) -> Option<Endpoint> {
     endpoint.insecure = item.get("insecure");
     endpoint.ca = item.optional::<PathBuf>("ca");
     endpoint.client_certificate = client_certificate(item);
-    endpoint.redirect_hosts = item.values::<String>("redirectHosts").into_iter().collect();
-    let token_hosts = item.values::<String>("credentials.tokenHosts");
-    endpoint.token_hosts = token_hosts.iter().map(|it| it.to_ascii_lowercase()).collect();
+    let hosts = |key| item.values::<String>(key).iter().map(|it| it.to_ascii_lowercase()).collect();
+    endpoint.redirect_hosts = hosts("redirectHosts");
+    endpoint.token_hosts = hosts("credentials.tokenHosts");
     let fault = || endpoint.fault().map_or(Ok(()), |it| Err(it.to_owned()));
     item.parse("url", unless_empty(fault));
     Some(endpoint)
@@ -242,7 +242,8 @@ mod tests {
         assert_eq!(good("name: ghcr.io").kind, Kind::Ghcr);
         assert_eq!(good("name: ghcr.io, kind: oci").kind, Kind::Oci);
         assert_eq!(good("name: a.example, kind: harbor").kind, Kind::Harbor);
-        bad("name: a.example, kind: nexus", "kind = \"nexus\" is none of auto, oci, harbor, zot");
+        assert_eq!(good("name: a.example, kind: distribution").kind, Kind::Distribution);
+        bad("name: a.example, kind: nexus", "kind = \"nexus\" is none of auto, oci, distribution, harbor");
     }
 
     #[test]

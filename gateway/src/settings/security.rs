@@ -65,6 +65,16 @@ pub enum CaFiles {
     Kept(PathBuf),
 }
 
+impl CaFiles {
+    /// The file of the root.
+    pub fn certificate(&self) -> PathBuf {
+        match self {
+            Self::Given { certificate, .. } => certificate.clone(),
+            Self::Kept(dir) => dir.join("ca.pem"),
+        }
+    }
+}
+
 /// Which service accounts may join, and who knows about them.
 #[derive(Clone, Debug)]
 pub struct KubernetesSettings {

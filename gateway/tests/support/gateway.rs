@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -11,8 +11,12 @@ use shoal_ops::Context;
 use shoal_ops::settings::Reader;
 use shoal_peer::client::{FetchError, PeerClient};
 use shoal_proto::gateway_client::GatewayClient;
-use shoal_proto::{OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, Source, Statement};
+use shoal_proto::{
+    OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, Source,
+    Statement, Ticket,
+};
 use tempfile::TempDir;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::digest;
@@ -164,10 +168,27 @@ impl Gateway {
         Ok(bytes)
     }
 
-    /// Asks the mirror endpoint.
+    /// Has a ticket renewed.
+    pub(crate) async fn renew(&self, blob: &OpenedBlob, ticket: Ticket) -> Result<RenewReply, Status> {
+        let request = RenewRequest { key: blob.key.clone(), ticket };
+        self.grpc.clone().renew(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Gets something from the mirror endpoint.
     pub(crate) async fn mirror(&self, path: &str, headers: HeaderMap) -> Response<bytes::Bytes> {
-        let mut request =
-            Request::get(format!("{}{path}", self.url)).body(Empty::<bytes::Bytes>::new()).unwrap();
+        self.ask_mirror(Method::GET, path, headers).await
+    }
+
+    /// Asks the mirror endpoint.
+    pub(crate) async fn ask_mirror(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Response<bytes::Bytes> {
+        let mut request = Request::new(Empty::<bytes::Bytes>::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = format!("{}{path}", self.url).parse().unwrap();
         *request.headers_mut() = headers;
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (head, body) = client.request(request).await.unwrap().into_parts();

@@ -1,11 +1,15 @@
-//! The TokenReview API of Kubernetes, as far as the gateway uses it: what a token is says its text.
+//! The TokenReview API of Kubernetes, as far as the gateway uses it: what a token is says its `jti`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use rustls::ServerConfig;
@@ -19,10 +23,18 @@ use tempfile::TempDir;
 /// What the gateway has to show.
 pub(crate) const OWN_TOKEN: &str = "the-gateways-own-token";
 
+/// The text of a service account's token for this audience.
+pub(crate) fn token_for(audience: &str, jti: &str) -> String {
+    let part = |it: Value| URL_SAFE_NO_PAD.encode(it.to_string());
+    let (header, claims) = (json!({"alg": "RS256", "kid": "1"}), json!({"aud": [audience], "jti": jti}));
+    format!("{}.{}.{}", part(header), part(claims), URL_SAFE_NO_PAD.encode("signature"))
+}
+
 /// An API server on loopback.
 pub(crate) struct Kubernetes {
     address: SocketAddr,
     dir: TempDir,
+    n_reviews: Arc<AtomicUsize>,
 }
 
 impl Kubernetes {
@@ -40,9 +52,10 @@ impl Kubernetes {
         let listener = Listener::bind("kubernetes", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.addr();
         let path = "/apis/authentication.k8s.io/v1/tokenreviews";
-        let router = Router::new().route(path, post(review));
+        let n_reviews = Arc::new(AtomicUsize::new(0));
+        let router = Router::new().route(path, post(review)).with_state(n_reviews.clone());
         ctx.serve(listener.with(Arc::new(Tls(Arc::new(tls)))), router, Limits::new(100));
-        let it = Self { address, dir };
+        let it = Self { address, dir, n_reviews };
         it.replace_own_token(OWN_TOKEN);
         it
     }
@@ -55,6 +68,11 @@ impl Kubernetes {
              apiServer: 'https://{}', caFile: {dir}/ca.crt, tokenFile: {dir}/token}}",
             self.address,
         )
+    }
+
+    /// How many tokens it was asked about.
+    pub(crate) fn n_reviews(&self) -> usize {
+        self.n_reviews.load(Ordering::Relaxed)
     }
 
     pub(crate) fn replace_own_token(&self, token: &str) {
@@ -78,7 +96,18 @@ impl Handshake for Tls {
     }
 }
 
-async fn review(headers: HeaderMap, Json(review): Json<Value>) -> Response {
+/// What a token is, by its `jti`.
+fn jti(token: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["jti"].as_str().unwrap().to_owned()
+}
+
+async fn review(
+    State(n_reviews): State<Arc<AtomicUsize>>,
+    headers: HeaderMap,
+    Json(review): Json<Value>,
+) -> Response {
+    n_reviews.fetch_add(1, Ordering::Relaxed);
     if headers.get(AUTHORIZATION).unwrap() != &format!("Bearer {OWN_TOKEN}") {
         return StatusCode::UNAUTHORIZED.into_response();
     }
@@ -90,7 +119,7 @@ async fn review(headers: HeaderMap, Json(review): Json<Value>) -> Response {
     let node = json!({"authentication.kubernetes.io/node-name": ["node-1"],
                       "authentication.kubernetes.io/pod-name": ["pod-1"]});
     let pod = json!({"authentication.kubernetes.io/pod-name": ["pod-1"]});
-    let status = match review["spec"]["token"].as_str().unwrap() {
+    let status = match jti(review["spec"]["token"].as_str().unwrap()).as_str() {
         "sidecar-on-node-1" => known("sidecar", "shoal", node),
         "scheduler-on-node-1" => known("scheduler", "shoal", node),
         "scheduler-in-pod-1" => known("scheduler", "shoal", pod),

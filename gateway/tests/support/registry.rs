@@ -46,6 +46,8 @@ pub(crate) struct Asked {
     pub(crate) query: String,
     pub(crate) range: Option<String>,
     pub(crate) authorization: Option<String>,
+    /// The names of all headers.
+    pub(crate) headers: Vec<String>,
 }
 
 /// The registry; clones are the same.
@@ -55,6 +57,8 @@ pub(crate) struct Registry {
     state: Arc<Mutex<State>>,
     /// Each blob's body waits for a permit before its first byte; many unless a test takes them away.
     pub(crate) gate: Arc<Semaphore>,
+    /// The same for each token.
+    pub(crate) tokens: Arc<Semaphore>,
     /// How many requests there were.
     n_asked: Arc<watch::Sender<usize>>,
 }
@@ -96,6 +100,7 @@ impl Registry {
             address: listener.local_addr().unwrap(),
             state: Arc::new(Mutex::new(State { secret, ..State::default() })),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            tokens: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             n_asked: Arc::default(),
         };
         let registry = it.clone();
@@ -231,7 +236,10 @@ impl Registry {
             tokio::time::sleep(dawdles).await;
         }
         match asked.path.as_str() {
-            "/token" => self.give_token(asked),
+            "/token" => {
+                self.tokens.acquire().await.unwrap().forget();
+                self.give_token(asked)
+            }
             _ if !self.admits(asked) => self.challenge(),
             "/v2/" => Answer::new(200, "{}"),
             _ => self.give_content(asked).await,
@@ -327,6 +335,11 @@ impl Asked {
             query: query.to_owned(),
             range: header("range"),
             authorization: header("authorization"),
+            headers: head
+                .iter()
+                .skip(1)
+                .filter_map(|it| Some(it.split_once(':')?.0.to_lowercase()))
+                .collect(),
         })
     }
 }

@@ -135,8 +135,9 @@ impl Asking {
                 let event = self.take_in(news)?;
                 self.tell_watched(event).await;
             }
-            // A watch ends with its ticket, among others; with a fresher one it goes on at once.
-            if !start.has_changed().unwrap_or(false) {
+            // A watch ends with its ticket or this node's certificate, among others; with a fresher one it goes
+            // on at once.
+            if !watching.is_outdated() && !start.has_changed().unwrap_or(false) {
                 return Ok(());
             }
         }

@@ -4,6 +4,7 @@
 //! like a miss. Only while no gateway answers do the grants of the last minutes count, because the tickets
 //! that came with them are still good; a refusal ends a grant at once.
 
+use std::error::Error;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,7 @@ use lru::LruCache;
 use shoal_model::{Authorization, Digest, Node};
 use shoal_proto::{OpenRequest, OpenedBlob, Refusal, RenewReply, RenewRequest, Source};
 use tokio::time::{Instant, timeout_at};
+use tonic::{Code, Status};
 
 use super::download::Start;
 use shoal_peer::region::Region;
@@ -97,12 +99,17 @@ impl Opener {
         };
         let at = Instant::now();
         let answer = timeout_at(deadline, gateway.calls.open(request)).await;
-        let Ok(Ok(reply)) = answer else {
-            let error =
-                answer.map_or_else(|_| "no answer in time".to_owned(), |it| format!("{:?}", it.err()));
-            tracing::warn!(registry = source.registry, repository = source.repository, %digest, error, "open failed");
-            self.region.suspect();
-            return Opening::NoGateway;
+        let reply = match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(reply) => reply,
+            Err(status) => {
+                let (registry, repository) = (&source.registry, &source.repository);
+                tracing::warn!(registry, repository, %digest, error = &status as &dyn Error, "open failed");
+                // One that refuses this node is as well as any; it would refuse the next stream, too.
+                if !matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
+                    self.region.suspect();
+                }
+                return Opening::NoGateway;
+            }
         };
         let asked = self.asked(source, digest, authorization);
         match reply.into_inner().0.pop() {

@@ -1,16 +1,18 @@
-//! How a process comes by its certificate and keeps it fresh.
+//! A certificate from the gateway: asked for, kept, renewed.
 //!
-//! A certificate of one's own is read again when its files change; whoever keeps them does the rest. One from
-//! the gateway is asked for at the first start, kept with its key, and renewed at two thirds of its life, over
-//! and over until a gateway answers: what is there goes on being used meanwhile, and a process without one
-//! goes on trying, for a sidecar has a runtime to serve in either case. The key stays the same, and with it
-//! the node's name.
+//! It is asked for over and over until a gateway answers: what is there goes on being used meanwhile, and a
+//! process without one goes on trying, for a sidecar has a runtime to serve in either case. The key stays the
+//! same, and with it the node's name. What was kept is used after a restart only where it is still true: of
+//! this region's authority, for this node, and for the address that it tells others.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::NodeId;
@@ -23,153 +25,67 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
+use super::{Applicant, Enrolment};
 use crate::ca::{SKEW, assigned_name};
 use crate::dial::{Dialer, Expected};
 use crate::keychain::{Keychain, newcomer};
-use crate::material::{Material, Validity};
-use crate::settings::{Credential, Files, Joining, Source};
+use crate::material::{Material, Validity, read_certificates};
+use crate::settings::{Credential, Joining};
 use crate::spiffe::Role;
 
 /// How long a gateway may take to issue a certificate.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long to wait after a failure: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How often own files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// A certificate that was issued is not asked for again before: a clock that is far ahead would have it asked
+/// for without end.
+const REST: Duration = Duration::from_secs(20);
 
-/// Who this process is.
-pub struct Enrolment {
-    /// What it is called.
-    pub node: NodeId,
-    /// Its certificate, as it comes and is replaced; none where nothing is secured.
-    pub keychain: Option<Keychain>,
-    enrolled: watch::Receiver<bool>,
-}
+const KEY: &str = "node.key";
+const CHAIN: &str = "node.pem";
+const ROOTS: &str = "roots.pem";
 
-impl Enrolment {
-    /// Waits until there is a certificate, if there is to be one.
-    pub async fn complete(&self) {
-        // The sender lives as long as the task that would make it true.
-        let _ = self.enrolled.clone().wait_for(|it| *it).await;
+/// Begins to get and keep a certificate.
+pub(super) fn join(ctx: &Context, joining: Joining, applicant: Applicant) -> anyhow::Result<Enrolment> {
+    let key = key(&joining.dir).with_context(|| format!("keys in {}", joining.dir.display()))?;
+    let node = joining.node(&key)?;
+    let keychain = Keychain::empty();
+    if let Some(kept) = kept(&joining, &applicant, &node) {
+        keychain.replace(kept);
     }
+    let (done, enrolled) = watch::channel(keychain.current().is_some());
+    let joiner = Joiner { joining, applicant, node: node.clone(), key, keychain: keychain.clone(), done };
+    let stopping = ctx.tasks.stopping();
+    ctx.tasks.spawn_infallible("certificate", async move {
+        stopping.run_until_cancelled(joiner.run()).await;
+    });
+    Ok(Enrolment { node, keychain: Some(keychain), enrolled })
 }
 
-/// Begins to get and keep a certificate for `role`. `gateways` are `https://host:port`; `unproven` names the
-/// process where nothing is secured.
-///
-/// # Errors
-/// Where files that are there already cannot be used.
-pub fn enrol(
-    ctx: &Context,
-    source: Source,
-    role: Role,
-    gateways: Vec<String>,
-    unproven: NodeId,
-) -> anyhow::Result<Enrolment> {
-    let (done, enrolled) = watch::channel(true);
-    match source {
-        Source::Off => Ok(Enrolment { node: unproven, keychain: None, enrolled }),
-        Source::Files(files) => {
-            let keychain = follow(ctx, files, role)?;
-            let node = keychain.current().map_or(unproven, |it| it.id.node.clone());
-            Ok(Enrolment { node, keychain: Some(keychain), enrolled })
-        }
-        Source::Gateway(joining) => {
-            let key = key(&joining.dir).with_context(|| format!("keys in {}", joining.dir.display()))?;
-            let keychain = Keychain::empty();
-            let node = joining.node(&key)?;
-            if let Some(kept) = kept(&joining.dir, role, &node) {
-                keychain.replace(kept);
-            }
-            done.send_replace(keychain.current().is_some());
-            let enrolling = Enrolling { joining, gateways, role, node: node.clone(), key, keychain, done };
-            let keychain = Some(enrolling.keychain.clone());
-            let stopping = ctx.tasks.stopping();
-            ctx.tasks.spawn_infallible("certificate", async move {
-                stopping.run_until_cancelled(enrolling.run()).await;
-            });
-            Ok(Enrolment { node, keychain, enrolled })
-        }
-    }
-}
-
-/// When a certificate that the gateway issued is to be renewed: at two thirds of its life, which began when it
-/// was made and not when it is dated.
+/// When a certificate is to be renewed: at two thirds of its life, which began when it was made and not when it
+/// is dated.
 fn renewal(validity: Validity) -> SystemTime {
     let life = validity.until.duration_since(validity.from).unwrap_or_default().saturating_sub(SKEW);
     validity.until - life / 3
 }
 
-// === Own files ===
-
-/// Reads a certificate of one's own, and again whenever its files change.
-///
-/// # Errors
-/// Where it cannot be used now. Later a bad one is told of, and the last good one stays.
-pub fn follow(ctx: &Context, files: Files, role: Role) -> anyhow::Result<Keychain> {
-    let keychain = Keychain::empty();
-    let mut seen = stamps(&files);
-    keychain.replace(own(&files, role).context("security: own certificate")?);
-    let (kept, stopping) = (keychain.clone(), ctx.tasks.stopping());
-    ctx.tasks.spawn_infallible("certificate", async move {
-        while stopping.run_until_cancelled(sleep(LOOK)).await.is_some() {
-            let now = stamps(&files);
-            if now == seen {
-                continue;
-            }
-            seen = now;
-            match own(&files, role) {
-                Ok(material) => {
-                    tracing::info!(id = %material.id, until = ?material.validity.until, "certificate read again");
-                    kept.replace(material);
-                }
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "certificate not read again; the old one stays");
-                }
-            }
-        }
-    });
-    Ok(keychain)
-}
-
-fn own(files: &Files, role: Role) -> anyhow::Result<Material> {
-    let material = Material::read(&files.chain, &files.key, &files.roots)?;
-    anyhow::ensure!(
-        material.id.role == role,
-        "{} is for a {}, not for a {role}",
-        material.id,
-        material.id.role
-    );
-    Ok(material)
-}
-
-/// What tells that a file was replaced.
-fn stamps(files: &Files) -> [Option<(SystemTime, u64)>; 3] {
-    [&files.chain, &files.key, &files.roots].map(|it| {
-        let meta = fs::metadata(it).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    })
-}
-
-// === From the gateway ===
-
-struct Enrolling {
+struct Joiner {
     joining: Joining,
-    gateways: Vec<String>,
-    role: Role,
+    applicant: Applicant,
     node: NodeId,
     key: KeyPair,
     keychain: Keychain,
     done: watch::Sender<bool>,
 }
 
-impl Enrolling {
+impl Joiner {
     async fn run(self) {
         loop {
             if let Some(current) = self.keychain.current() {
                 wait_until(renewal(current.validity)).await;
             }
             self.renew().await;
+            sleep(REST).await;
         }
     }
 
@@ -180,6 +96,7 @@ impl Enrolling {
             match self.ask().await {
                 Ok(material) => {
                     tracing::info!(id = %material.id, until = ?material.validity.until, "certificate issued");
+                    self.warn_of_address(&material);
                     self.keychain.replace(material);
                     self.done.send_replace(true);
                     return;
@@ -193,6 +110,18 @@ impl Enrolling {
         }
     }
 
+    /// An address that the certificate does not prove has to be proven to each scheduler by answering there.
+    fn warn_of_address(&self, material: &Material) {
+        let told = self.applicant.address.map(|it| it.to_canonical());
+        if let Some(told) = told.filter(|it| !material.addresses.contains(it)) {
+            tracing::warn!(
+                advertised = %told,
+                seen = ?material.addresses,
+                "the gateway sees this node at another address than it advertises; schedulers will dial back"
+            );
+        }
+    }
+
     /// Asks each gateway; the last error tells of all.
     async fn ask(&self) -> anyhow::Result<Material> {
         let request = IssueRequest {
@@ -201,7 +130,7 @@ impl Enrolling {
             host: fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         };
         let mut failure = anyhow::anyhow!("no gateway is configured");
-        for gateway in &self.gateways {
+        for gateway in &self.applicant.gateways {
             let issued = timeout(ANSWER, self.issue(gateway, request.clone())).await;
             let issued = issued.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {ANSWER:?}")));
             match issued.and_then(|it| self.take(it)) {
@@ -228,12 +157,10 @@ impl Enrolling {
         let roots: Vec<_> = certificates(reply.roots).collect();
         let der = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
         let material = Material::new(chain.clone(), der, roots.clone())?;
+        let (id, role, node) = (&material.id, self.applicant.role, &self.node);
         anyhow::ensure!(
-            material.id.role == self.role && material.id.node == self.node,
-            "the gateway issued {} to the {} {}: check the credential and node.id",
-            material.id,
-            self.role,
-            self.node
+            id.role == role && id.node == *node,
+            "the gateway issued {id} to the {role} {node}: check the credential and its bound node",
         );
         // A certificate that is not kept is asked for again after a restart.
         if let Err(error) = keep(&self.joining.dir, &chain, &roots) {
@@ -272,18 +199,12 @@ impl Credential {
 /// The node, or else the pod, that a service account's token says it is bound to. Nothing is verified: this
 /// is how a process learns what it will be called.
 fn node_of(token: &str) -> Option<NodeId> {
-    use base64::Engine as _;
-    let claims = token.trim().split('.').nth(1)?;
-    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
     let bound = &claims["kubernetes.io"];
     let name = bound["node"]["name"].as_str().or(bound["pod"]["name"].as_str())?;
     Some(NodeId::new(name))
 }
-
-const KEY: &str = "node.key";
-const CHAIN: &str = "node.pem";
-const ROOTS: &str = "roots.pem";
 
 /// This node's key, made at the first start.
 fn key(dir: &Path) -> anyhow::Result<KeyPair> {
@@ -292,7 +213,7 @@ fn key(dir: &Path) -> anyhow::Result<KeyPair> {
         return Ok(KeyPair::from_pem(&fs::read_to_string(path)?)?);
     }
     let key = KeyPair::generate()?;
-    fs::create_dir_all(dir)?;
+    private_file::create_dir(dir)?;
     private_file::replace(&path, key.serialize_pem().as_bytes())?;
     Ok(key)
 }
@@ -302,26 +223,32 @@ fn keep(dir: &Path, chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) 
     private_file::replace(&dir.join(CHAIN), pem(chain).as_bytes())
 }
 
-fn pem(certificates: &[CertificateDer<'_>]) -> String {
-    use base64::Engine as _;
+/// Certificates as a PEM file has them.
+pub(super) fn pem(certificates: &[CertificateDer<'_>]) -> String {
     let one = |der: &CertificateDer<'_>| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let text = STANDARD.encode(der);
         let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     };
     certificates.iter().map(one).collect()
 }
 
-/// The certificate that was kept, where it is still good and this node's.
-fn kept(dir: &Path, role: Role, node: &NodeId) -> Option<Material> {
+/// The certificate that was kept, where it still says what is true.
+fn kept(joining: &Joining, applicant: &Applicant, node: &NodeId) -> Option<Material> {
+    let dir = &joining.dir;
     let material = Material::read(&dir.join(CHAIN), &dir.join(KEY), &dir.join(ROOTS)).ok()?;
-    let is_own = material.id.role == role && material.id.node == *node;
-    (is_own && SystemTime::now() < material.validity.until).then_some(material)
+    let roots = read_certificates(&dir.join(ROOTS)).ok()?;
+    let is_own = material.id.role == applicant.role && material.id.node == *node;
+    let is_here = applicant.address.is_none_or(|it: IpAddr| material.addresses.contains(&it.to_canonical()));
+    let is_good = SystemTime::now() < material.validity.until && joining.trusted.includes(&roots);
+    (is_own && is_here && is_good).then_some(material)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::Trusted;
+    use crate::{Ca, Grant, JoinToken, Request, SpiffeId};
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
@@ -335,9 +262,8 @@ mod tests {
 
     #[test]
     fn a_service_accounts_token_says_what_it_is_bound_to() {
-        use base64::Engine as _;
         let check = |claims: &str, expected: Option<&str>| {
-            let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+            let claims = URL_SAFE_NO_PAD.encode(claims);
             let seen = node_of(&format!("e30.{claims}.sig\n"));
             assert_eq!(seen.as_ref().map(NodeId::as_str), expected, "{claims}");
         };
@@ -346,5 +272,46 @@ mod tests {
         check(r#"{"kubernetes.io":{}}"#, None);
         check("no json", None);
         assert_eq!(node_of("no token"), None);
+    }
+
+    #[test]
+    fn what_was_kept_is_used_while_it_says_what_is_true() {
+        let (ca, other) =
+            (Ca::create("a".parse().unwrap()).unwrap().0, Ca::create("a".parse().unwrap()).unwrap().0);
+        let dir = tempfile::tempdir().unwrap();
+        let joining = |ca: &Ca| Joining {
+            credential: Credential::JoinToken(JoinToken::random(ca.root())),
+            trusted: Trusted::Pin(*JoinToken::random(ca.root()).pin().unwrap()),
+            dir: dir.path().to_owned(),
+        };
+        let applicant = |role, address: &str| Applicant {
+            role,
+            unproven: NodeId::new("x"),
+            address: Some(address.parse().unwrap()),
+            gateways: Vec::new(),
+        };
+        let key = key(dir.path()).unwrap();
+        let node = joining(&ca).node(&key).unwrap();
+        let issue = |lives| {
+            let der = CertificateParams::default().serialize_request(&key).unwrap().der().to_vec();
+            let id = SpiffeId::new(ca.domain().clone(), Role::Sidecar, node.as_str()).unwrap();
+            let addresses = vec!["10.0.0.7".parse().unwrap()];
+            let grant = Grant { id, addresses, hosts: Vec::new(), lives };
+            let leaf = ca.sign(SystemTime::now(), &Request::parse(&der).unwrap(), &grant).unwrap();
+            keep(dir.path(), &[leaf], std::slice::from_ref(ca.root())).unwrap();
+        };
+        let here = applicant(Role::Sidecar, "10.0.0.7");
+        assert!(kept(&joining(&ca), &here, &node).is_none(), "nothing was kept yet");
+        issue(Duration::from_secs(3600));
+        assert!(kept(&joining(&ca), &here, &node).is_some());
+        assert!(kept(&joining(&other), &here, &node).is_none(), "another region's token");
+        assert!(kept(&joining(&ca), &applicant(Role::Sidecar, "10.0.0.8"), &node).is_none(), "moved");
+        assert!(
+            kept(&joining(&ca), &applicant(Role::Scheduler, "10.0.0.7"), &node).is_none(),
+            "another role"
+        );
+        assert!(kept(&joining(&ca), &here, &NodeId::new("y")).is_none(), "another node");
+        issue(Duration::ZERO);
+        assert!(kept(&joining(&ca), &here, &node).is_none(), "it has ended");
     }
 }
