@@ -188,6 +188,36 @@ fn every_crate_says_what_it_knows_nothing_of() {
     assert!(silent.is_empty(), "no \"Knows nothing of:\" line: {silent:#?}");
 }
 
+/// A promise that names a test stands and falls with it.
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let root = metadata().workspace_root;
+    let mut wrong = Vec::new();
+    let mut n_named = 0;
+    let text = read(&root.join("SECURITY.md"));
+    // `path/to/file.rs` `name_of_a_test`, `another_one`: each name is one of the file before it.
+    let mut file = None;
+    for code in text.split('`').skip(1).step_by(2) {
+        let is_name = code.contains('_')
+            && code.chars().all(|it| it.is_ascii_lowercase() || it == '_' || it.is_ascii_digit());
+        if code.ends_with(".rs") && code.contains('/') && !code.contains('{') {
+            let source = std::fs::read_to_string(root.join(code)).unwrap_or_default();
+            if source.is_empty() {
+                wrong.push(format!("{code}: no such file"));
+            }
+            file = Some((code, source));
+        } else if is_name && code.matches('_').count() > 2 && !code.starts_with("shoal_") {
+            n_named += 1;
+            let is_there = file.as_ref().is_some_and(|(_, source)| source.contains(&format!("fn {code}(")));
+            if !is_there {
+                wrong.push(format!("{code} in {:?}", file.as_ref().map(|it| it.0)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(n_named > 50, "only {n_named} tests are named");
+}
+
 #[test]
 fn no_file_names_a_path_of_a_developers_machine() {
     // Put together here, so that this file does not name one.
