@@ -9,10 +9,12 @@ use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
 /// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("shoal-model", &[]),
     ("shoal-oci", &["shoal-model"]),
     ("shoal-swarm", &["shoal-model"]),
+    // It can only simulate what the swarm's own code decides.
+    ("shoal-simulator", &["shoal-swarm", "shoal-model"]),
     ("shoal-blobstore", &["shoal-swarm", "shoal-oci", "shoal-model"]),
     ("shoal-proto", &["shoal-swarm", "shoal-oci", "shoal-model"]),
     ("shoal-ops", &["shoal-oci", "shoal-model"]),
@@ -51,7 +53,7 @@ const SERVICE: &[&str] = &[
 const TOOLS: [&str; 2] = ["shoal-tests", "xtask"];
 
 /// Pure crates and what they may use from others: libraries that only turn values into values.
-const PURE: [&str; 3] = ["shoal-model", "shoal-oci", "shoal-swarm"];
+const PURE: [&str; 4] = ["shoal-model", "shoal-oci", "shoal-swarm", "shoal-simulator"];
 const PURE_LIBRARIES: [&str; 5] = ["hex", "percent-encoding", "serde", "serde_json", "thiserror"];
 
 /// What pure code never says. (Addresses as values, `std::net::IpAddr`, are pure; sockets are not.)

@@ -1,8 +1,11 @@
 //! Developer commands, the one front door for people and CI alike: `cargo xtask --help`.
 
+mod bench;
 mod demo;
 mod lab;
 mod packages;
+mod region;
+mod simulate;
 mod tally;
 mod test;
 
@@ -24,15 +27,21 @@ enum Command {
     Demo(demo::Args),
     /// Runs tests, all groups or one, installing what they need.
     Test(test::Args),
+    /// Measures what Shoal costs and how fast it is, beside references in the same run.
+    Bench(bench::Args),
     /// Starts a lab to play with: nodes with containerd and a registry that holds an image.
     Lab(lab::Args),
+    /// Works out how a fleet of any size would pull, on simulated links and the swarm's own decisions.
+    Simulate(simulate::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
     };
     match done {
         Ok(code) => code,

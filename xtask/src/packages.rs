@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each Debian package with a program that proves it.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("findutils", "xargs"),
     ("iproute2", "tc"),
     ("iptables", "iptables"),
+    ("nginx-light", "nginx"),
     ("perl-base", "perl"),
     ("podman", "podman"),
     ("redis-server", "redis-server"),

@@ -57,6 +57,7 @@ impl Group {
             &["--workspace", "--exclude", "shoal-tests", "--exclude", "xtask", "--tests"];
         const HELPERS: &[&str] = &["--package", "shoal-tests", "--package", "xtask", "--lib", "--bins"];
         const LAB: &[&str] = &["--package", "shoal-tests", "--test", "lab*"];
+        const BENCH: &[&str] = &["--package", "xtask", "--test", "bench"];
         const DEMO: &[&str] = &["--package", "xtask", "--test", "demo"];
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
         const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
@@ -68,7 +69,11 @@ impl Group {
                 Run { args: &["--package", "shoal-tests", "--test", "architecture"], has_labs: false },
                 Run { args: LAB, has_labs: true },
             ],
-            Self::MainJob => &[Run { args: MAIN_JOB, has_labs: true }, Run { args: DEMO, has_labs: false }],
+            Self::MainJob => &[
+                Run { args: MAIN_JOB, has_labs: true },
+                Run { args: DEMO, has_labs: false },
+                Run { args: BENCH, has_labs: false },
+            ],
             Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
         }
     }
@@ -141,7 +146,7 @@ fn run_tests(run: &Run, test_threads: u8) -> Result<Tally> {
 }
 
 /// Cargo, which must not go on alone when this process is ended.
-fn cargo(command: &str) -> Command {
+pub(crate) fn cargo(command: &str) -> Command {
     let mut cargo = Command::new("setpriv");
     cargo.args(["--pdeathsig", "TERM", "--"]);
     cargo.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -62,6 +62,11 @@ impl Files {
         Ok(Arc::clone(self.data.insert(Arc::new(file))))
     }
 
+    /// The same if it is open by now.
+    pub(crate) fn opened(&self) -> Option<Arc<File>> {
+        self.data.clone()
+    }
+
     /// Appends a record, or nothing where an earlier append failed: only the first failure is an error.
     pub(crate) fn append(&mut self, record: &[u8]) -> io::Result<()> {
         if self.failed {

@@ -14,6 +14,7 @@
 //! Knows nothing of: HTTP, sockets, signatures, tickets, registries, schedulers.
 
 mod blob;
+mod buffer;
 mod digest;
 mod entry;
 mod error;
@@ -34,6 +35,6 @@ pub use blob::Blob;
 pub use digest::PieceDigest;
 pub use error::StoreError;
 pub use outcome::{Learned, Status, Written};
-pub use read::MAX_READ;
+pub use read::{Lent, MAX_READ};
 pub use store::{Collected, Store, StoreSettings, Summary, Usage};
 pub use upkeep::Upkeep;

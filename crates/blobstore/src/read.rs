@@ -3,15 +3,24 @@
 //! The bytes of a piece that is unverified are hashed first. A piece that does not match, or cannot be
 //! read, is dropped and is then a miss like any other: the caller fetches it. Only a disk that fails on
 //! good pieces is an error.
+//!
+//! What is verified and in the page cache, as most reads are, is read at once on the caller's thread: to hand
+//! it to another one costs more than the copy, and takes the bytes out of the processor's cache. Whatever may
+//! block goes to a thread for that. Bytes that need not pass through this process are [lent](Blob::lend) as a
+//! place in the file.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 use shoal_swarm::PieceIndex;
 
+use crate::buffer::Buffer;
 use crate::entry::Entry;
 use crate::state::{Access, Reader};
 use crate::{Blob, PieceDigest, StoreError};
@@ -23,18 +32,43 @@ pub const MAX_READ: u64 = 16 << 20;
 /// small enough to stay in the cache between the two.
 const HASH_BUFFER: u64 = 256 << 10;
 
+/// How far apart looks at the page cache may be, in bytes: as a rule the kernel reads no less in one go.
+const READ_AHEAD: usize = 128 << 10;
+
+/// Verified bytes of a blob, where they lie.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    /// Keeps its bytes as long as it is open, whatever becomes of the blob.
+    pub file: Arc<File>,
+    /// Where in it.
+    pub range: Range<u64>,
+}
+
 impl Blob {
     /// Reads bytes for this node's own runtime, from held and provisional pieces, at most [`MAX_READ`].
     ///
     /// Fails with `NotHeld` where a piece is missing or was found damaged, with `PastEnd` and `TooLong` for
     /// a range that the caller must not ask, with `Io` when the disk fails.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.blocking(move |it| it.read(range, Reader::Local)).await
+        self.read_as(range, Reader::Local).await
     }
 
     /// Reads bytes for another node, from held pieces only. Fails as [`read`](Self::read) does.
     pub async fn read_held(&self, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.blocking(move |it| it.read(range, Reader::Peer)).await
+        self.read_as(range, Reader::Peer).await
+    }
+
+    /// The place of bytes that may be sent from the file as they are: held, verified, and in the page cache by
+    /// all appearances. `None` where any of that is not so; [`read`](Self::read) then does what has to be done.
+    pub fn lend(&self, range: Range<u64>) -> Option<Lent> {
+        self.entry().lend(range)
+    }
+
+    async fn read_as(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
+        if let Some(bytes) = self.entry().read_at_once(&range, reader) {
+            return Ok(bytes);
+        }
+        self.blocking(move |it| it.read(range, reader)).await
     }
 }
 
@@ -43,15 +77,38 @@ impl Entry {
         let (data, generation) = self.data()?;
         let pieces = self.pieces_of(&range)?;
         self.settle(&data, generation, pieces.clone(), reader)?;
-        let mut bytes = BytesMut::zeroed((range.end - range.start) as usize);
-        if let Err(source) = data.read_exact_at(&mut bytes, range.start) {
+        let mut buffer = Buffer::take((range.end - range.start) as usize);
+        if let Err(source) = data.read_exact_at(buffer.bytes(), range.start) {
             return Err(self.read_failed(&data, generation, pieces, source));
         }
         // A blob cleared during the read must not have its bytes served after that.
         if self.state.lock().generation != generation {
             return Err(self.not_held(pieces.start));
         }
-        Ok(bytes.freeze())
+        Ok(buffer.freeze())
+    }
+
+    /// Reads without blocking; `None` where that cannot be done, for whatever reason.
+    fn read_at_once(&self, range: &Range<u64>, reader: Reader) -> Option<Bytes> {
+        let (data, generation) = self.ready(range, reader)?;
+        let mut buffer = Buffer::take((range.end - range.start) as usize);
+        let is_whole = read_cached(&data, buffer.bytes(), range.start);
+        (is_whole && self.state.lock().generation == generation).then(|| buffer.freeze())
+    }
+
+    fn lend(&self, range: Range<u64>) -> Option<Lent> {
+        let (file, _) = self.ready(&range, Reader::Peer)?;
+        let mut looks = range.clone().step_by(READ_AHEAD).chain([range.end - 1]);
+        looks.all(|at| read_cached(&file, &mut [0], at)).then_some(Lent { file, range })
+    }
+
+    /// The file, if it is open and `range`, which is not empty, may be read from it as it is.
+    fn ready(&self, range: &Range<u64>, reader: Reader) -> Option<(Arc<File>, u64)> {
+        let pieces = self.pieces_of(range).ok().filter(|it| !it.is_empty())?;
+        // Held over writes to the journal, for which nobody waits here.
+        let data = self.files.try_lock()?.opened()?;
+        let state = self.state.lock();
+        (state.access(pieces, reader) == Access::Ready).then_some((data, state.generation))
     }
 
     fn pieces_of(&self, range: &Range<u64>) -> Result<Range<PieceIndex>, StoreError> {
@@ -131,6 +188,22 @@ impl Entry {
     fn not_held(&self, piece: PieceIndex) -> StoreError {
         StoreError::NotHeld { key: self.key.clone(), piece }
     }
+}
+
+/// Fills the buffer from memory, and says whether all of it was there.
+fn read_cached(data: &File, buffer: &mut [u8], at: u64) -> bool {
+    let wanted = buffer.len();
+    let slices = &mut [IoSliceMut::new(buffer)];
+    match retry_on_intr(|| preadv2(data, slices, at, ReadWriteFlags::NOWAIT)) {
+        Ok(len) => len == wanted,
+        // Files in memory know of no other way to be read.
+        Err(Errno::OPNOTSUPP) if is_in_memory(data) => data.read_exact_at(buffer, at).is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn is_in_memory(data: &File) -> bool {
+    fstatfs(data).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC)
 }
 
 /// Hands the bytes in `range` to `take`, a buffer at a time.

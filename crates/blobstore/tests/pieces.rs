@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -181,4 +182,48 @@ async fn an_unsealed_blob_takes_a_new_cut_and_a_sealed_one_keeps_its_own() {
     let res = store.create(&content.key, wrong);
     assert!(matches!(res, Err(StoreError::Size { stated: 2501, sealed: 2500, .. })));
     assert!(blob.is_complete());
+}
+
+#[tokio::test]
+async fn what_is_held_and_verified_is_lent() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = Content::new(4, 0);
+    let blob = content.listed(&open(dir.path()));
+    for piece in [0, 1] {
+        blob.write(piece, content.chunks(piece)).await.unwrap();
+    }
+    let lent = blob.lend(990..1010).unwrap();
+    let mut bytes = [0; 20];
+    lent.file.read_exact_at(&mut bytes, lent.range.start).unwrap();
+    assert_eq!((&bytes[..], lent.range), (&content.bytes[990..1010], 990..1010));
+    assert!(blob.lend(1990..2010).is_none(), "a piece is missing");
+    assert!(blob.lend(5..5).is_none() && blob.lend(3400..3600).is_none(), "there are no such bytes");
+
+    blob.mark_suspect();
+    assert!(blob.lend(0..10).is_none(), "not verified");
+    blob.read(0..10).await.unwrap();
+    assert!(blob.lend(0..10).is_some());
+    blob.clear("a test says so");
+    assert!(blob.lend(0..10).is_none());
+    lent.file.read_exact_at(&mut bytes, 990).unwrap();
+    assert_eq!(bytes, content.bytes[990..1010], "what was lent stays what it was");
+}
+
+#[tokio::test]
+async fn nobody_is_lent_what_only_this_nodes_runtime_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(2, 0));
+    let blob = store.create(&content.key, content.geometry).unwrap();
+    blob.write_provisional(0, content.chunks(0)).await.unwrap();
+    assert!(blob.read(0..10).await.is_ok() && blob.lend(0..10).is_none());
+}
+
+/// A file system in memory, where there is one, is read by another way.
+#[tokio::test]
+async fn a_store_in_memory_reads_and_lends_like_any_other() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let content = Content::new(3, 0);
+    let blob = content.complete(&open(dir.path())).await;
+    assert_eq!(content.readable(&blob).await, [0, 1, 2]);
+    assert!(blob.lend(0..2500).is_some());
 }

@@ -118,6 +118,25 @@ impl Bitmap {
         runs
     }
 
+    /// Adds what `other` holds; both are of the same length.
+    pub fn unite(&mut self, other: &Self) {
+        self.combine(other, |own, other| own | other);
+    }
+
+    /// Takes out what `other` holds; both are of the same length.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, |own, other| own & !other);
+    }
+
+    fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
+        debug_assert_eq!(self.len, other.len, "two sets of pieces of one blob");
+        self.ones = 0;
+        for (own, other) in self.words.iter_mut().zip(&other.words) {
+            *own = with(*own, *other);
+            self.ones += own.count_ones();
+        }
+    }
+
     /// Whether any piece held here is lacking in `other`.
     pub fn has_beyond(&self, other: &Self) -> bool {
         let others = other.words.iter().copied().chain(std::iter::repeat(0));
@@ -160,6 +179,11 @@ mod tests {
                 prop_assert_eq!(map.first_missing(from), (from..len).find(|it| !set.contains(it)));
             }
             prop_assert!(Bitmap::full(len).minus(&map).iter().all(|it| !set.contains(&it)));
+            let mut both = map.clone();
+            both.unite(&Bitmap::full(len).minus(&map));
+            prop_assert_eq!(&both, &Bitmap::full(len));
+            both.subtract(&map);
+            prop_assert_eq!(both, Bitmap::full(len).minus(&map));
             prop_assert!(Bitmap::full(len).is_full());
             prop_assert_eq!(Bitmap::full(len).has_beyond(&map), !map.is_full());
             prop_assert!(!map.has_beyond(&Bitmap::full(len)));

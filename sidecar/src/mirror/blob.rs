@@ -11,6 +11,7 @@ use shoal_blobstore::Blob;
 use shoal_model::{Authorization, BlobKey};
 use shoal_oci::range::{self, ByteRange, ContentRange};
 use shoal_oci::{ErrorCode, OciError};
+use shoal_ops::serve::Sendfile;
 use shoal_proto::Source;
 use tokio::time::Instant;
 
@@ -96,7 +97,7 @@ impl Mirror {
         }
         let start = bytes.start;
         match self.0.pulls.read(grant, &pull.source, pull.authorization.as_ref(), bytes) {
-            Ok(reader) => head.map(|()| body(reader, self.0.pulls.clone())),
+            Ok(reader) => head.map(|()| body(reader, pull.request, self.0.pulls.clone())),
             Err(error) => self.without_stream(pull, start, &error).await,
         }
     }
@@ -146,7 +147,7 @@ impl Mirror {
             Ok((head, _)) if pull.request.method() == Method::HEAD => head.map(|()| answer::full("")),
             Ok((head, bytes)) => {
                 let reader = Reader::of_store(blob, bytes);
-                head.map(|()| body(reader, self.0.pulls.clone()))
+                head.map(|()| body(reader, pull.request, self.0.pulls.clone()))
             }
             Err(refused) => *refused,
         }
@@ -201,7 +202,8 @@ fn is(content: &[u8], wanted: &WantedBlob) -> bool {
 }
 
 /// Streams what the reader gives. An error ends the body early, which ends the connection without a reset.
-fn body(reader: Reader, pulls: Pulls) -> Body {
+fn body(reader: Reader, asked: &Request<()>, pulls: Pulls) -> Body {
+    let reader = reader.over(Sendfile::of(asked));
     let streaming = Streaming { reader, pulls, outcome: Outcome::Left };
     let frames = stream::unfold(Some(streaming), async |it| {
         let mut streaming = it?;

@@ -145,11 +145,15 @@ impl Driver {
         let demand = matches!(event, Event::Held(_));
         self.cut_what_is_lost(&event);
         let mut actions = Vec::new();
+        let n_leased = self.fetch.n_leased();
         self.fetch.on_event(self.now(), event, &mut actions);
         if demand {
             let demand = Event::Demand(self.shared.demand());
             self.fetch.on_event(self.now(), demand, &mut actions);
-            if self.fetch.n_leased() <= FEW_LEASED {
+            // A node without leases has nothing to be given sooner, and all nodes together would drown the
+            // scheduler in reports.
+            let n_left = self.fetch.n_leased();
+            if n_left < n_leased && n_left <= FEW_LEASED {
                 self.tools.reporter.hurry();
             }
         }

@@ -3,12 +3,16 @@
 //! The last byte is withheld until the whole digest is vouched for, so that a client never gets a
 //! complete response of wrong content. A stream that cannot go on ends early and without a reset: the
 //! runtime then resumes by range, here or at the registry.
+//!
+//! Where the client's connection can send from a file, bytes that are hot are not read at all but promised to
+//! it, a whole piece at a time.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use shoal_blobstore::{Blob, Status, StoreError};
 use shoal_model::BlobKey;
+use shoal_ops::serve::Sendfile;
 use tokio::sync::watch;
 
 use super::download::{Seat, Start};
@@ -39,6 +43,7 @@ pub(crate) struct Reader {
     left: Range<u64>,
     is_cached: bool,
     supply: Supply,
+    sendfile: Option<Sendfile>,
 }
 
 /// Where bytes that are not in the store come from.
@@ -74,7 +79,14 @@ impl Reader {
             blob,
             left,
             supply,
+            sendfile: None,
         }
+    }
+
+    /// The same for a connection that may send from files. What [`next`](Self::next) returns has to be handed to
+    /// it at once then.
+    pub(crate) fn over(self, sendfile: Option<Sendfile>) -> Self {
+        Self { sendfile, ..self }
     }
 
     /// Whether the blob was complete when the stream began.
@@ -124,11 +136,16 @@ impl Reader {
         let end = if sealed { geometry.size() } else { geometry.size() - 1 };
         let start = self.left.start;
         let piece = geometry.range_of(geometry.piece_at(start));
-        let chunk = start..self.left.end.min(end).min(piece.end).min(start + CHUNK);
-        if chunk.is_empty() {
+        let rest = start..self.left.end.min(end).min(piece.end);
+        if rest.is_empty() {
             return Ok(None);
         }
-        match self.blob.read(chunk).await {
+        if let Some(sendfile) = &self.sendfile
+            && let Some(lent) = self.blob.lend(rest.clone())
+        {
+            return Ok(Some(sendfile.promise(lent.file, lent.range)));
+        }
+        match self.blob.read(start..rest.end.min(start + CHUNK)).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::NotHeld { .. }) => Ok(None),
             Err(error) => Err(Ended::Store(error.to_string())),
@@ -158,5 +175,36 @@ impl Reader {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::testing::{self, N_PIECES, content, geometry};
+
+    /// The blob, complete by this node's own proof.
+    async fn complete(store: &shoal_blobstore::Store) -> Blob {
+        let blob = testing::blob(store);
+        for piece in 0..N_PIECES {
+            let range = geometry().range_of(piece);
+            let bytes = content().slice(range.start as usize..range.end as usize);
+            blob.write_provisional(piece, vec![bytes]).await.unwrap();
+        }
+        assert!(blob.prove().await.unwrap());
+        blob
+    }
+
+    #[tokio::test]
+    async fn what_is_hot_is_promised_by_the_piece_and_what_is_not_is_read() {
+        let (_dir, store) = testing::store();
+        let blob = complete(&store).await;
+        let mut reader = Reader::of_store(blob.clone(), 10..1_000_000).over(Some(Sendfile::default()));
+        assert_eq!(reader.next().await.unwrap().unwrap().len(), 299_990);
+
+        blob.mark_suspect();
+        let read = content().slice(300_000..300_000 + CHUNK as usize);
+        assert_eq!(reader.next().await.unwrap().unwrap(), read);
+        assert_eq!(reader.next().await.unwrap().unwrap().len(), 300_000 - read.len());
     }
 }

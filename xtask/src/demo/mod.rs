@@ -5,14 +5,10 @@
 //! counts what it sends and the sidecars what they take, so that the demo shows what Shoal is for: the
 //! registry sends an image once, the nodes give it to each other.
 
-mod client;
-mod fleet;
-mod processes;
 mod progress;
 mod puller;
 mod registry;
 mod report;
-mod source;
 mod usage;
 
 use std::future::pending;
@@ -29,14 +25,14 @@ use shoal_model::ByteSize;
 use shoal_tests::image::{Image, ImageSpec, Packing};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::region::fleet::{Fleet, Security};
+use crate::region::processes::Processes;
+use crate::region::source::Source;
 use crate::test::build_binaries;
-use fleet::Fleet;
-use processes::Processes;
 use progress::Progress;
 use puller::Puller;
 use registry::Throwaway;
 use report::{NodeRound, Report, Round};
-use source::Source;
 use usage::Usage;
 
 /// What to show.
@@ -146,7 +142,7 @@ impl<'a> Demo<'a> {
                 (throwaway.source(&image)?, Some(throwaway))
             }
         };
-        Ok(Self { args, source, throwaway, fleet: Fleet::new(args.nodes)? })
+        Ok(Self { args, source, throwaway, fleet: Fleet::new(args.nodes, Security::Mtls)? })
     }
 
     /// Pulls twice, prints what was found and, if wanted, waits for the signal that ends it all.

@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_model::Digest;
 use shoal_oci::manifest::{IMAGE_TYPES, INDEX_TYPES};
 
-use super::source::Source;
+use crate::region::source::Source;
 
 /// How long nothing may come before a pull counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ use shoal_tests::image::{Blob, Image};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::source::Source;
+use crate::region::source::Source;
 
 /// How much the connection is handed at a time.
 const FRAME: usize = 256 << 10;

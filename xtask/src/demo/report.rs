@@ -7,8 +7,8 @@ use std::fmt::{self, Display};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 
-use super::fleet::Taken;
 use super::puller::Pulled;
+use crate::region::fleet::Taken;
 
 /// What was pulled on all nodes, twice.
 pub(super) struct Report {

@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Display};
 
-use super::fleet::Fleet;
-use super::source::Source;
+use crate::region::fleet::Fleet;
+use crate::region::source::Source;
 
 /// The text for people; addresses and files to copy.
 pub(super) struct Usage<'a> {

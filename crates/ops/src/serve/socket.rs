@@ -7,15 +7,19 @@
 //! has already received: the end of a 431, or a short body that it could have resumed. So what has arrived
 //! is read away before closing. Bytes that arrive even later still cause a reset; waiting for them would
 //! let the client hold the connection.
+//!
+//! And bytes that lie in a file go out from there, where a body promised them: see [`Sendfile`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::sendfile::Sendfile;
 
 /// At most so many bytes are read away when the socket is closed.
 const MAX_UNREAD: usize = 1 << 20;
@@ -23,6 +27,7 @@ const MAX_UNREAD: usize = 1 << 20;
 /// An accepted stream.
 pub(super) struct Socket {
     stream: TcpStream,
+    sendfile: Sendfile,
     /// How long a write may be blocked.
     patience: Duration,
     blocked: bool,
@@ -34,7 +39,25 @@ impl Socket {
     /// Takes the stream over; a write may be blocked for `patience`.
     pub(super) fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, patience, blocked: false, give_up: Box::pin(sleep(patience)) })
+        let give_up = Box::pin(sleep(patience));
+        Ok(Self { stream, sendfile: Sendfile::default(), patience, blocked: false, give_up })
+    }
+
+    /// Takes promises of files' bytes for this socket.
+    pub(super) fn sendfile(&self) -> Sendfile {
+        self.sendfile.clone()
+    }
+
+    /// Sends bytes of a file in the place of `len` that stand in for them.
+    fn poll_sendfile(&self, cx: &mut Context<'_>, len: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let send = || self.sendfile.send(&self.stream, len);
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                res => return Poll::Ready(res),
+            }
+        }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, res: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -65,7 +88,10 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let res = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let res = match Sendfile::is_stand_in(buf) {
+            true => self.poll_sendfile(cx, buf.len()),
+            false => Pin::new(&mut self.stream).poll_write(cx, buf),
+        };
         self.watch(cx, res)
     }
 
@@ -74,7 +100,12 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let res = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let stand_in = bufs.iter().position(|it| Sendfile::is_stand_in(it));
+        let res = match stand_in.and_then(|at| bufs.split_at_checked(at)) {
+            Some(([], [stand_in, ..])) => self.poll_sendfile(cx, stand_in.len()),
+            Some((before, _)) => Pin::new(&mut self.stream).poll_write_vectored(cx, before),
+            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+        };
         self.watch(cx, res)
     }
 
@@ -83,6 +114,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever flushes has written all that it had.
+        self.sendfile.settled()?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

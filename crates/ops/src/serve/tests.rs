@@ -2,10 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -154,6 +157,66 @@ async fn a_body_that_fails_ends_short_with_fin() {
         body.abort(io::Error::other("the source is gone"));
         assert_eq!(read_to_end(&mut stream).await.unwrap(), "");
     }
+}
+
+/// A body of these ranges of a file, with a byte of its own for an empty one.
+struct Quoted {
+    sendfile: Sendfile,
+    file: Arc<std::fs::File>,
+    rest: std::vec::IntoIter<std::ops::Range<u64>>,
+}
+
+impl Body for Quoted {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let data = self.rest.next().map(|range| match range.is_empty() {
+            true => Bytes::from_static(b"-"),
+            false => self.sendfile.promise(self.file.clone(), range),
+        });
+        Poll::Ready(data.map(|it| Ok(Frame::data(it))))
+    }
+}
+
+/// More of them than a socket takes at once.
+#[tokio::test]
+async fn promised_bytes_of_a_file_take_their_place_in_the_body() {
+    let dir = tempfile::tempdir().unwrap();
+    let content: Vec<u8> = (0..8_000_000_u32).map(|it| (it / 7) as u8).collect();
+    std::fs::write(dir.path().join("it"), &content).unwrap();
+    let file = Arc::new(std::fs::File::open(dir.path().join("it")).unwrap());
+    let served = start(LIMITS, move |req| {
+        let sendfile = Sendfile::of(&req).unwrap();
+        let rest = vec![0..0, 9..3_000_000, 3_000_000..8_000_000].into_iter();
+        let body = Quoted { sendfile, file: file.clone(), rest };
+        let reply = Response::builder().header("content-length", 1 + 8_000_000 - 9);
+        std::future::ready(reply.body(body.boxed()).unwrap())
+    })
+    .await;
+    let mut stream = served.connect().await;
+    // The second request shows that the connection is in order after the first.
+    stream.write_all(&[REQUEST, LAST_REQUEST].concat()).await.unwrap();
+    let mut seen = Vec::new();
+    stream.read_to_end(&mut seen).await.unwrap();
+    let body = [b"-", &content[9..]].concat();
+    let (first, second) = seen.split_at(seen.windows(8).rposition(|it| it == b"HTTP/1.1").unwrap());
+    assert!(first.ends_with(&body) && second.ends_with(&body), "other bytes came");
+}
+
+#[tokio::test]
+async fn http_2_takes_no_promises() {
+    let served = start(LIMITS, |req| {
+        assert!(Sendfile::of(&req).is_none());
+        hello(req)
+    })
+    .await;
+    let io = TokioIo::new(served.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let req = Request::get("http://test/").body(Empty::<Bytes>::new()).unwrap();
+    assert!(client.send_request(req).await.is_ok());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use shoal_model::{NodeId, Tick};
 
 use super::{Action, Ask, Fetch};
-use crate::{PieceIndex, rendezvous};
+use crate::PieceIndex;
 
 /// How far past a reader's position its own part of the slots looks.
 const LOOKAHEAD: u32 = 8;
@@ -48,51 +48,47 @@ impl Fetch {
         if urgent * 2 >= self.policy.slots {
             return None;
         }
-        let tie = self.rng.next_u64();
-        let ahead =
-            (0..LOOKAHEAD).flat_map(|ahead| self.demand.iter().map(move |it| it.saturating_add(ahead)));
+        let needed = |it: &PieceIndex| *it..it.saturating_add(LOOKAHEAD);
+        let mut ahead: Vec<_> = self.demand.iter().flat_map(needed).collect();
+        ahead.retain(|it| !self.held.contains(*it) && !self.asked.contains_key(it));
         ahead.into_iter().find_map(|piece| {
-            let from = self.idle_neighbour_with(now, piece, tie)?;
+            let from = self.neighbour_with(now, piece)?;
             Some(Choice { piece, from, urgent: true })
         })
     }
 
     fn rarest(&mut self, now: Tick) -> Option<Choice> {
-        let tie = self.rng.next_u64();
-        let (mut best, mut fewest, mut ties) = (None, u16::MAX, 0);
-        for piece in 0..self.held.len() {
+        let mut offers = self.sources.offers(now, self.policy.slots_per_source);
+        offers.subtract(&self.held);
+        for piece in self.asked.keys() {
+            offers.remove(*piece);
+        }
+        let (mut rarest, mut fewest, mut ties) = (None, u16::MAX, 0);
+        for piece in offers.iter() {
             let copies = self.sources.copies(piece);
-            if copies == 0 || copies > fewest || self.held.contains(piece) || self.asked.contains_key(&piece)
-            {
+            if copies > fewest {
                 continue;
             }
-            let Some(from) = self.idle_neighbour_with(now, piece, tie) else {
-                continue;
-            };
             ties = if copies < fewest { 1 } else { ties + 1 };
             fewest = copies;
             if self.rng.below(ties) == 0 {
-                best = Some(Choice { piece, from, urgent: false });
+                rarest = Some(piece);
             }
         }
-        best
+        let piece = rarest?;
+        Some(Choice { piece, from: self.neighbour_with(now, piece)?, urgent: false })
     }
 
     /// A late answer, or the end game: ask one more source.
     fn doubled(&mut self, now: Tick) -> Option<Choice> {
         let end_game = (self.held.len() - self.held.count()) as usize <= self.policy.slots;
-        let tie = self.rng.next_u64();
         let late = |it: &Ask| end_game || it.since.after(self.policy.hedge_after) <= now;
-        self.asked.iter().filter(|(_, asks)| asks.len() < MAX_ASKS && asks.iter().all(late)).find_map(
-            |(piece, asks)| {
-                let from = self.neighbour_with(now, *piece, tie)?;
-                (asks.iter().all(|it| it.from != from)).then_some(Choice {
-                    piece: *piece,
-                    from,
-                    urgent: false,
-                })
-            },
-        )
+        let doubtful = |asks: &[Ask]| asks.len() < MAX_ASKS && asks.iter().all(late);
+        let pieces: Vec<_> = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it).collect();
+        pieces.into_iter().find_map(|piece| {
+            let from = self.neighbour_with(now, piece)?;
+            Some(Choice { piece, from, urgent: false })
+        })
     }
 
     /// A piece from the gateway that nobody leased to this node, in this node's turn.
@@ -108,17 +104,10 @@ impl Fetch {
         })
     }
 
-    fn idle_neighbour_with(&self, now: Tick, piece: PieceIndex, tie: u64) -> Option<NodeId> {
-        let idle = !self.held.contains(piece) && !self.asked.contains_key(&piece);
-        idle.then(|| self.neighbour_with(now, piece, tie)).flatten()
-    }
-
-    fn neighbour_with(&self, now: Tick, piece: PieceIndex, tie: u64) -> Option<NodeId> {
-        let salt = tie as u32;
-        self.sources
-            .best_neighbour(now, piece, self.policy.slots_per_source, |it| {
-                rendezvous::weight(&self.key, salt, it)
-            })
-            .cloned()
+    /// The best neighbour that holds the piece and was not asked for it yet.
+    fn neighbour_with(&mut self, now: Tick, piece: PieceIndex) -> Option<NodeId> {
+        let asks = self.asked.get(&piece).map_or(&[][..], Vec::as_slice);
+        let fits = |id: &NodeId| asks.iter().all(|it| it.from != *id);
+        self.sources.best_neighbour(now, piece, self.policy.slots_per_source, fits, &mut self.rng).cloned()
     }
 }

@@ -45,7 +45,7 @@ pub struct Policy {
     pub away: Duration,
     /// For this long a failed gateway is not asked again: shorter, because there is no other.
     pub gateway_away: Duration,
-    /// For this long a source that had no free slot is not asked again.
+    /// For at least this long a source that had no free slot is not asked again.
     pub busy: Duration,
     /// For this long a source that is well and could not be watched is not watched again.
     pub watch_again: Duration,
@@ -68,7 +68,7 @@ impl Default for Policy {
             patience_alone: Duration::from_millis(500),
             away: Duration::from_secs(10),
             gateway_away: Duration::from_secs(1),
-            busy: Duration::from_millis(50),
+            busy: Duration::from_millis(10),
             watch_again: Duration::from_millis(300),
             hedge_after: Duration::from_secs(2),
             rank_slot: Duration::from_millis(200),
@@ -357,7 +357,7 @@ impl Fetch {
         }
         match fault {
             Fault::Busy => {
-                self.sources.rest(from, now.after(self.policy.busy));
+                self.sources.refused(now, from, self.policy.busy);
                 self.ladder.moved(now);
             }
             Fault::NotHeld => self.sources.lacks(from, piece),

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use shoal_model::{NodeId, Tick};
+use shoal_model::{NodeId, Rng, Tick};
 
 use crate::{Bitmap, PieceIndex};
+
+/// After so many refusals in a row the time of rest doubles no more.
+const MAX_REFUSED: u32 = 2;
 
 #[derive(Clone, Debug)]
 struct Source {
@@ -15,6 +18,8 @@ struct Source {
     n_asked: u32,
     /// Not asked before this: it failed, or it had no free slot.
     rests_until: Tick,
+    /// How often in a row it had no free slot.
+    n_refused: u32,
     /// It sent wrong bytes; never asked for this blob again.
     banned: bool,
     /// Moving average of the time that a piece took, in microseconds; 0 before the first.
@@ -44,6 +49,13 @@ pub(super) struct Sources {
     offered: BTreeMap<PieceIndex, Tick>,
     /// How many neighbours hold each piece.
     copies: Vec<u16>,
+    /// Moving average of the time that a piece took from anywhere, in microseconds; 0 before the first.
+    piece_time: u64,
+}
+
+/// A moving average over about eight values, which begins with the first.
+const fn averaged(before: u64, value: u64) -> u64 {
+    if before == 0 { value } else { before.saturating_mul(7).saturating_add(value) / 8 }
 }
 
 impl Source {
@@ -53,6 +65,7 @@ impl Source {
             watch: Watch::Untried,
             n_asked: 0,
             rests_until: Tick(0),
+            n_refused: 0,
             banned: false,
             piece_time: 0,
         }
@@ -64,7 +77,7 @@ impl Source {
 
     /// Lower is better: what this source would have at work, times how long it takes for a piece.
     fn cost(&self) -> u64 {
-        u64::from(self.n_asked + 1) * self.piece_time
+        u64::from(self.n_asked + 1) * self.piece_time.max(1)
     }
 }
 
@@ -75,6 +88,7 @@ impl Sources {
             gateway: None,
             offered: BTreeMap::new(),
             copies: vec![0; n_pieces as usize],
+            piece_time: 0,
         }
     }
 
@@ -184,6 +198,16 @@ impl Sources {
         }
     }
 
+    /// The source had no free slot. One at work on many pieces has one again after a part of the time that a
+    /// piece takes; whoever is refused again and again stays away for longer.
+    pub(super) fn refused(&mut self, now: Tick, from: &NodeId, at_least: Duration) {
+        let soon = at_least.max(self.piece_time() / 4);
+        if let Some(source) = self.get_mut(from) {
+            source.rests_until = source.rests_until.max(now.after(soon * (1 << source.n_refused)));
+            source.n_refused = (source.n_refused + 1).min(MAX_REFUSED);
+        }
+    }
+
     pub(super) fn ban(&mut self, from: &NodeId) {
         if let Some(source) = self.get_mut(from) {
             source.banned = true;
@@ -205,26 +229,43 @@ impl Sources {
     /// An ask has done its work, or another was faster.
     pub(super) fn finished(&mut self, from: &NodeId, took: Duration) {
         self.freed(from);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.piece_time = averaged(self.piece_time, took);
         if let Some(source) = self.get_mut(from) {
-            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-            source.piece_time =
-                if source.piece_time == 0 { took } else { (source.piece_time * 7 + took) / 8 };
+            source.piece_time = averaged(source.piece_time, took);
+            source.n_refused = 0;
         }
     }
 
-    /// The cheapest neighbour that holds the piece and can be asked now; `rank` breaks ties.
+    /// What a piece took lately, from anywhere; zero before the first.
+    pub(super) const fn piece_time(&self) -> Duration {
+        Duration::from_micros(self.piece_time)
+    }
+
+    /// The neighbours that can be asked now, for one more piece.
+    fn askable(&self, now: Tick, slots_per_source: u32) -> impl Iterator<Item = (&NodeId, &Source)> {
+        self.neighbours.iter().filter(move |(_, it)| it.answers(now) && it.n_asked < slots_per_source)
+    }
+
+    /// Every piece that some neighbour holds that can be asked now.
+    pub(super) fn offers(&self, now: Tick, slots_per_source: u32) -> Bitmap {
+        let mut offers = Bitmap::new(self.copies.len() as u32);
+        self.askable(now, slots_per_source).for_each(|(_, it)| offers.unite(&it.holds));
+        offers
+    }
+
+    /// The cheapest neighbour that holds the piece, can be asked now and `fits`; ties at random.
     pub(super) fn best_neighbour(
         &self,
         now: Tick,
         piece: PieceIndex,
         slots_per_source: u32,
-        rank: impl Fn(&NodeId) -> u64,
+        fits: impl Fn(&NodeId) -> bool,
+        rng: &mut Rng,
     ) -> Option<&NodeId> {
-        self.neighbours
-            .iter()
-            .filter(|(_, it)| it.answers(now) && it.n_asked < slots_per_source && it.holds.contains(piece))
-            .min_by_key(|(id, it)| (it.cost(), rank(id)))
-            .map(|(id, _)| id)
+        let holders = self.askable(now, slots_per_source).filter(|(_, it)| it.holds.contains(piece));
+        let holders = holders.filter(|(id, _)| fits(id));
+        holders.min_by_key(|(_, it)| (it.cost(), rng.next_u64())).map(|(id, _)| id)
     }
 
     /// The gateway, where it holds the piece and can be asked now.

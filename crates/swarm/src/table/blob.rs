@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use shoal_model::{NodeId, Tick};
+use shoal_model::{NodeId, Place, Tick};
 
 use super::leases::{FIRST_WINDOW, Leases};
 use crate::{Bitmap, Geometry, PieceIndex};
@@ -18,16 +18,16 @@ pub(super) struct Member {
     /// How often it called, without progress in between, and when last.
     pub n_stranded: u32,
     pub stranded_at: Option<Tick>,
-    /// Its place in [`BlobEntry::ids`].
-    at: usize,
+    /// Where it stands.
+    place: Place,
 }
 
 #[derive(Debug)]
 pub(super) struct BlobEntry {
     pub geometry: Geometry,
     members: BTreeMap<NodeId, Member>,
-    /// The members in no order, to draw from.
-    ids: Vec<NodeId>,
+    /// The members to draw from, in no order: all of them, those of each zone, those of each rack.
+    crowds: BTreeMap<Place, Vec<NodeId>>,
     /// Members that wish to hold the blob.
     pub wanting: BTreeSet<NodeId>,
     /// Members that may ask the registry.
@@ -50,7 +50,7 @@ impl BlobEntry {
         Self {
             geometry,
             members: BTreeMap::new(),
-            ids: Vec::new(),
+            crowds: BTreeMap::new(),
             wanting: BTreeSet::new(),
             direct: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -71,13 +71,12 @@ impl BlobEntry {
     }
 
     pub(super) fn n_members(&self) -> usize {
-        self.ids.len()
+        self.members.len()
     }
 
-    /// A member by its place in no particular order.
-    pub(super) fn nth(&self, at: usize) -> Option<(&NodeId, &Member)> {
-        let id = self.ids.get(at)?;
-        Some((id, self.members.get(id)?))
+    /// The members of a rack, of a zone where no rack is named, or all where no zone is; in no order.
+    pub(super) fn crowd(&self, place: &Place) -> &[NodeId] {
+        self.crowds.get(place).map_or(&[], Vec::as_slice)
     }
 
     /// Whether the sidecars together hold every piece.
@@ -86,10 +85,12 @@ impl BlobEntry {
     }
 
     /// The node is a member from now on.
-    pub(super) fn join(&mut self, node: &NodeId) -> &mut Member {
-        let (n_pieces, ids) = (self.geometry.n_pieces(), &mut self.ids);
+    pub(super) fn join(&mut self, node: &NodeId, place: &Place) -> &mut Member {
+        let (n_pieces, crowds) = (self.geometry.n_pieces(), &mut self.crowds);
         self.members.entry(node.clone()).or_insert_with(|| {
-            ids.push(node.clone());
+            for circle in circles(place) {
+                crowds.entry(circle).or_default().push(node.clone());
+            }
             Member {
                 held: Bitmap::new(n_pieces),
                 neighbours: BTreeSet::new(),
@@ -97,7 +98,7 @@ impl BlobEntry {
                 n_leased: 0,
                 n_stranded: 0,
                 stranded_at: None,
-                at: ids.len() - 1,
+                place: place.clone(),
             }
         })
     }
@@ -105,9 +106,12 @@ impl BlobEntry {
     /// The node is a member no longer; its neighbours lose it.
     pub(super) fn part(&mut self, node: &NodeId) {
         let Some(member) = self.members.remove(node) else { return };
-        self.ids.swap_remove(member.at);
-        if let Some(moved) = self.ids.get(member.at).and_then(|it| self.members.get_mut(it)) {
-            moved.at = member.at;
+        for circle in circles(&member.place) {
+            let Some(crowd) = self.crowds.get_mut(&circle) else { continue };
+            crowd.iter().position(|it| it == node).map(|at| crowd.swap_remove(at));
+            if crowd.is_empty() {
+                self.crowds.remove(&circle);
+            }
         }
         for other in member.neighbours {
             if self.members.get_mut(&other).is_some_and(|it| it.neighbours.remove(node)) {
@@ -158,4 +162,12 @@ impl BlobEntry {
         self.leases = Leases::new(self.geometry.n_pieces());
         self.members.values_mut().for_each(|it| it.n_leased = 0);
     }
+}
+
+/// The circles that a place lies in, from the widest: everywhere, its zone, its rack.
+pub(super) fn circles(place: &Place) -> Vec<Place> {
+    let zone = Place { zone: place.zone.clone(), rack: Place::default().rack };
+    let mut circles = vec![Place::default(), zone, place.clone()];
+    circles.dedup();
+    circles
 }

@@ -7,10 +7,11 @@
 
 use shoal_model::{BlobKey, NodeId, Place};
 
+use super::blob::{Member, circles};
 use super::{Order, Role, Table, What};
 
 /// A member accepts edges from others up to this many times its own wish.
-const CROWDED: usize = 2;
+const CROWDED: usize = 4;
 /// Members drawn for one choice.
 const SAMPLE: usize = 64;
 /// The distance to another zone, or to an unknown place.
@@ -27,33 +28,36 @@ impl Table {
             return;
         }
         let n_near = member.neighbours.iter().filter(|it| self.distance(&place, it) < FAR).count();
-        let mut candidates = self.sample(key, node);
-        candidates.sort_by_key(|it| self.distance(&place, it));
-        let near_end = candidates.partition_point(|it| self.distance(&place, it) < FAR);
-        let near = self.policy.n_near.saturating_sub(n_near).min(near_end);
-        let mut chosen: Vec<_> = candidates.drain(..near).collect();
-        self.rng.shuffle(&mut candidates);
-        chosen.extend(candidates);
-        chosen.truncate(missing);
+        let near = self.policy.n_near.saturating_sub(n_near).min(missing);
+        let mut chosen = Vec::new();
+        // The narrowest circle first; the widest is everywhere.
+        for circle in circles(&place).iter().rev() {
+            let is_widest = *circle == Place::default();
+            let wished = if is_widest { missing } else { near };
+            for id in self.sample(key, node, circle) {
+                if chosen.len() < wished && !chosen.contains(&id) {
+                    chosen.push(id);
+                }
+            }
+        }
         self.connect(key, node, chosen);
     }
 
-    /// Some members that could become neighbours, in random order.
-    fn sample(&mut self, key: &BlobKey, node: &NodeId) -> Vec<NodeId> {
+    /// Some members of a circle that could become neighbours, in random order.
+    fn sample(&mut self, key: &BlobKey, node: &NodeId, circle: &Place) -> Vec<NodeId> {
         let Some(blob) = self.blobs.get(key) else { return Vec::new() };
         let crowded = self.policy.n_neighbours * CROWDED;
-        let fits = |at: &usize| {
-            let (id, it) = blob.nth(*at)?;
+        let fits = |id: &NodeId| {
             let is_sidecar = self.nodes.get(id).is_some_and(|it| it.role == Role::Sidecar);
-            let is_free = it.neighbours.len() < crowded && !it.neighbours.contains(node);
-            (id != node && is_sidecar && is_free).then(|| id.clone())
+            let has_room = |it: &Member| it.neighbours.len() < crowded && !it.neighbours.contains(node);
+            id != node && is_sidecar && blob.member(id).is_some_and(has_room)
         };
-        let n_members = blob.n_members();
-        // An interval of the members, which stand in no order, from a random place on.
-        let from = self.rng.below(n_members);
-        let mut drawn: Vec<_> = (0..n_members.min(SAMPLE)).map(|it| (from + it) % n_members).collect();
+        let crowd = blob.crowd(circle);
+        // An interval of the crowd, which stands in no order, from a random place on.
+        let from = self.rng.below(crowd.len());
+        let mut drawn: Vec<_> = (0..crowd.len().min(SAMPLE)).map(|it| (from + it) % crowd.len()).collect();
         self.rng.shuffle(&mut drawn);
-        drawn.iter().filter_map(fits).collect()
+        drawn.into_iter().map(|it| &crowd[it]).filter(|it| fits(it)).cloned().collect()
     }
 
     fn connect(&mut self, key: &BlobKey, node: &NodeId, chosen: Vec<NodeId>) {

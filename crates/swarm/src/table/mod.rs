@@ -46,7 +46,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             n_neighbours: 12,
-            n_near: 9,
+            n_near: 11,
             lease_lives: Duration::from_secs(5),
             back_to_source_count: 3,
             retry_back_to_source_limit: 1,
@@ -264,7 +264,7 @@ impl Table {
             return None;
         }
         entry.blobs.insert(key.clone());
-        blob.join(node);
+        blob.join(node, &entry.place);
         match entry.role {
             Role::Sidecar => {
                 if *dropped {
@@ -273,7 +273,7 @@ impl Table {
                 blob.gained(node, gained);
             }
             Role::Gateway => {
-                let member = blob.join(node);
+                let member = blob.join(node, &entry.place);
                 if *dropped {
                     member.held = Bitmap::new(geometry.n_pieces());
                 }

@@ -18,48 +18,58 @@ use super::source::Source;
 /// How long the services may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How the services talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    /// By plain TCP, as only tests do.
+    Plain,
+    /// By mutual TLS.
+    Mtls,
+}
+
 /// Where the services are reached.
-pub(super) struct Fleet {
-    pub(super) scheduler: Service,
-    pub(super) gateway: Service,
+pub(crate) struct Fleet {
+    security: Security,
+    pub(crate) scheduler: Service,
+    pub(crate) gateway: Service,
     /// Where the gateway is managed.
     management: SocketAddr,
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 /// A service's addresses.
 #[derive(Clone, Copy)]
-pub(super) struct Service {
+pub(crate) struct Service {
     /// Where nodes connect.
     listen: SocketAddr,
     /// Health and metrics.
-    pub(super) admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 /// A node's sidecar.
-pub(super) struct Node {
-    pub(super) name: String,
+pub(crate) struct Node {
+    pub(crate) name: String,
     /// The registry mirror for runtimes.
-    pub(super) mirror: SocketAddr,
-    pub(super) sidecar: Service,
+    pub(crate) mirror: SocketAddr,
+    pub(crate) sidecar: Service,
 }
 
 /// Bytes that a node took, by where they came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Straight from the registry.
-    pub(super) registry: u64,
+    pub(crate) registry: u64,
     /// From the gateway.
-    pub(super) gateway: u64,
+    pub(crate) gateway: u64,
     /// From other nodes.
-    pub(super) peers: u64,
+    pub(crate) peers: u64,
     /// From its own store, where the blob lay complete.
-    pub(super) cache: u64,
+    pub(crate) cache: u64,
 }
 
 impl Fleet {
     /// Chooses free addresses for everything.
-    pub(super) fn new(n_nodes: u16) -> Result<Self> {
+    pub(crate) fn new(n_nodes: u16, security: Security) -> Result<Self> {
         // All are held until the last is chosen, so that none comes twice.
         let mut held = Vec::new();
         let mut free = || {
@@ -76,13 +86,13 @@ impl Fleet {
             .zip(1..)
             .map(|(sidecar, number)| Ok(Node { name: format!("node{number}"), mirror: free()?, sidecar }));
         let nodes = nodes.collect::<Result<_>>()?;
-        Ok(Self { scheduler, gateway, management: free()?, nodes })
+        Ok(Self { security, scheduler, gateway, management: free()?, nodes })
     }
 
     /// Starts all services, for pulls of `source`: the gateway first, which lets the others into its region.
-    pub(super) async fn start(&self, processes: &mut Processes, source: &Source) -> Result<()> {
+    /// Nodes need no credentials, since the gateway pulls in their name.
+    pub(crate) async fn start(&self, processes: &mut Processes, source: &Source) -> Result<()> {
         let registry = registry(source);
-        // The gateway pulls in the nodes' name, so that the demo's client needs no credentials.
         let mut registry_of_gateway = registry.clone();
         registry_of_gateway["credentials"] =
             json!({ "mode": "gateway", "repositories": [source.repository.as_str()] });
@@ -91,7 +101,8 @@ impl Fleet {
             "management": { "listen": self.management },
             "node": { "id": "gateway" },
             "storage": storage(processes, "gateway"),
-            "schedulers": [format!("https://{}", self.scheduler.listen)],
+            "security": { "mtls": self.security == Security::Mtls },
+            "schedulers": [self.security.url(self.scheduler.listen)],
             "registries": [registry_of_gateway],
         });
         processes.start("gateway", Part::Gateway, &with_common(gateway, &self.gateway))?;
@@ -100,18 +111,19 @@ impl Fleet {
             error = processes.first_death() => return Err(error),
         }
 
-        let gateways = [format!("https://{}", self.gateway.listen)];
+        let gateways = [self.security.url(self.gateway.listen)];
         let scheduler = json!({
             "listen": self.scheduler.listen,
             "gateways": gateways,
-            "security": security(processes, "scheduler", "scheduler"),
+            "security": self.security.settings(processes, "scheduler", "scheduler"),
         });
         processes.start("scheduler", Part::Scheduler, &with_common(scheduler, &self.scheduler))?;
 
         self.nodes.iter().try_for_each(|node| {
             let sidecar = json!({
                 "gateways": gateways,
-                "security": security(processes, "sidecar", &node.name),
+                "node": { "id": node.name },
+                "security": self.security.settings(processes, "sidecar", &node.name),
                 "peer": { "listen": node.sidecar.listen },
                 "proxy": { "listen": node.mirror, "registries": [registry] },
                 "storage": storage(processes, &node.name),
@@ -121,7 +133,7 @@ impl Fleet {
     }
 
     /// Waits until all services are ready and the scheduler knows everybody.
-    pub(super) async fn wait_until_ready(&self) -> Result<()> {
+    pub(crate) async fn wait_until_ready(&self) -> Result<()> {
         let sidecars = self.nodes.iter().map(|it| &it.sidecar);
         let services = [&self.scheduler, &self.gateway].into_iter().chain(sidecars);
         try_join_all(services.map(Service::wait_until_ready)).await?;
@@ -134,12 +146,12 @@ impl Fleet {
     }
 
     /// What each node has taken so far.
-    pub(super) async fn taken(&self) -> Result<Vec<Taken>> {
+    pub(crate) async fn taken(&self) -> Result<Vec<Taken>> {
         try_join_all(self.nodes.iter().map(async |it| Ok(Taken::of(&it.sidecar.metrics().await?)))).await
     }
 
     /// Bytes of pieces that the gateway has sent to nodes so far.
-    pub(super) async fn n_bytes_uploaded(&self) -> Result<u64> {
+    pub(crate) async fn n_bytes_uploaded(&self) -> Result<u64> {
         Ok(sum_of(&self.gateway.metrics().await?, "shoal_peer_upload_bytes_total", &[]) as u64)
     }
 }
@@ -206,10 +218,23 @@ fn storage(processes: &Processes, name: &str) -> Value {
     json!({ "dir": processes.dir().join(name), "freeSpaceFloor": "64Mi" })
 }
 
-/// How a process of the role joins: by the token that the gateway has written.
-fn security(processes: &Processes, role: &str, name: &str) -> Value {
-    let token = processes.dir().join("gateway/join").join(format!("{role}.token"));
-    json!({ "joinToken": format!("file:{}", token.display()), "dir": processes.dir().join(name).join("identity") })
+impl Security {
+    fn url(self, service: SocketAddr) -> String {
+        match self {
+            Self::Plain => format!("http://{service}"),
+            Self::Mtls => format!("https://{service}"),
+        }
+    }
+
+    /// What a process of the role is told: to join by the token that the gateway has written.
+    fn settings(self, processes: &Processes, role: &str, name: &str) -> Value {
+        let token = processes.dir().join("gateway/join").join(format!("{role}.token"));
+        let dir = processes.dir().join(name).join("identity");
+        match self {
+            Self::Plain => json!({ "mtls": false }),
+            Self::Mtls => json!({ "joinToken": format!("file:{}", token.display()), "dir": dir }),
+        }
+    }
 }
 
 fn registry(source: &Source) -> Value {

@@ -1,8 +1,8 @@
 //! The services' processes: started with a log file each, watched, and ended without a trace.
 //!
-//! Each leads a process group of its own, so that Ctrl-C in a terminal reaches the demo alone, which then
+//! Each leads a process group of its own, so that Ctrl-C in a terminal reaches the command alone, which then
 //! ends them all and removes their files. Otherwise a service that heeds Ctrl-C would look like one that
-//! died. Should the demo itself be killed, the kernel kills them.
+//! died. Should the command itself be killed, the kernel kills them.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tokio::process::Child;
 const LOG_TAIL_LINES: usize = 12;
 
 /// All processes and the directory of their files.
-pub(super) struct Processes {
+pub(crate) struct Processes {
     running: Vec<Process>,
     dir: TempDir,
 }
@@ -29,18 +29,18 @@ struct Process {
 
 impl Processes {
     /// None yet, and a new directory.
-    pub(super) fn new() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("shoal-demo-").tempdir();
+    pub(crate) fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("shoal-").tempdir();
         Ok(Self { running: Vec::new(), dir: dir.context("no temporary directory")? })
     }
 
     /// The directory for everything that the processes write.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// Starts a part under a name with its settings, which go to a file (JSON is YAML).
-    pub(super) fn start(&mut self, name: &str, part: Part, settings: &serde_json::Value) -> Result<()> {
+    pub(crate) fn start(&mut self, name: &str, part: Part, settings: &serde_json::Value) -> Result<()> {
         let file = |extension| self.dir().join(format!("{name}.{extension}"));
         let (config, log) = (file("yaml"), file("log"));
         std::fs::write(&config, settings.to_string())?;
@@ -54,14 +54,24 @@ impl Processes {
         Ok(())
     }
 
+    /// The ids of all processes that run.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        self.running.iter().filter_map(|it| it.child.id()).collect()
+    }
+
+    /// The id of the process with this name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<u32> {
+        self.running.iter().find(|it| it.name == name).and_then(|it| it.child.id())
+    }
+
     /// Waits for the first process to end, which none should, and tells why it may have.
-    pub(super) async fn first_death(&mut self) -> Error {
+    pub(crate) async fn first_death(&mut self) -> Error {
         let deaths = self.running.iter_mut().map(|it| Box::pin(it.death()));
         select_all(deaths).await.0
     }
 
     /// Ends all processes, then removes their files.
-    pub(super) async fn end(mut self) -> Result<()> {
+    pub(crate) async fn end(mut self) -> Result<()> {
         // One that has ended already cannot be killed, and needs not.
         join_all(self.running.iter_mut().map(|it| it.child.kill())).await;
         let dir = self.dir.path().to_owned();

@@ -10,24 +10,24 @@ use shoal_oci::{Reference, RegistryName, Repository};
 
 /// An image and its registry.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     /// The registry's name, which is the first part of image references.
-    pub(super) registry: RegistryName,
+    pub(crate) registry: RegistryName,
     /// Where it is.
-    pub(super) url: Uri,
+    pub(crate) url: Uri,
     /// Plain HTTP, or a certificate that is not verified, is accepted.
-    pub(super) insecure: bool,
+    pub(crate) insecure: bool,
     /// The image's repository.
-    pub(super) repository: Repository,
+    pub(crate) repository: Repository,
     /// Which of its images.
-    pub(super) reference: Reference,
+    pub(crate) reference: Reference,
 }
 
 impl Source {
     /// An image at a registry whose name is its address. The image is named as people do, without the
     /// registry: a digest makes its tag meaningless, without both it is `latest`, and Docker Hub's own images
     /// need no `library/`.
-    pub(super) fn new(url: Uri, insecure: bool, image: &str) -> Result<Self> {
+    pub(crate) fn new(url: Uri, insecure: bool, image: &str) -> Result<Self> {
         let authority = url.authority().with_context(|| format!("registry {url}: names no host"))?;
         let registry: RegistryName = authority.as_str().parse()?;
         // All that the registry's name decides is whether images have Docker Hub's short names, and the
@@ -41,12 +41,12 @@ impl Source {
     }
 
     /// The path of the image's manifest on a mirror.
-    pub(super) fn manifest_path(&self) -> String {
+    pub(crate) fn manifest_path(&self) -> String {
         format!("/v2/{}/manifests/{}?ns={}", self.repository, self.reference, self.registry)
     }
 
     /// The image, to be asked of the mirror at this address in its registry's place.
-    pub(super) fn through(&self, mirror: SocketAddr) -> ImageReference {
+    pub(crate) fn through(&self, mirror: SocketAddr) -> ImageReference {
         let (registry, repository) = (self.registry.to_string(), self.repository.to_string());
         let reference = self.reference.to_string();
         let mut image = match self.reference {

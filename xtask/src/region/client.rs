@@ -15,20 +15,20 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client of one server.
-pub(super) struct Client {
+pub(crate) struct Client {
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
     server: String,
 }
 
 impl Client {
     /// A client of the server at `host:port`.
-    pub(super) fn new(server: impl ToString) -> Self {
+    pub(crate) fn new(server: impl ToString) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new()).build_http();
         Self { http, server: server.to_string() }
     }
 
     /// The text at a path.
-    pub(super) async fn text(&self, path: &str) -> Result<String> {
+    pub(crate) async fn text(&self, path: &str) -> Result<String> {
         let url: Uri = format!("http://{}{path}", self.server).parse()?;
         let exchange = async {
             let response = self.http.get(url.clone()).await?;

@@ -1,0 +1,123 @@
+//! The simulator chooses nothing: what the network carried is what the swarm's own machines decide.
+
+use std::collections::BTreeMap;
+
+use shoal_model::{BlobKey, NodeId, Rng};
+use shoal_simulator::{Asked, Entry, Journal, Simulation, World};
+use shoal_swarm::fetch::{self, Action, Fetch};
+use shoal_swarm::table::{self, Table, What};
+use shoal_swarm::{Bitmap, Geometry};
+
+/// What a fetch hears from its scheduler, as the machines told it.
+type Said = BTreeMap<(NodeId, BlobKey), Vec<fetch::Event>>;
+
+fn journal(name: &str, n_nodes: usize) -> Journal {
+    let world = World::named(name, n_nodes, 32 << 20, &mut Rng::new(7)).expect("a documented world");
+    let run = Simulation::with_journal(world, 7).run(|_, _| true);
+    run.into_journal().expect("one was asked for")
+}
+
+/// Every order of fresh tables that hear what the simulator's heard.
+fn replayed_orders(journal: &Journal) -> Said {
+    let (mut tables, mut said) = (BTreeMap::new(), Said::new());
+    for entry in &journal.entries {
+        match entry.clone() {
+            Entry::TableBegins { region, rng } => {
+                tables.insert(region, Table::new(table::Policy::default(), rng));
+            }
+            Entry::TableHears { region, now, event } => {
+                let mut orders = Vec::new();
+                tables.get_mut(&region).expect("begun").on_event(now, event, &mut orders);
+                for order in orders {
+                    let event = match order.what {
+                        What::Neighbours(nodes) => fetch::Event::Neighbours(nodes),
+                        What::Lease { from, pieces } => fetch::Event::Leased { from, pieces },
+                        What::GoDirect => fetch::Event::MayGoDirect,
+                        What::Seed => continue,
+                    };
+                    said.entry((order.to, order.key)).or_default().push(event);
+                }
+            }
+            Entry::FetchBegins { .. } | Entry::FetchHears { .. } => {}
+        }
+    }
+    said
+}
+
+/// Every ask of fresh fetches that hear what the simulator's heard.
+fn replayed_asks(journal: &Journal) -> Vec<Asked> {
+    let (mut fetches, mut asks) = (BTreeMap::new(), Vec::new());
+    let n_pieces = |key: &BlobKey| geometries(journal)[key].n_pieces();
+    for entry in &journal.entries {
+        match entry.clone() {
+            Entry::FetchBegins { now, node, key, rng } => {
+                let (held, policy) = (Bitmap::new(n_pieces(&key)), fetch::Policy::default());
+                let fetch = Fetch::new(now, node.clone(), key.clone(), held, policy, rng);
+                fetches.insert((node, key), fetch);
+            }
+            Entry::FetchHears { now, node, key, event } => {
+                let mut actions = Vec::new();
+                fetches.get_mut(&(node.clone(), key.clone())).expect("begun").on_event(
+                    now,
+                    event,
+                    &mut actions,
+                );
+                asks.extend(actions.into_iter().filter_map(|it| match it {
+                    Action::Ask { from, piece } => {
+                        Some(Asked { by: node.clone(), key: key.clone(), from, piece })
+                    }
+                    _ => None,
+                }));
+            }
+            Entry::TableBegins { .. } | Entry::TableHears { .. } => {}
+        }
+    }
+    asks
+}
+
+/// How each blob is cut, as the nodes said when they wished for it.
+fn geometries(journal: &Journal) -> BTreeMap<BlobKey, Geometry> {
+    let wishes = journal.entries.iter().filter_map(|entry| match entry {
+        Entry::TableHears { event: table::Event::Want(wish), .. } => Some((wish.key.clone(), wish.geometry)),
+        _ => None,
+    });
+    wishes.collect()
+}
+
+/// What the simulator's fetches heard from their schedulers.
+fn heard(journal: &Journal) -> Said {
+    let mut heard = Said::new();
+    for entry in &journal.entries {
+        if let Entry::FetchHears { node, key, event, .. } = entry
+            && let fetch::Event::Neighbours(_) | fetch::Event::Leased { .. } | fetch::Event::MayGoDirect =
+                event
+        {
+            heard.entry((node.clone(), key.clone())).or_default().push(event.clone());
+        }
+    }
+    heard
+}
+
+#[test]
+fn every_ask_on_the_network_is_an_action_of_the_nodes_own_machine() {
+    for name in ["flat", "churn", "layers"] {
+        let journal = journal(name, 12);
+        let (mut expected, mut asked) = (replayed_asks(&journal), journal.asks);
+        assert!(!asked.is_empty());
+        expected.sort();
+        asked.sort();
+        assert_eq!(asked, expected, "{name}");
+    }
+}
+
+#[test]
+fn every_neighbour_and_importer_is_named_by_the_schedulers_own_table() {
+    for name in ["racks", "churn", "regions"] {
+        let journal = journal(name, 45);
+        let said = replayed_orders(&journal);
+        for (fetch, heard) in heard(&journal) {
+            // What is said to a fetch that has come to its end is not heard any more.
+            assert_eq!(said[&fetch][..heard.len()], heard, "{name}: {fetch:?}");
+        }
+    }
+}

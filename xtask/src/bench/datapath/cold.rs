@@ -1,0 +1,39 @@
+//! A blob that no node has: from the registry through gateway and scheduler to all nodes at once.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::stage::Stage;
+use crate::bench::download::{self, Download};
+use crate::bench::origin::Origin;
+use crate::region::fleet::Security;
+
+/// One round.
+pub(super) struct Cold {
+    /// CPU seconds of all services per GiB that clients got.
+    pub(super) cpu_per_gib: f64,
+    /// Until the last client had all of it.
+    pub(super) whole: Duration,
+    /// The same with all clients at nginx.
+    pub(super) direct: Duration,
+    /// Until each client had its first byte.
+    pub(super) first_bytes: Vec<Duration>,
+}
+
+/// Starts a region, has a client on each node download the blob at the same time, and as many from nginx.
+pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> Result<Cold> {
+    let direct = download::all((0..n_nodes).map(|_| origin.direct())).await?;
+    let stage = Stage::start(origin, n_nodes, security).await?;
+    let before = stage.cpu_used()?;
+    let pulled = download::all(stage.mirrors().map(|it| origin.through(it))).await?;
+    let cpu = stage.cpu_used()?.saturating_sub(before);
+    stage.end().await?;
+    let slowest = |all: &[Download]| all.iter().map(|it| it.whole).max().unwrap_or_default();
+    Ok(Cold {
+        cpu_per_gib: cpu.as_secs_f64() / download::gib(&pulled),
+        whole: slowest(&pulled),
+        direct: slowest(&direct),
+        first_bytes: pulled.iter().map(|it| it.first_byte).collect(),
+    })
+}

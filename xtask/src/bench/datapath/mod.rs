@@ -1,0 +1,80 @@
+//! `cargo xtask bench datapath`: from node to client, from node to node, from registry to nodes.
+//!
+//! - *Hot*: a client downloads a blob from a sidecar that has it, and the same blob from nginx, in turns.
+//! - *Pieces*: a node fetches pieces from another, verifies and stores them; see
+//!   `crates/peer/benches/data_path`.
+//! - *Cold*: nodes that have nothing download a blob at the same time, through gateway and scheduler.
+//!
+//! Machines are never quite quiet. So what is compared alternates within a round and is compared within it,
+//! and CPU time, which each process has of its own, counts more than the clock.
+
+mod cold;
+mod hot;
+mod pieces;
+mod report;
+mod stage;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::figures::load;
+use super::origin::Origin;
+use crate::region::fleet::Security;
+use crate::test::build_binaries;
+use report::Report;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only checks that everything runs, in seconds; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Prints one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Bytes of the blob: more than fits the processor's caches, less than the page cache holds.
+    blob: usize,
+    /// Rounds with a hot blob.
+    hot: u32,
+    /// Rounds with a cold one; each starts regions of its own.
+    cold: u32,
+}
+
+impl Extent {
+    const FULL: Self = Self { blob: 512 << 20, hot: 9, cold: 5 };
+    const QUICK: Self = Self { blob: 3 << 20, hot: 1, cold: 1 };
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    build_binaries()?;
+    let pieces = pieces::measure(args.quick)?;
+    let report = measure(if args.quick { Extent::QUICK } else { Extent::FULL }, pieces)?;
+    if args.json {
+        println!("{:#}", report.json());
+    } else {
+        print!("{report}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[tokio::main]
+async fn measure(extent: Extent, pieces: pieces::Pieces) -> Result<Report> {
+    let load_before = load()?;
+    let origin = Origin::start(extent.blob).await?;
+    let (mut one, mut plain, mut mtls) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=extent.cold {
+        one.push(cold::round(&origin, 1, Security::Mtls).await?);
+        plain.push(cold::round(&origin, 4, Security::Plain).await?);
+        mtls.push(cold::round(&origin, 4, Security::Mtls).await?);
+        eprintln!("cold: round {round} of {} is done", extent.cold);
+    }
+    let hot = hot::rounds(&origin, extent.hot).await?;
+    Ok(Report { pieces, hot, one, plain, mtls, load: [load_before, load()?] })
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: figures, and beside each what the same work costs a reference in the same run.
+//!
+//! `docs/BENCHMARKS.md` says how to read them.
+
+mod cpu;
+mod datapath;
+mod download;
+mod figures;
+mod origin;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What it costs to move bytes: from node to client, from node to node, from registry to nodes.
+    Datapath(datapath::Args),
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Datapath(args) => datapath::run(args),
+    }
+}

@@ -1,0 +1,47 @@
+//! The benches as a machine reads them. What their figures are worth is not for a test to say, only that all
+//! of them are there.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn figures(args: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask")).arg("bench").args(args).output();
+    let output = output.expect("the bench starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else")
+}
+
+#[test]
+fn the_data_path_is_measured_from_end_to_end() {
+    let figures = figures(&["datapath", "--quick", "--json"]);
+    let is_positive = |it: &Value| it.as_f64().is_some_and(|it| it > 0.0);
+    for name in ["cpuOverNginx", "oneStreamOverNginx", "fourStreamsOverNginx"] {
+        assert!(is_positive(&figures[name]), "{name}: {}", figures[name]);
+    }
+    for name in ["pieceCpuSecondsPerGiB", "coldCpuSecondsPerGiB"] {
+        let both = &figures[name];
+        assert!(is_positive(&both["plain"]) && is_positive(&both["mtls"]), "{name}: {both}");
+    }
+    for name in ["hot", "coldOneNode", "coldFourNodes"] {
+        let spread = &figures["firstByteMillis"][name];
+        assert!(is_positive(&spread["median"]), "{name}: {spread}");
+    }
+
+    let rows = figures["pieces"]["rows"].as_array().expect("rows");
+    let seen: Vec<_> = rows.iter().map(|it| (it["work"].as_str(), it["security"].as_str())).collect();
+    let works = [
+        "pieces, 1 at once",
+        "pieces, 4 at once",
+        "pieces, 8 at once",
+        "pieces into a store, 4 at once",
+        "bare stream",
+        "connect",
+    ];
+    let expected = works.map(|it| [(Some(it), Some("plain")), (Some(it), Some("tls"))]);
+    assert_eq!(seen, expected.concat());
+    for row in rows {
+        assert!(is_positive(&row["rate"]["min"]), "{row}");
+        assert_eq!(row["overPlain"].is_object(), row["security"] == "tls", "{row}");
+    }
+}
