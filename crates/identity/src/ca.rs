@@ -106,7 +106,8 @@ impl Ca {
         let root = read_certificates(certificate).map_err(|it| fail(certificate, it.to_string()))?;
         let root = root.into_iter().next().ok_or_else(|| fail(certificate, "holds no certificate".into()))?;
         let pem = fs::read_to_string(key).map(Zeroizing::new).map_err(|it| fail(key, it.to_string()))?;
-        let pair = KeyPair::from_pem(&pem).map_err(|it| fail(key, it.to_string()))?;
+        let pair =
+            KeyPair::from_pem(&pem).map_err(|_| fail(key, "holds no usable private key in PEM".into()))?;
         let own_key = public_key(&root).map_err(|it| fail(certificate, it))?;
         if own_key != pair.der_bytes() {
             return Err(fail(key, format!("is not the key of the certificate {}", certificate.display())));

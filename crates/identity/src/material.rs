@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::caller::Identity;
 use crate::spiffe::SpiffeId;
@@ -32,6 +35,8 @@ pub struct Material {
     pub validity: Validity,
     pub(crate) certified: Arc<CertifiedKey>,
     pub(crate) roots: Arc<RootCertStore>,
+    /// Knows the certificates of others under the same roots.
+    pub(crate) clients: Arc<dyn ClientCertVerifier>,
 }
 
 /// From when to when a certificate is good.
@@ -81,9 +86,12 @@ impl Material {
         if roots.is_empty() {
             return Err(MaterialError::Roots("there are none".to_owned()));
         }
-        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .map_err(|it| MaterialError::Key(it.to_string()))?;
-        Ok(Self { id, addresses, validity, certified: Arc::new(certified), roots: Arc::new(roots) })
+        let (provider, roots) = (Arc::new(ring::default_provider()), Arc::new(roots));
+        let certified =
+            CertifiedKey::from_der(chain, key, &provider).map_err(|it| MaterialError::Key(it.to_string()))?;
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider).build();
+        let clients = clients.map_err(|it| MaterialError::Roots(it.to_string()))?;
+        Ok(Self { id, addresses, validity, certified: Arc::new(certified), roots, clients })
     }
 
     /// Reads the three from PEM files. The roots are shown along with the chain, for newcomers that know one of
@@ -93,7 +101,10 @@ impl Material {
             path: path.to_owned(),
             reason: reason.to_string(),
         };
-        let key_der = PrivateKeyDer::from_pem_file(key).map_err(|it| fail(key, &it))?;
+        // What the reader says of a file that is no PEM repeats its lines, which are a key all the same.
+        let pem = std::fs::read(key).map(Zeroizing::new).map_err(|it| fail(key, &it))?;
+        let key_der =
+            PrivateKeyDer::from_pem_slice(&pem).map_err(|_| fail(key, &"holds no private key in PEM"))?;
         let read = |path: &Path| read_certificates(path).map_err(|it| fail(path, &it));
         let (mut chain, roots) = (read(chain)?, read(roots)?);
         let missing: Vec<_> = roots.iter().filter(|it| !chain.contains(it)).cloned().collect();
@@ -162,4 +173,21 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(v4.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_not_read_is_not_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        for text in ["-----BEGIN PRIVATE KEY-----hunter2", "hunter2", "-----BEGIN hunter2"] {
+            std::fs::write(&path, text).unwrap();
+            let error = Material::read(&path, &path, &path).unwrap_err().to_string();
+            let bytes = format!("{:?}", b"hunter2");
+            assert!(!error.contains("hunter2") && !error.contains(bytes.trim_matches(['[', ']'])), "{error}");
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Source {
     /// otherwise.
     pub fn read(reader: &Reader, dir: PathBuf) -> Self {
         let joining = joining(reader, reader.optional("security.dir").unwrap_or(dir));
-        let files = files(reader, joining.is_some());
+        let files = Files::read(reader, joining.is_some());
         let is_automatic: bool = reader.get("security.autoIssueCert");
         if !reader.get::<bool>("security.mtls") {
             return Self::Off;
@@ -115,16 +115,19 @@ impl Setting for GatewayUrl {
     }
 }
 
-/// The three files of one's own; `caFile` alone belongs to joining.
-fn files(reader: &Reader, is_joining: bool) -> Option<Files> {
-    let file = |key| reader.optional::<PathBuf>(key);
-    match (file("security.certFile"), file("security.keyFile"), file("security.caFile")) {
-        (Some(chain), Some(key), Some(roots)) => Some(Files { chain, key, roots }),
-        (None, None, None) => None,
-        (None, None, Some(_)) if is_joining => None,
-        _ => {
-            reader.reject("security.certFile", "goes with keyFile and caFile: give all three or none");
-            None
+impl Files {
+    /// Reads `security.certFile`, `keyFile` and `caFile`, all three or none. Where `ca_alone` is right, the last
+    /// one may be there by itself, for something else.
+    pub fn read(reader: &Reader, ca_alone: bool) -> Option<Self> {
+        let file = |key| reader.optional::<PathBuf>(key);
+        match (file("security.certFile"), file("security.keyFile"), file("security.caFile")) {
+            (Some(chain), Some(key), Some(roots)) => Some(Self { chain, key, roots }),
+            (None, None, None) => None,
+            (None, None, Some(_)) if ca_alone => None,
+            _ => {
+                reader.reject("security.certFile", "goes with keyFile and caFile: give all three or none");
+                None
+            }
         }
     }
 }

@@ -53,10 +53,14 @@ fn of_v4(address: Ipv4Addr) -> Network {
 }
 
 fn of_v6(address: Ipv6Addr) -> Network {
-    /// Amazon's metadata service.
-    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    /// Amazon's metadata service and its credentials for pods, and Google's metadata service.
+    const METADATA: [Ipv6Addr; 3] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    ];
     let is_inner = address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local();
-    if is_inner || address.is_multicast() || address == METADATA {
+    if is_inner || address.is_multicast() || METADATA.contains(&address) {
         Network::Inner
     } else if address.is_unique_local() {
         Network::Private
@@ -92,7 +96,17 @@ mod tests {
             Network::Inner,
             &["127.0.0.1", "127.255.0.1", "0.0.0.0", "0.1.2.3", "255.255.255.255", "224.0.0.1"],
         );
-        check(Network::Inner, &["169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"]);
+        check(
+            Network::Inner,
+            &[
+                "169.254.169.254",
+                "100.100.100.200",
+                "168.63.129.16",
+                "fd00:ec2::254",
+                "fd00:ec2::23",
+                "fd20:ce::254",
+            ],
+        );
         check(Network::Inner, &["::", "::1", "fe80::1", "febf::1", "ff02::1"]);
         check(Network::Inner, &["::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"]);
     }

@@ -55,7 +55,8 @@ impl Configs {
             (Some(paths), Some((chain, key))) => {
                 let chain = certificates(endpoint, &paths.chain, chain)?;
                 let key = PrivateKeyDer::from_pem_slice(key);
-                let key = key.map_err(|it| unusable(endpoint, &paths.key, &it))?;
+                // What the reader says of a file that is no PEM repeats its lines.
+                let key = key.map_err(|_| unusable(endpoint, &paths.key, &"holds no private key in PEM"))?;
                 let shown = builder.with_client_auth_cert(chain, key);
                 shown.map_err(|it| unusable(endpoint, &paths.key, &it))?
             }

@@ -131,7 +131,8 @@ impl Pem {
     fn config(&self) -> Result<Arc<ServerConfig>, String> {
         let chain = CertificateDer::pem_slice_iter(&self.certificate);
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|it| it.to_string())?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|it| it.to_string())?;
+        // What the reader says of a file that is no PEM repeats its lines.
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| "holds no private key in PEM")?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring supports the default protocol versions")

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use shoal_model::ByteSize;
 use shoal_ops::settings::{Reader, Setting};
 
-use super::registry::unless_empty;
+use super::registry::mistake;
 use crate::audit::AuditSettings;
 use crate::management::{ManagementSettings, TlsFiles, Token, TokenHash, TokenName};
 
@@ -87,7 +87,7 @@ fn tokens(reader: &Reader) -> Vec<Token> {
         let (Some(name), Some(hash)) = (name, hash) else { continue };
         for (key, is_new) in [("name", names.insert(name.clone())), ("hash", ids.insert(hash.id()))] {
             if !is_new {
-                item.parse(key, unless_empty(|| Err("is declared twice".to_owned())));
+                mistake(&item, key, "is declared twice");
             }
         }
         tokens.push(Token { name, hash, scopes, created: None, expires, last_used: None });

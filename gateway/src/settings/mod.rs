@@ -163,6 +163,7 @@ mod tests {
 
     use super::*;
     use crate::credentials::Identity;
+    use crate::kind::Kind;
     use crate::mode::Mode;
 
     fn read(user: &str) -> (Settings, Reader) {
@@ -236,7 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_says_the_kind_only_where_its_own_address_is_asked() {
+        let kind = |entry: &str| read(&format!("registries: [{{{entry}}}]")).0.registries[0].kind;
+        assert_eq!(kind("name: docker.io"), Kind::DockerHub);
+        assert_eq!(kind("name: docker.io, url: 'https://artifactory.corp'"), Kind::Oci);
+        assert_eq!(
+            kind("name: docker.io, url: 'https://artifactory.corp', kind: docker-hub"),
+            Kind::DockerHub
+        );
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
+        let amazon =
+            "{name: 1234.dkr.ecr.eu-west-1.amazonaws.com, credentials: {username: AWS, password: hunter2}}";
+        check(&format!("registries: [{amazon}]"), "credentials.password is none for this kind");
         check("listen: '[::]:65003'", "listen = \"[::]:65003\" is every address");
         check("download: {pieceSize: 3Mi}", "pieceSize = \"3Mi\" is neither auto");
         check("download: {pieceSize: 128Mi}", "is neither auto");

@@ -48,8 +48,8 @@ pub(super) fn read_all(reader: &Reader) -> Vec<RegistrySettings> {
 /// `hosts`: the host names of the registries before.
 fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Option<RegistrySettings> {
     let group: Option<String> = item.optional("trustGroup");
-    let kind = kind(item, &name);
     let endpoint = endpoint(item, name)?;
+    let kind = kind(item, &endpoint);
     Some(RegistrySettings {
         group: TrustGroup::new(group.as_deref().unwrap_or(endpoint.name.as_str())),
         kind,
@@ -88,8 +88,9 @@ fn endpoint(item: &Reader, name: RegistryName) -> Option<Endpoint> {
     let hosts = |key| item.values::<String>(key).iter().map(|it| it.to_ascii_lowercase()).collect();
     endpoint.redirect_hosts = hosts("redirectHosts");
     endpoint.token_hosts = hosts("credentials.tokenHosts");
-    let fault = || endpoint.fault().map_or(Ok(()), |it| Err(it.to_owned()));
-    item.parse("url", unless_empty(fault));
+    if let Some(fault) = endpoint.fault() {
+        mistake(item, "url", fault);
+    }
     Some(endpoint)
 }
 
@@ -103,9 +104,13 @@ fn client_certificate(item: &Reader) -> Option<ClientCertificate> {
     None
 }
 
-fn kind(item: &Reader, name: &RegistryName) -> Kind {
+fn kind(item: &Reader, endpoint: &Endpoint) -> Kind {
+    // What a name stands for is known only where it is asked for: a proxy at another address may be anything.
+    let implied = Endpoint::of(endpoint.name.clone()).ok();
+    let is_there = implied.is_some_and(|it| it.url.host_str() == endpoint.url.host_str());
     item.parse("kind", |text| match text {
-        "auto" => Ok(Kind::of(name)),
+        "auto" if is_there => Ok(Kind::of(&endpoint.name)),
+        "auto" => Ok(Kind::Oci),
         _ => {
             let named = Kind::NAMED.iter().find(|(name, _)| *name == text);
             named.map(|(_, kind)| *kind).ok_or_else(|| {
@@ -137,9 +142,12 @@ fn identity(item: &Reader, kind: Kind, endpoint: &Endpoint) -> Identity {
     let amazon = amazon(item, kind, endpoint);
     match (name, password) {
         (Some(_), _) | (_, Some(_)) if kind.is_amazon() => {
-            let key = "is none for this kind: Amazon gives passwords to an AWS identity; kind oci takes any";
-            mistake(item, "credentials.username", key);
-            mistake(item, "credentials.password", key);
+            // What stands there may be a password, and is not shown.
+            item.reject(
+                "credentials.password",
+                "is none for this kind, nor is username: Amazon gives passwords to an AWS identity; kind oci \
+                 takes any",
+            );
         }
         (Some(name), Some(password)) => return Identity::User { name, password },
         (None, None) => return amazon.map_or(Identity::Anonymous, Identity::Amazon),
@@ -173,14 +181,10 @@ fn amazon(item: &Reader, kind: Kind, endpoint: &Endpoint) -> Option<AmazonSettin
     Some(AmazonSettings { kind, region: region?, endpoint: service })
 }
 
-/// Notes that what was given at `key`, if anything, is wrong.
-fn mistake(item: &Reader, key: &str, fault: &str) {
-    item.parse(key, unless_empty(|| Err(fault.to_owned())));
-}
-
-/// A check that the empty default passes, as a check must.
-pub(super) fn unless_empty(check: impl Fn() -> Result<(), String>) -> impl Fn(&str) -> Result<(), String> {
-    move |text| if text.is_empty() { Ok(()) } else { check() }
+/// Notes that what was given at `key`, if anything, is wrong, and shows it: it must not be a secret.
+pub(super) fn mistake(item: &Reader, key: &str, fault: &str) {
+    // The empty default passes, as a default must.
+    item.parse(key, |text| if text.is_empty() { Ok(()) } else { Err(fault.to_owned()) });
 }
 
 struct Name(RegistryName);

@@ -100,7 +100,7 @@ pub struct ServiceAccount {
 impl SecuritySettings {
     /// Reads the group; what the gateway makes for itself goes below `dir`.
     pub(super) fn read(reader: &Reader, dir: &Path) -> Self {
-        let own = own(reader);
+        let own = Files::read(reader, false);
         let authority = authority(reader, dir);
         let is_issuing: bool = reader.get("security.autoIssueCert");
         if !reader.get::<bool>("security.mtls") {
@@ -127,18 +127,6 @@ impl SecuritySettings {
                 );
                 Self::Off
             }
-        }
-    }
-}
-
-fn own(reader: &Reader) -> Option<Files> {
-    let file = |key| reader.optional::<PathBuf>(key);
-    match (file("security.certFile"), file("security.keyFile"), file("security.caFile")) {
-        (Some(chain), Some(key), Some(roots)) => Some(Files { chain, key, roots }),
-        (None, None, None) => None,
-        _ => {
-            reader.reject("security.certFile", "goes with keyFile and caFile: give all three or none");
-            None
         }
     }
 }
