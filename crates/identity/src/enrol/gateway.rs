@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pem::Pem;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::NodeId;
@@ -225,12 +226,8 @@ fn keep(dir: &Path, chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) 
 
 /// Certificates as a PEM file has them.
 pub(super) fn pem(certificates: &[CertificateDer<'_>]) -> String {
-    let one = |der: &CertificateDer<'_>| {
-        let text = STANDARD.encode(der);
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
-    certificates.iter().map(one).collect()
+    let certificates: Vec<_> = certificates.iter().map(|it| Pem::new("CERTIFICATE", it.to_vec())).collect();
+    pem::encode_many(&certificates)
 }
 
 /// The certificate that was kept, where it still says what is true.
