@@ -228,7 +228,7 @@ pub struct BlobProgress {
 pub enum SchedulerMessage {
     /// Whom to ask for a blob; replaces what was said before.
     Neighbours(Neighbours),
-    /// A grant to bring pieces into the region.
+    /// A grant to bring pieces into the region, the zone or the rack.
     Lease(Lease),
     /// To a gateway: fetch this blob from its registry and serve it.
     Seed(WantedBlob),
@@ -241,11 +241,13 @@ pub enum SchedulerMessage {
 pub struct Neighbours {
     /// Which blob.
     pub key: BlobKey,
-    /// The nodes, in no order.
-    pub nodes: Vec<Node>,
+    /// For everything; in no order.
+    pub near: Vec<Node>,
+    /// For what does not come from those; in no order.
+    pub far: Vec<Node>,
 }
 
-/// A grant to bring pieces into the region.
+/// A grant to bring pieces into the region, the zone or the rack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
     /// Which blob.

@@ -228,10 +228,11 @@ impl Keeper {
 
     fn message(&self, Order { key, what, .. }: Order) -> Option<SchedulerMessage> {
         Some(match what {
-            What::Neighbours(nodes) => {
-                let nodes =
-                    nodes.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect();
-                SchedulerMessage::Neighbours(Neighbours { key, nodes })
+            What::Neighbours { near, far } => {
+                let seated = |it: Vec<NodeId>| {
+                    it.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect()
+                };
+                SchedulerMessage::Neighbours(Neighbours { key, near: seated(near), far: seated(far) })
             }
             What::Lease { from, pieces } => {
                 let from = self.seats.get(&from)?.node.clone();

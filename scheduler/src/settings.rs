@@ -37,15 +37,13 @@ impl Settings {
         if gateways.is_empty() {
             reader.reject("gateways", "is empty: nobody could say whose tickets count");
         }
-        let n_neighbours = reader.get_in("scheduler.neighbourCount", 2..=64_usize);
         Self {
             listen: reader.get("listen"),
             gateways,
             security,
             policy: Policy {
-                n_neighbours,
-                // Three quarters near: enough to keep bytes in a rack, and never an island.
-                n_near: n_neighbours * 3 / 4,
+                n_near: reader.get_in("scheduler.neighbourCount", 2..=64_usize),
+                n_far: Policy::default().n_far,
                 lease_lives: reader.get_in("scheduler.pieceDownloadTimeout", SOON..=LATE),
                 back_to_source_count: reader.get_in("scheduler.backToSourceCount", 0..=10_000_usize),
                 retry_back_to_source_limit: reader.get_in("scheduler.retryBackToSourceLimit", 0..=100),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Builder;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
@@ -144,10 +145,33 @@ impl PeerClient {
         range: Range<u64>,
         ticket: &Ticket,
     ) -> Result<PieceBytes, FetchError> {
+        self.ask(node, key, range, |it| it.header(piece_path::TICKET, &ticket.0)).await
+    }
+
+    /// The same for pieces that this node brings in for others. Nodes have slots of their own for these, because
+    /// many wait for one.
+    pub async fn import(
+        &self,
+        node: &Node,
+        key: &BlobKey,
+        range: Range<u64>,
+        ticket: &Ticket,
+    ) -> Result<PieceBytes, FetchError> {
+        let headers = |it: Builder| it.header(piece_path::TICKET, &ticket.0).header(piece_path::IMPORT, "1");
+        self.ask(node, key, range, headers).await
+    }
+
+    async fn ask(
+        &self,
+        node: &Node,
+        key: &BlobKey,
+        range: Range<u64>,
+        headers: impl FnOnce(Builder) -> Builder,
+    ) -> Result<PieceBytes, FetchError> {
         let asked = range.end.saturating_sub(range.start);
         let at = At::new(node, key);
         let answer = async {
-            let request = piece_request(node, key, &range, ticket)?;
+            let request = piece_request(node, key, &range, headers)?;
             let response = within(self.link(node)?.pieces.request(request)).await?;
             let response = response.map_err(|it| Fault::Unreachable(chain(&it)))?;
             agreed(response, &range).await
@@ -287,7 +311,7 @@ fn piece_request(
     node: &Node,
     key: &BlobKey,
     range: &Range<u64>,
-    ticket: &Ticket,
+    headers: impl FnOnce(Builder) -> Builder,
 ) -> Result<Request<Empty<Bytes>>, Fault> {
     let uri = Uri::builder()
         .scheme("http")
@@ -295,10 +319,8 @@ fn piece_request(
         .path_and_query(piece_path::write(key))
         .build();
     uri.and_then(|uri| {
-        Request::get(uri)
-            .header(header::RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
-            .header(piece_path::TICKET, &ticket.0)
-            .body(Empty::new())
+        let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        headers(Request::get(uri).header(header::RANGE, range)).body(Empty::new())
     })
     .map_err(|it| Fault::Unreachable(it.to_string()))
 }

@@ -334,7 +334,8 @@ mod tests {
         connected(&node, true).await;
         node.link.send(NodeMessage::Unwant(key(1)));
         assert_eq!(soon(joined.from_node.message()).await.unwrap(), Some(NodeMessage::Unwant(key(1))));
-        let reply = SchedulerMessage::Neighbours(Neighbours { key: key(1), nodes: Vec::new() });
+        let reply =
+            SchedulerMessage::Neighbours(Neighbours { key: key(1), near: Vec::new(), far: Vec::new() });
         joined.to_node.send(Ok(reply.clone())).await.unwrap();
         assert_eq!(soon(node.received.recv()).await, Some(reply));
     }

@@ -238,6 +238,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_import_finds_a_slot_where_others_find_none() {
+        let peer = online(ONE_SLOT, STALL).await;
+        large(&peer.store, &key(1)).await;
+        let (client, ticket, key) = (testing::client(), ticket(&key(1)), key(1));
+        let import = || client.import(&peer.node, &key, 0..64 << 20, &ticket);
+        let first = client.fetch(&peer.node, &key, 0..64 << 20, &ticket).await.unwrap();
+        let second = import().await.unwrap();
+        assert_eq!(fetched(&peer, &key, 0..10).await, Err(Fault::Busy));
+        assert_eq!(import().await.err().map(|it| it.fault), Some(Fault::Busy), "these are bounded as well");
+        drop((first, second));
+    }
+
+    #[tokio::test]
     async fn a_reader_that_takes_nothing_loses_its_slot() {
         let peer = online(ONE_SLOT, Duration::from_millis(50)).await;
         large(&peer.store, &key(1)).await;

@@ -108,14 +108,7 @@ impl Bitmap {
 
     /// The maximal runs of held pieces, as the wire and the scheduler's reports carry them.
     pub fn runs(&self) -> Vec<Range<PieceIndex>> {
-        let mut runs: Vec<Range<PieceIndex>> = Vec::new();
-        for piece in self.iter() {
-            match runs.last_mut() {
-                Some(run) if run.end == piece => run.end += 1,
-                _ => runs.push(piece..piece + 1),
-            }
-        }
-        runs
+        runs(self.iter())
     }
 
     /// Adds what `other` holds; both are of the same length.
@@ -126,6 +119,11 @@ impl Bitmap {
     /// Takes out what `other` holds; both are of the same length.
     pub fn subtract(&mut self, other: &Self) {
         self.combine(other, |own, other| own & !other);
+    }
+
+    /// Keeps what `other` holds as well; both are of the same length.
+    pub fn intersect(&mut self, other: &Self) {
+        self.combine(other, |own, other| own & other);
     }
 
     fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
@@ -152,6 +150,18 @@ impl Bitmap {
         it.ones = it.words.iter().map(|word| word.count_ones()).sum();
         it
     }
+}
+
+/// The maximal runs of pieces that come in ascending order.
+pub fn runs(pieces: impl IntoIterator<Item = PieceIndex>) -> Vec<Range<PieceIndex>> {
+    let mut runs: Vec<Range<PieceIndex>> = Vec::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some(run) if run.end == piece => run.end += 1,
+            _ => runs.push(piece..piece + 1),
+        }
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -182,6 +192,9 @@ mod tests {
             let mut both = map.clone();
             both.unite(&Bitmap::full(len).minus(&map));
             prop_assert_eq!(&both, &Bitmap::full(len));
+            let mut common = both.clone();
+            common.intersect(&map);
+            prop_assert_eq!(&common, &map);
             both.subtract(&map);
             prop_assert_eq!(both, Bitmap::full(len).minus(&map));
             prop_assert!(Bitmap::full(len).is_full());

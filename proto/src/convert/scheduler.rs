@@ -106,7 +106,8 @@ impl Wire for SchedulerMessage {
         let message = match self {
             Self::Neighbours(it) => Message::Neighbours(wire::Neighbours {
                 blob: Some(it.key.into_wire()),
-                nodes: it.nodes.into_iter().map(Node::into_wire).collect(),
+                near: it.near.into_iter().map(Node::into_wire).collect(),
+                far: it.far.into_iter().map(Node::into_wire).collect(),
             }),
             Self::Lease(it) => Message::Lease(wire::Lease {
                 blob: Some(it.key.into_wire()),
@@ -132,7 +133,8 @@ impl Wire for SchedulerMessage {
             Ok(match it {
                 Message::Neighbours(it) => Self::Neighbours(Neighbours {
                     key: need("blob", it.blob, BlobKey::from_wire)?,
-                    nodes: each("nodes", it.nodes, MAX_ITEMS, Node::from_wire)?,
+                    near: each("near", it.near, MAX_ITEMS, Node::from_wire)?,
+                    far: each("far", it.far, MAX_ITEMS, Node::from_wire)?,
                 }),
                 Message::Lease(it) => Self::Lease(Lease {
                     key: need("blob", it.blob, BlobKey::from_wire)?,

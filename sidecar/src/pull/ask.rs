@@ -40,9 +40,9 @@ enum WatchError {
 
 impl Asking {
     /// Fetches a piece into the store and tells how that went.
-    pub(super) async fn piece(self, piece: PieceIndex) {
+    pub(super) async fn piece(self, piece: PieceIndex, is_import: bool) {
         let generation = self.shared.blob.status().generation;
-        match self.receive(self.shared.blob.geometry().range_of(piece)).await {
+        match self.receive(self.shared.blob.geometry().range_of(piece), is_import).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
             Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation))),
             Err(error) => {
@@ -52,9 +52,13 @@ impl Asking {
         }
     }
 
-    async fn receive(&self, range: Range<u64>) -> Result<Vec<Bytes>, FetchError> {
+    async fn receive(&self, range: Range<u64>, is_import: bool) -> Result<Vec<Bytes>, FetchError> {
+        let (peers, key) = (&self.tools.peers, self.shared.blob.key());
         let ticket = self.shared.start().wanted.ticket;
-        let mut body = self.tools.peers.fetch(&self.node, self.shared.blob.key(), range, &ticket).await?;
+        let mut body = match is_import {
+            true => peers.import(&self.node, key, range, &ticket).await?,
+            false => peers.fetch(&self.node, key, range, &ticket).await?,
+        };
         let mut signs = Signs::new(self.reports.clone());
         let mut chunks = Vec::new();
         while let Some(bytes) = body.next().await? {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_blobstore::StoreError;
-use shoal_model::{Node, NodeId, Rng, Role, Tick};
+use shoal_model::{Node, NodeId, Rng, Tick};
 use shoal_proto::{NodeMessage, SchedulerMessage, Want};
 use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::{Action, Event, Fault, Fetch, Policy, Rung};
@@ -31,8 +31,6 @@ const REPORTS: usize = 1024;
 const SEAL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the gateway may take to renew a ticket; nobody waits for that.
 const RENEWAL: Duration = Duration::from_secs(2);
-/// Leased pieces that may be left before progress is reported at once, for the next lease.
-const FEW_LEASED: usize = 2;
 
 /// Carries out what the machine decides.
 pub(super) struct Driver {
@@ -150,10 +148,9 @@ impl Driver {
         if demand {
             let demand = Event::Demand(self.shared.demand());
             self.fetch.on_event(self.now(), demand, &mut actions);
-            // A node without leases has nothing to be given sooner, and all nodes together would drown the
-            // scheduler in reports.
-            let n_left = self.fetch.n_leased();
-            if n_left < n_leased && n_left <= FEW_LEASED {
+            // Others wait for what this node brings in. What it has from its neighbours can wait a little: all
+            // nodes together would drown the scheduler in reports.
+            if self.fetch.n_leased() < n_leased {
                 self.tools.reporter.hurry();
             }
         }
@@ -212,9 +209,10 @@ impl Driver {
 
     fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
         match message {
-            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.nodes)),
+            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.near, it.far)),
             SchedulerMessage::Lease(it) => {
-                Some(Event::Leased { from: self.know(it.from), pieces: it.pieces })
+                let role = it.from.role;
+                Some(Event::Leased { from: self.know(it.from), role, pieces: it.pieces })
             }
             SchedulerMessage::GoDirect(_) => Some(Event::MayGoDirect),
             // For gateways only.
@@ -228,17 +226,13 @@ impl Driver {
         let gateway = Event::Gateway(self.know(gateway));
         // With a scheduler its list is better; without one these are all that there is.
         let alone = !*self.tools.link.connected().borrow();
-        let holders = alone.then(|| self.neighbours(holders));
+        let holders = alone.then(|| self.neighbours(holders, Vec::new()));
         [gateway].into_iter().chain(holders).collect()
     }
 
-    fn neighbours(&mut self, nodes: Vec<Node>) -> Event {
-        let ids: Vec<_> = nodes.into_iter().map(|it| self.know(it)).collect();
-        let is_gateway = |id| self.nodes.get(id).is_some_and(|it| it.role == Role::Gateway);
-        let gone: Vec<_> =
-            self.watches.keys().filter(|it| !ids.contains(it) && !is_gateway(it)).cloned().collect();
-        gone.iter().for_each(|it| self.forget(it));
-        Event::Neighbours(ids)
+    fn neighbours(&mut self, near: Vec<Node>, far: Vec<Node>) -> Event {
+        let mut know = |nodes: Vec<Node>| nodes.into_iter().map(|it| self.know(it)).collect();
+        Event::Neighbours { near: know(near), far: know(far) }
     }
 
     fn know(&mut self, node: Node) -> NodeId {
@@ -257,9 +251,13 @@ impl Driver {
                     abort(self.watches.insert(id, watch));
                 }
             }
-            Action::Ask { from, piece } => {
+            Action::Leave(id) => {
+                self.forget(&id);
+                self.nodes.remove(&id);
+            }
+            Action::Ask { from, piece, is_import } => {
                 if let Some(asking) = self.asking(&from) {
-                    let ask = self.tasks.spawn(asking.piece(piece));
+                    let ask = self.tasks.spawn(asking.piece(piece, is_import));
                     abort(self.asks.insert((from, piece), ask));
                 }
             }

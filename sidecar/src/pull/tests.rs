@@ -51,8 +51,8 @@ async fn a_neighbour_that_dawdles_is_overtaken_by_another() {
     let mut reader = read(&me, &held_by(std::slice::from_ref(&slow)), 0..1_000_000).unwrap();
     testing::soon(asked.notified()).await;
 
-    let nodes = vec![slow, testing::online(fast).await];
-    me.pulls.hear(SchedulerMessage::Neighbours(Neighbours { key: key(), nodes }));
+    let near = vec![slow, testing::online(fast).await];
+    me.pulls.hear(SchedulerMessage::Neighbours(Neighbours { key: key(), near, far: Vec::new() }));
     read_to(&mut reader, geometry().range_of(0).end).await.unwrap();
 }
 

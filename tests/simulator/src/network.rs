@@ -53,6 +53,8 @@ pub(crate) struct Transfer {
     pub piece: PieceIndex,
     /// The one who asked still waits for it.
     pub is_awaited: bool,
+    /// Others wait for it there.
+    pub is_import: bool,
     /// It has an upload slot.
     is_active: bool,
     receiver: u32,
@@ -144,6 +146,7 @@ impl Network {
         from: u32,
         piece: PieceIndex,
         size: u64,
+        is_import: bool,
     ) -> TransferId {
         self.asked.iter_mut().for_each(|it| it.push((to, from, piece)));
         let transfer = Transfer {
@@ -151,6 +154,7 @@ impl Network {
             from,
             piece,
             is_awaited: true,
+            is_import,
             is_active: false,
             receiver,
             size,

@@ -19,19 +19,25 @@ fn journal(name: &str, n_nodes: usize) -> Journal {
 
 /// Every order of fresh tables that hear what the simulator's heard.
 fn replayed_orders(journal: &Journal) -> Said {
-    let (mut tables, mut said) = (BTreeMap::new(), Said::new());
+    let (mut tables, mut roles, mut said) = (BTreeMap::new(), BTreeMap::new(), Said::new());
     for entry in &journal.entries {
         match entry.clone() {
             Entry::TableBegins { region, rng } => {
                 tables.insert(region, Table::new(table::Policy::default(), rng));
             }
             Entry::TableHears { region, now, event } => {
+                if let table::Event::Joined { node, role, .. } = &event {
+                    roles.insert(node.clone(), *role);
+                }
                 let mut orders = Vec::new();
                 tables.get_mut(&region).expect("begun").on_event(now, event, &mut orders);
                 for order in orders {
                     let event = match order.what {
-                        What::Neighbours(nodes) => fetch::Event::Neighbours(nodes),
-                        What::Lease { from, pieces } => fetch::Event::Leased { from, pieces },
+                        What::Neighbours { near, far } => fetch::Event::Neighbours { near, far },
+                        What::Lease { from, pieces } => {
+                            let role = roles[&from];
+                            fetch::Event::Leased { from, role, pieces }
+                        }
                         What::GoDirect => fetch::Event::MayGoDirect,
                         What::Seed => continue,
                     };
@@ -63,7 +69,7 @@ fn replayed_asks(journal: &Journal) -> Vec<Asked> {
                     &mut actions,
                 );
                 asks.extend(actions.into_iter().filter_map(|it| match it {
-                    Action::Ask { from, piece } => {
+                    Action::Ask { from, piece, .. } => {
                         Some(Asked { by: node.clone(), key: key.clone(), from, piece })
                     }
                     _ => None,
@@ -89,7 +95,7 @@ fn heard(journal: &Journal) -> Said {
     let mut heard = Said::new();
     for entry in &journal.entries {
         if let Entry::FetchHears { node, key, event, .. } = entry
-            && let fetch::Event::Neighbours(_) | fetch::Event::Leased { .. } | fetch::Event::MayGoDirect =
+            && let fetch::Event::Neighbours { .. } | fetch::Event::Leased { .. } | fetch::Event::MayGoDirect =
                 event
         {
             heard.entry((node.clone(), key.clone())).or_default().push(event.clone());

@@ -24,7 +24,8 @@ impl Fetch {
             };
             self.sources.asked(&from);
             self.asked.entry(piece).or_default().push(Ask { from: from.clone(), since: now, urgent });
-            out.push(Action::Ask { from, piece });
+            let is_import = self.leases.get(&piece) == Some(&from);
+            out.push(Action::Ask { from, piece, is_import });
         }
     }
 
@@ -37,10 +38,9 @@ impl Fetch {
     }
 
     fn leased(&self, now: Tick) -> Option<Choice> {
-        self.leases.iter().filter(|it| !self.asked.contains_key(it)).find_map(|piece| {
-            let from = self.sources.gateway_with(now, *piece)?.clone();
-            Some(Choice { piece: *piece, from, urgent: false })
-        })
+        let mut unasked = self.leases.iter().filter(|(it, _)| !self.asked.contains_key(it));
+        let (piece, from) = unasked.find(|(piece, from)| self.sources.has(now, from, **piece))?;
+        Some(Choice { piece: *piece, from: from.clone(), urgent: false })
     }
 
     fn demanded(&mut self, now: Tick) -> Option<Choice> {
@@ -58,7 +58,7 @@ impl Fetch {
     }
 
     fn rarest(&mut self, now: Tick) -> Option<Choice> {
-        let mut offers = self.sources.offers(now, self.policy.slots_per_source);
+        let mut offers = self.sources.offers(now, self.reach(), self.policy.slots_per_source);
         offers.subtract(&self.held);
         for piece in self.asked.keys() {
             offers.remove(*piece);
@@ -108,6 +108,7 @@ impl Fetch {
     fn neighbour_with(&mut self, now: Tick, piece: PieceIndex) -> Option<NodeId> {
         let asks = self.asked.get(&piece).map_or(&[][..], Vec::as_slice);
         let fits = |id: &NodeId| asks.iter().all(|it| it.from != *id);
-        self.sources.best_neighbour(now, piece, self.policy.slots_per_source, fits, &mut self.rng).cloned()
+        let when = (now, self.reach(), self.policy.slots_per_source);
+        self.sources.best_neighbour(when, piece, fits, &mut self.rng).cloned()
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Outlook {
     pub scheduler: bool,
     /// The gateway answers, or was not tried yet.
     pub gateway: bool,
-    /// Some neighbour offers a missing piece.
+    /// Some neighbour offers a missing piece, where the gateway does not answer.
     pub neighbours: bool,
 }
 
@@ -82,7 +82,7 @@ impl Ladder {
         }
     }
 
-    /// A neighbour delivered or offered something: the swarm is well again.
+    /// A near neighbour delivered or offered something: the swarm is well again.
     pub(super) fn swarm_moved(&mut self, now: Tick) {
         if matches!(self.rung, Rung::Gateway | Rung::Stranded) {
             self.take(now, Rung::Swarm);

@@ -19,16 +19,16 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use shoal_model::{BlobKey, NodeId, Rng, Tick};
+use shoal_model::{BlobKey, NodeId, Rng, Role, Tick};
 
 use crate::{Bitmap, Geometry, PieceIndex, rendezvous};
 use ladder::Ladder;
 pub use ladder::Rung;
-use source::Sources;
+use source::{Reach, Sources};
 
 /// How eager and how patient a fetch is.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +82,21 @@ impl Default for Policy {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Whom to ask from now on; replaces what was said before.
-    Neighbours(Vec<NodeId>),
+    Neighbours {
+        /// For everything.
+        near: Vec<NodeId>,
+        /// For what does not come from those.
+        far: Vec<NodeId>,
+    },
     /// The gateway of last resort in the region.
     Gateway(NodeId),
     /// This node brings these pieces in. A lease ends when the piece is held: where a slow node's lease
     /// has gone to a successor meanwhile, the piece may come in twice, and that is all.
     Leased {
-        /// From which gateway.
+        /// From the gateway, or from a node that holds them.
         from: NodeId,
+        /// Which of the two it is.
+        role: Role,
         /// Which pieces.
         pieces: Vec<Range<PieceIndex>>,
     },
@@ -158,12 +165,16 @@ pub enum Fault {
 pub enum Action {
     /// Learn what this source holds, from now on.
     Watch(NodeId),
+    /// Nothing is to be had from this source any more: stop watching it, and whatever was asked of it.
+    Leave(NodeId),
     /// Ask a source for a piece.
     Ask {
         /// Whom.
         from: NodeId,
         /// For what.
         piece: PieceIndex,
+        /// Others wait for this node to bring it in.
+        is_import: bool,
     },
     /// Another source was faster: stop this ask.
     Cancel {
@@ -199,7 +210,8 @@ pub struct Fetch {
     held: Bitmap,
     asked: BTreeMap<PieceIndex, Vec<Ask>>,
     sources: Sources,
-    leases: BTreeSet<PieceIndex>,
+    /// Pieces that this node brings in, and from whom.
+    leases: BTreeMap<PieceIndex, NodeId>,
     demand: Vec<PieceIndex>,
     scheduler: bool,
     /// Since when this node imports by rank, where it has no scheduler.
@@ -220,7 +232,7 @@ impl Fetch {
             rng,
             held,
             asked: BTreeMap::new(),
-            leases: BTreeSet::new(),
+            leases: BTreeMap::new(),
             demand: Vec::new(),
             scheduler: true,
             unled_since: now,
@@ -238,7 +250,7 @@ impl Fetch {
         self.ladder.rung()
     }
 
-    /// Pieces leased to this node that it does not hold yet: when few are left, report progress soon.
+    /// Pieces leased to this node that it does not hold yet: when one has come, others wait to hear of it.
     pub fn n_leased(&self) -> usize {
         self.leases.len()
     }
@@ -264,33 +276,33 @@ impl Fetch {
             return None;
         }
         let hedge = self.asked.values().flatten().map(|it| it.since.after(self.policy.hedge_after));
-        self.sources
-            .wakes()
-            .chain(hedge)
+        let ahead = hedge
             .chain(self.turns())
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
-            .filter(|it| *it > now)
-            .min()
+            .filter(|it| *it > now);
+        // One that has just passed has not been seen to.
+        let wake = self.sources.next_wake().map(|it| it.max(Tick(now.0 + 1)));
+        ahead.chain(wake).min()
     }
 
     fn take_in(&mut self, now: Tick, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Neighbours(nodes) => {
+            Event::Neighbours { near, far } => {
                 self.ladder.answered(now, &self.policy);
-                let gone = self.sources.replace_neighbours(&nodes, &self.me);
-                gone.iter().for_each(|it| self.drop_asks_of(it));
+                let gone = self.sources.replace_neighbours(&near, &far, &self.me);
+                gone.into_iter().for_each(|it| self.leave(it, out));
             }
-            Event::Gateway(node) => self.sources.set_gateway(node),
-            Event::Leased { from, pieces } => {
-                self.sources.set_gateway(from);
-                let n_pieces = self.held.len();
-                let leased = pieces.into_iter().flat_map(|it| it.start..it.end.min(n_pieces));
-                self.leases.extend(leased.filter(|it| !self.held.contains(*it)));
+            Event::Gateway(node) => self.set_gateway(&node, out),
+            Event::Leased { from, role, pieces } => {
+                if role == Role::Gateway {
+                    self.set_gateway(&from, out);
+                }
+                self.on_leased(&from, pieces, out);
             }
             Event::News { from, dropped, gained, alive } => self.on_news(now, &from, dropped, gained, alive),
             Event::Lost { from, is_well } => {
                 let rest = if is_well { self.policy.watch_again } else { self.rest_after_failure(&from) };
-                self.lost(now, &from, rest);
+                self.lost(now, &from, rest, out);
             }
             Event::Held(piece) => self.on_held(now, piece, out),
             Event::Have(held) => {
@@ -298,7 +310,7 @@ impl Fetch {
                 self.finished = false;
                 self.ladder.moved(now);
             }
-            Event::Failed { from, piece, fault } => self.on_failed(now, &from, piece, fault),
+            Event::Failed { from, piece, fault } => self.on_failed(now, &from, (piece, fault), out),
             Event::Moved => self.ladder.moved(now),
             Event::Demand(pieces) => self.demand = pieces,
             Event::Scheduler(connected) => {
@@ -325,7 +337,7 @@ impl Fetch {
         if alive || fresh {
             self.ladder.moved(now);
         }
-        if fresh && !self.sources.is_gateway(from) {
+        if fresh && self.sources.is_near(from) {
             self.ladder.swarm_moved(now);
         }
     }
@@ -334,18 +346,24 @@ impl Fetch {
         if !self.held.insert(piece) {
             return;
         }
-        self.leases.remove(&piece);
         self.ladder.moved(now);
         for (at, ask) in self.asked.remove(&piece).into_iter().flatten().enumerate() {
             self.sources.finished(&ask.from, now.since(ask.since));
-            if at == 0 && !self.sources.is_gateway(&ask.from) {
+            if at == 0 && self.sources.is_near(&ask.from) {
                 self.ladder.swarm_moved(now);
             }
             out.push(Action::Cancel { from: ask.from, piece });
         }
+        self.end_lease(piece, out);
     }
 
-    fn on_failed(&mut self, now: Tick, from: &NodeId, piece: PieceIndex, fault: Fault) {
+    fn on_failed(
+        &mut self,
+        now: Tick,
+        from: &NodeId,
+        (piece, fault): (PieceIndex, Fault),
+        out: &mut Vec<Action>,
+    ) {
         if let Some(asks) = self.asked.get_mut(&piece)
             && let Some(at) = asks.iter().position(|it| it.from == *from)
         {
@@ -363,8 +381,44 @@ impl Fetch {
             Fault::NotHeld => self.sources.lacks(from, piece),
             Fault::Broken => self.sources.rest(from, now.after(self.rest_after_failure(from))),
             Fault::WrongBytes => self.sources.ban(from),
-            Fault::Unvouched => self.lost(now, from, self.policy.watch_again),
+            Fault::Unvouched => self.lost(now, from, self.policy.watch_again, out),
         }
+        // There is one gateway; of nodes, the scheduler will name another.
+        if fault != Fault::Busy && self.leases.get(&piece) == Some(from) && !self.sources.is_gateway(from) {
+            self.end_lease(piece, out);
+        }
+    }
+
+    fn on_leased(&mut self, from: &NodeId, pieces: Vec<Range<PieceIndex>>, out: &mut Vec<Action>) {
+        let n_pieces = self.held.len();
+        for piece in pieces.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
+            if !self.held.contains(piece) && *from != self.me {
+                self.end_lease(piece, out);
+                self.sources.leased(from);
+                self.leases.insert(piece, from.clone());
+            }
+        }
+    }
+
+    fn end_lease(&mut self, piece: PieceIndex, out: &mut Vec<Action>) {
+        if let Some(from) = self.leases.remove(&piece)
+            && self.sources.lease_ended(&from)
+        {
+            self.leave(from, out);
+        }
+    }
+
+    fn set_gateway(&mut self, id: &NodeId, out: &mut Vec<Action>) {
+        if let Some(before) = self.sources.set_gateway(id) {
+            self.leases.retain(|_, from| *from != before);
+            self.leave(before, out);
+        }
+    }
+
+    /// Nothing is asked any more of a source that is no longer known.
+    fn leave(&mut self, id: NodeId, out: &mut Vec<Action>) {
+        self.drop_asks_of(&id);
+        out.push(Action::Leave(id));
     }
 
     fn rest_after_failure(&self, from: &NodeId) -> Duration {
@@ -378,15 +432,26 @@ impl Fetch {
         });
     }
 
-    fn lost(&mut self, now: Tick, from: &NodeId, rest: Duration) {
+    fn lost(&mut self, now: Tick, from: &NodeId, rest: Duration, out: &mut Vec<Action>) {
         self.sources.lost(from, now.after(rest));
         self.drop_asks_of(from);
+        if !self.sources.is_gateway(from) {
+            let leased: Vec<_> =
+                self.leases.iter().filter(|(_, it)| *it == from).map(|(it, _)| *it).collect();
+            leased.into_iter().for_each(|it| self.end_lease(it, out));
+        }
     }
 
     /// A source is watched from the moment on at which it matters, and again after it was lost.
     fn watch_sources(&mut self, now: Tick, out: &mut Vec<Action>) {
-        let with_gateway = !self.leases.is_empty() || self.rung() != Rung::Swarm || !self.scheduler;
-        out.extend(self.sources.start_watching(now, with_gateway).into_iter().map(Action::Watch));
+        let reach = self.reach();
+        out.extend(self.sources.start_watching(now, reach).into_iter().map(Action::Watch));
+    }
+
+    /// Without a scheduler, and where nothing comes, whoever is known may be asked.
+    fn reach(&self) -> Reach {
+        let any = !self.scheduler || self.rung() != Rung::Swarm;
+        Reach { gateway: any, far: any }
     }
 
     fn imports_by_rank(&self) -> bool {
@@ -415,10 +480,12 @@ impl Fetch {
 
     /// What the ladder needs to know: is there anybody left to wait for?
     fn outlook(&self, now: Tick) -> ladder::Outlook {
+        let gateway = self.sources.gateway_answers();
         ladder::Outlook {
             scheduler: self.scheduler,
-            gateway: self.sources.gateway_answers(),
-            neighbours: self.sources.neighbours_offer(now, &self.held),
+            gateway,
+            // Looked at only where it matters.
+            neighbours: !gateway && self.sources.neighbours_offer(now, &self.held),
         }
     }
 }

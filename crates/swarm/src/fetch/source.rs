@@ -1,6 +1,6 @@
 //! What is known of the neighbours and of the gateway as sources of one blob.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -11,11 +11,37 @@ use crate::{Bitmap, PieceIndex};
 /// After so many refusals in a row the time of rest doubles no more.
 const MAX_REFUSED: u32 = 2;
 
+/// What a source is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// For leased pieces, and as the last resort in the region.
+    Gateway,
+    /// For everything that it has.
+    Near,
+    /// For leased pieces, and for everything where nothing comes from those that are near.
+    Far,
+    /// For leased pieces.
+    Guest,
+}
+
+/// Which sources may be asked for what, beyond leased pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// The gateway may be asked.
+    pub gateway: bool,
+    /// Far neighbours may.
+    pub far: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Source {
+    id: NodeId,
+    part: Part,
     holds: Bitmap,
     watch: Watch,
     n_asked: u32,
+    /// Pieces that are leased from it.
+    n_leased: u32,
     /// Not asked before this: it failed, or it had no free slot.
     rests_until: Tick,
     /// How often in a row it had no free slot.
@@ -40,14 +66,20 @@ enum Watch {
     Retrying,
 }
 
-/// The neighbours and the gateway.
+/// All that can be asked for pieces: neighbours, suppliers that a lease names, the gateway.
 #[derive(Debug)]
 pub(super) struct Sources {
-    neighbours: BTreeMap<NodeId, Source>,
-    gateway: Option<(NodeId, Source)>,
+    /// In the order of their names, without the gateway.
+    known: Vec<Source>,
+    gateway: Option<Source>,
+    /// When a source may be asked or watched again that may not now.
+    wakes: BTreeSet<Tick>,
+    /// Which sources might have to be watched that are not, so that they need not be looked through each time:
+    /// any, or none of those that this reach covers.
+    watched_within: Option<Reach>,
     /// When the gateway first offered each piece that it holds.
     offered: BTreeMap<PieceIndex, Tick>,
-    /// How many neighbours hold each piece.
+    /// How many neighbours are known to hold each piece.
     copies: Vec<u16>,
     /// Moving average of the time that a piece took from anywhere, in microseconds; 0 before the first.
     piece_time: u64,
@@ -58,12 +90,21 @@ const fn averaged(before: u64, value: u64) -> u64 {
     if before == 0 { value } else { before.saturating_mul(7).saturating_add(value) / 8 }
 }
 
+impl Part {
+    const fn is_neighbour(self) -> bool {
+        matches!(self, Self::Near | Self::Far)
+    }
+}
+
 impl Source {
-    fn new(n_pieces: u32) -> Self {
+    fn new(id: NodeId, part: Part, n_pieces: u32) -> Self {
         Self {
+            id,
+            part,
             holds: Bitmap::new(n_pieces),
             watch: Watch::Untried,
             n_asked: 0,
+            n_leased: 0,
             rests_until: Tick(0),
             n_refused: 0,
             banned: false,
@@ -75,6 +116,22 @@ impl Source {
         !self.banned && self.rests_until <= now && self.watch == Watch::On
     }
 
+    /// Whether it is asked for pieces without a lease.
+    const fn is_within(&self, reach: Reach) -> bool {
+        match self.part {
+            Part::Near => true,
+            Part::Far => reach.far,
+            Part::Gateway | Part::Guest => false,
+        }
+    }
+
+    /// Whether it matters what it holds.
+    const fn is_of_interest(&self, reach: Reach) -> bool {
+        let leased = self.n_leased > 0;
+        !self.banned
+            && (leased || self.is_within(reach) || matches!(self.part, Part::Gateway) && reach.gateway)
+    }
+
     /// Lower is better: what this source would have at work, times how long it takes for a piece.
     fn cost(&self) -> u64 {
         u64::from(self.n_asked + 1) * self.piece_time.max(1)
@@ -84,8 +141,10 @@ impl Source {
 impl Sources {
     pub(super) fn new(n_pieces: u32) -> Self {
         Self {
-            neighbours: BTreeMap::new(),
+            known: Vec::new(),
             gateway: None,
+            wakes: BTreeSet::new(),
+            watched_within: None,
             offered: BTreeMap::new(),
             copies: vec![0; n_pieces as usize],
             piece_time: 0,
@@ -93,15 +152,16 @@ impl Sources {
     }
 
     pub(super) fn neighbour_ids(&self) -> impl Iterator<Item = &NodeId> {
-        self.neighbours.keys()
-    }
-
-    pub(super) fn gateway_id(&self) -> Option<&NodeId> {
-        self.gateway.as_ref().map(|(id, _)| id)
+        self.known.iter().filter(|it| it.part.is_neighbour()).map(|it| &it.id)
     }
 
     pub(super) fn is_gateway(&self, id: &NodeId) -> bool {
-        self.gateway_id() == Some(id)
+        self.gateway.as_ref().is_some_and(|it| it.id == *id)
+    }
+
+    /// Whether this node fetches from that one while all is well.
+    pub(super) fn is_near(&self, id: &NodeId) -> bool {
+        self.get(id).is_some_and(|it| it.part == Part::Near)
     }
 
     /// Neighbouring copies of a piece.
@@ -109,35 +169,100 @@ impl Sources {
         self.copies.get(piece as usize).copied().unwrap_or(0)
     }
 
-    /// Takes the new list; what is known of those that stay is kept. Returns who is gone.
-    pub(super) fn replace_neighbours(&mut self, nodes: &[NodeId], me: &NodeId) -> Vec<NodeId> {
-        let n_pieces = self.copies.len() as u32;
-        let gone: Vec<_> = self.neighbours.keys().filter(|it| !nodes.contains(it)).cloned().collect();
-        for id in &gone {
-            if let Some(source) = self.neighbours.remove(id) {
-                source.holds.iter().for_each(|it| self.copies[it as usize] -= 1);
+    // === Who is known ===
+
+    /// Takes the new lists; what is known of those that stay is kept. Returns who is gone.
+    pub(super) fn replace_neighbours(&mut self, near: &[NodeId], far: &[NodeId], me: &NodeId) -> Vec<NodeId> {
+        let neighbours: Vec<_> = self.neighbour_ids().cloned().collect();
+        let others = neighbours.into_iter().filter(|it| !near.contains(it) && !far.contains(it));
+        let gone = others.filter(|it| {
+            self.make(it, Part::Guest);
+            self.leave_if_idle(it)
+        });
+        let gone = gone.collect();
+        let lists = [(far, Part::Far), (near, Part::Near)];
+        for (id, part) in lists.iter().flat_map(|(list, part)| list.iter().map(move |id| (id, *part))) {
+            if id != me && !self.is_gateway(id) {
+                self.make(id, part);
             }
-        }
-        let gateway = self.gateway_id().cloned();
-        for id in nodes.iter().filter(|it| *it != me && Some(*it) != gateway.as_ref()) {
-            self.neighbours.entry(id.clone()).or_insert_with(|| Source::new(n_pieces));
         }
         gone
     }
 
-    pub(super) fn set_gateway(&mut self, id: NodeId) {
-        if self.gateway_id() != Some(&id) {
-            self.gateway = Some((id, Source::new(self.copies.len() as u32)));
-            self.offered.clear();
+    /// The region has this gateway now. Returns the one before, if it was another.
+    pub(super) fn set_gateway(&mut self, id: &NodeId) -> Option<NodeId> {
+        if self.is_gateway(id) {
+            return None;
+        }
+        self.offered.clear();
+        self.watched_within = None;
+        let gateway = Source::new(id.clone(), Part::Gateway, self.copies.len() as u32);
+        self.gateway.replace(gateway).map(|it| it.id)
+    }
+
+    /// A piece is leased from this source.
+    pub(super) fn leased(&mut self, from: &NodeId) {
+        if self.get(from).is_none() {
+            self.make(from, Part::Guest);
+        }
+        if let Some(source) = self.get_mut(from) {
+            source.n_leased += 1;
+        }
+        self.watched_within = None;
+    }
+
+    /// A lease has ended; true where nothing more is to be had from its source.
+    pub(super) fn lease_ended(&mut self, from: &NodeId) -> bool {
+        if let Some(source) = self.get_mut(from) {
+            source.n_leased = source.n_leased.saturating_sub(1);
+        }
+        self.leave_if_idle(from)
+    }
+
+    fn leave_if_idle(&mut self, id: &NodeId) -> bool {
+        let Ok(at) = self.find(id) else { return false };
+        let leaves = self.known[at].part == Part::Guest && self.known[at].n_leased == 0;
+        if leaves {
+            self.known.remove(at);
+        }
+        leaves
+    }
+
+    /// Makes a source other than the gateway what it is for from now on.
+    fn make(&mut self, id: &NodeId, part: Part) {
+        self.watched_within = None;
+        let n_pieces = self.copies.len() as u32;
+        let at = self.find(id).unwrap_or_else(|at| {
+            self.known.insert(at, Source::new(id.clone(), part, n_pieces));
+            at
+        });
+        let was = std::mem::replace(&mut self.known[at].part, part);
+        if was.is_neighbour() != part.is_neighbour() {
+            for piece in self.known[at].holds.iter() {
+                let copies = &mut self.copies[piece as usize];
+                *copies = if part.is_neighbour() { *copies + 1 } else { *copies - 1 };
+            }
         }
     }
 
-    fn get_mut(&mut self, id: &NodeId) -> Option<&mut Source> {
-        match &mut self.gateway {
-            Some((gateway, source)) if gateway == id => Some(source),
-            _ => self.neighbours.get_mut(id),
-        }
+    /// Where a source other than the gateway stands, or belongs.
+    fn find(&self, id: &NodeId) -> Result<usize, usize> {
+        self.known.binary_search_by(|it| it.id.cmp(id))
     }
+
+    fn get(&self, id: &NodeId) -> Option<&Source> {
+        let gateway = self.gateway.as_ref().filter(|it| it.id == *id);
+        gateway.or_else(|| self.find(id).ok().map(|at| &self.known[at]))
+    }
+
+    fn get_mut(&mut self, id: &NodeId) -> Option<&mut Source> {
+        if self.is_gateway(id) {
+            return self.gateway.as_mut();
+        }
+        self.find(id).ok().map(|at| &mut self.known[at])
+    }
+
+    // === What they hold ===
 
     /// Takes in what a watched source said; true where it holds something that it did not before.
     pub(super) fn news(
@@ -147,65 +272,77 @@ impl Sources {
         dropped: bool,
         gained: Vec<Range<PieceIndex>>,
     ) -> bool {
-        let is_gateway = self.is_gateway(from);
-        let n_pieces = self.copies.len() as u32;
-        let mut copies = std::mem::take(&mut self.copies);
-        let mut offered = std::mem::take(&mut self.offered);
-        if is_gateway && dropped {
-            offered.clear();
+        if dropped {
+            self.holds_nothing(from);
         }
-        let mut fresh = false;
-        if let Some(source) = self.get_mut(from) {
-            source.watch = Watch::On;
-            if dropped {
-                let held = std::mem::replace(&mut source.holds, Bitmap::new(n_pieces));
-                held.iter().filter(|_| !is_gateway).for_each(|it| copies[it as usize] -= 1);
+        let (at, mut fresh) = (self.find(from), false);
+        let source = match (&mut self.gateway, at) {
+            (Some(gateway), _) if gateway.id == *from => gateway,
+            (_, Ok(at)) => &mut self.known[at],
+            _ => return false,
+        };
+        source.watch = Watch::On;
+        let n_pieces = source.holds.len();
+        for piece in gained.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
+            if !source.holds.insert(piece) {
+                continue;
             }
-            for piece in gained.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
-                if source.holds.insert(piece) {
-                    fresh = true;
-                    copies[piece as usize] += u16::from(!is_gateway);
-                    if is_gateway {
-                        offered.insert(piece, now);
-                    }
-                }
+            fresh = true;
+            if source.part.is_neighbour() {
+                self.copies[piece as usize] += 1;
+            } else if source.part == Part::Gateway {
+                self.offered.insert(piece, now);
             }
         }
-        (self.copies, self.offered) = (copies, offered);
         fresh
     }
 
+    fn holds_nothing(&mut self, id: &NodeId) {
+        let nothing = Bitmap::new(self.copies.len() as u32);
+        let Some(source) = self.get_mut(id) else { return };
+        let held = std::mem::replace(&mut source.holds, nothing);
+        match source.part {
+            Part::Gateway => self.offered.clear(),
+            Part::Near | Part::Far => held.iter().for_each(|it| self.copies[it as usize] -= 1),
+            Part::Guest => {}
+        }
+    }
+
     pub(super) fn lacks(&mut self, from: &NodeId, piece: PieceIndex) {
-        let is_gateway = self.is_gateway(from);
-        if self.get_mut(from).is_some_and(|it| it.holds.remove(piece)) && !is_gateway {
+        let Some(source) = self.get_mut(from) else { return };
+        if source.holds.remove(piece) && source.part.is_neighbour() {
             self.copies[piece as usize] -= 1;
         }
     }
 
     /// The watch on a source ended; it is tried again at `until`.
     pub(super) fn lost(&mut self, from: &NodeId, until: Tick) {
-        self.news(until, from, true, Vec::new());
+        self.holds_nothing(from);
         if let Some(source) = self.get_mut(from) {
             source.watch = Watch::Lost(until);
             source.n_asked = 0;
         }
+        self.wakes.insert(until);
     }
+
+    // === How they do ===
 
     /// Do not ask this source before `until`.
     pub(super) fn rest(&mut self, from: &NodeId, until: Tick) {
         if let Some(source) = self.get_mut(from) {
             source.rests_until = source.rests_until.max(until);
         }
+        self.wakes.insert(until);
     }
 
     /// The source had no free slot. One at work on many pieces has one again after a part of the time that a
     /// piece takes; whoever is refused again and again stays away for longer.
     pub(super) fn refused(&mut self, now: Tick, from: &NodeId, at_least: Duration) {
         let soon = at_least.max(self.piece_time() / 4);
-        if let Some(source) = self.get_mut(from) {
-            source.rests_until = source.rests_until.max(now.after(soon * (1 << source.n_refused)));
-            source.n_refused = (source.n_refused + 1).min(MAX_REFUSED);
-        }
+        let Some(source) = self.get_mut(from) else { return };
+        let until = now.after(soon * (1 << source.n_refused));
+        source.n_refused = (source.n_refused + 1).min(MAX_REFUSED);
+        self.rest(from, until);
     }
 
     pub(super) fn ban(&mut self, from: &NodeId) {
@@ -242,36 +379,44 @@ impl Sources {
         Duration::from_micros(self.piece_time)
     }
 
+    // === Whom to ask ===
+
     /// The neighbours that can be asked now, for one more piece.
-    fn askable(&self, now: Tick, slots_per_source: u32) -> impl Iterator<Item = (&NodeId, &Source)> {
-        self.neighbours.iter().filter(move |(_, it)| it.answers(now) && it.n_asked < slots_per_source)
+    fn askable(&self, now: Tick, reach: Reach, slots_per_source: u32) -> impl Iterator<Item = &Source> {
+        self.known
+            .iter()
+            .filter(move |it| it.is_within(reach) && it.answers(now) && it.n_asked < slots_per_source)
     }
 
     /// Every piece that some neighbour holds that can be asked now.
-    pub(super) fn offers(&self, now: Tick, slots_per_source: u32) -> Bitmap {
+    pub(super) fn offers(&self, now: Tick, reach: Reach, slots_per_source: u32) -> Bitmap {
         let mut offers = Bitmap::new(self.copies.len() as u32);
-        self.askable(now, slots_per_source).for_each(|(_, it)| offers.unite(&it.holds));
+        self.askable(now, reach, slots_per_source).for_each(|it| offers.unite(&it.holds));
         offers
     }
 
     /// The cheapest neighbour that holds the piece, can be asked now and `fits`; ties at random.
     pub(super) fn best_neighbour(
         &self,
-        now: Tick,
+        (now, reach, slots_per_source): (Tick, Reach, u32),
         piece: PieceIndex,
-        slots_per_source: u32,
         fits: impl Fn(&NodeId) -> bool,
         rng: &mut Rng,
     ) -> Option<&NodeId> {
-        let holders = self.askable(now, slots_per_source).filter(|(_, it)| it.holds.contains(piece));
-        let holders = holders.filter(|(id, _)| fits(id));
-        holders.min_by_key(|(_, it)| (it.cost(), rng.next_u64())).map(|(id, _)| id)
+        let holders = self.askable(now, reach, slots_per_source).filter(|it| it.holds.contains(piece));
+        let holders = holders.filter(|it| fits(&it.id));
+        holders.min_by_key(|it| (it.cost(), rng.next_u64())).map(|it| &it.id)
+    }
+
+    /// Whether this source holds the piece and can be asked now.
+    pub(super) fn has(&self, now: Tick, from: &NodeId, piece: PieceIndex) -> bool {
+        self.get(from).is_some_and(|it| it.answers(now) && it.holds.contains(piece))
     }
 
     /// The gateway, where it holds the piece and can be asked now.
     pub(super) fn gateway_with(&self, now: Tick, piece: PieceIndex) -> Option<&NodeId> {
-        let (id, source) = self.gateway.as_ref()?;
-        (source.answers(now) && source.holds.contains(piece)).then_some(id)
+        let gateway = self.gateway.as_ref().filter(|it| it.answers(now) && it.holds.contains(piece));
+        gateway.map(|it| &it.id)
     }
 
     /// When the gateway first offered the piece, where it does.
@@ -281,40 +426,42 @@ impl Sources {
 
     /// Whether the gateway is known and, as far as was tried, well.
     pub(super) fn gateway_answers(&self) -> bool {
-        self.gateway.as_ref().is_some_and(|(_, it)| {
-            !it.banned && matches!(it.watch, Watch::Untried | Watch::Starting | Watch::On)
-        })
+        self.gateway
+            .as_ref()
+            .is_some_and(|it| !it.banned && matches!(it.watch, Watch::Untried | Watch::Starting | Watch::On))
     }
 
     /// Whether some neighbour that answers holds a piece that is missing here.
     pub(super) fn neighbours_offer(&self, now: Tick, held: &Bitmap) -> bool {
-        self.neighbours.values().any(|it| it.answers(now) && it.holds.has_beyond(held))
+        let neighbours = self.known.iter().filter(|it| it.part.is_neighbour());
+        neighbours.filter(|it| it.answers(now)).any(|it| it.holds.has_beyond(held))
     }
 
+    // === Watches ===
+
     /// Sources to watch from now on, marked as asked for.
-    pub(super) fn start_watching(&mut self, now: Tick, with_gateway: bool) -> Vec<NodeId> {
-        let gateway = self.gateway.as_mut().filter(|_| with_gateway).map(|(id, it)| (&*id, it));
+    pub(super) fn start_watching(&mut self, now: Tick, reach: Reach) -> Vec<NodeId> {
+        let awake = self.wakes.split_off(&now.after(Duration::from_micros(1)));
+        let has_slept = !std::mem::replace(&mut self.wakes, awake).is_empty();
+        if !has_slept && self.watched_within == Some(reach) {
+            return Vec::new();
+        }
+        self.watched_within = Some(reach);
         let mut to_watch = Vec::new();
-        for (id, source) in self.neighbours.iter_mut().chain(gateway).filter(|(_, it)| !it.banned) {
+        let all = self.known.iter_mut().chain(&mut self.gateway);
+        for source in all.filter(|it| it.is_of_interest(reach)) {
             source.watch = match source.watch {
                 Watch::Untried => Watch::Starting,
                 Watch::Lost(until) if until <= now => Watch::Retrying,
                 _ => continue,
             };
-            to_watch.push(id.clone());
+            to_watch.push(source.id.clone());
         }
         to_watch
     }
 
-    /// When resting sources may be asked or watched again.
-    pub(super) fn wakes(&self) -> impl Iterator<Item = Tick> {
-        let gateway = self.gateway.as_ref().map(|(_, it)| it);
-        self.neighbours.values().chain(gateway).flat_map(|it| {
-            let watch = match it.watch {
-                Watch::Lost(until) => Some(until),
-                _ => None,
-            };
-            [Some(it.rests_until), watch].into_iter().flatten()
-        })
+    /// When the next resting source may be asked or watched again.
+    pub(super) fn next_wake(&self) -> Option<Tick> {
+        self.wakes.first().copied()
     }
 }

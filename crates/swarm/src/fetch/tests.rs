@@ -25,6 +25,16 @@ fn news(from: &str, gained: Range<u32>) -> Event {
     Event::News { from: id(from), dropped: false, gained: vec![gained], alive: false }
 }
 
+fn neighbours(near: &[&str]) -> Event {
+    Event::Neighbours { near: ids(near), far: Vec::new() }
+}
+
+/// A lease from a gateway, which is called so, or from a node.
+fn leased(from: &str, pieces: Range<u32>) -> Event {
+    let role = if from == "gw" { Role::Gateway } else { Role::Sidecar };
+    Event::Leased { from: id(from), role, pieces: vec![pieces] }
+}
+
 fn failed(from: &str, piece: u32, fault: Fault) -> Event {
     Event::Failed { from: id(from), piece, fault }
 }
@@ -45,7 +55,8 @@ impl Script {
             .into_iter()
             .map(|it| match it {
                 Action::Watch(node) => format!("watch {node}"),
-                Action::Ask { from, piece } => format!("ask {from} {piece}"),
+                Action::Leave(node) => format!("leave {node}"),
+                Action::Ask { from, piece, .. } => format!("ask {from} {piece}"),
                 Action::Cancel { from, piece } => format!("cancel {from} {piece}"),
                 other => format!("{other:?}").to_lowercase(),
             })
@@ -74,7 +85,7 @@ fn two_slots() -> Policy {
 #[test]
 fn a_neighbour_is_watched_and_asked_for_what_it_offers() {
     let mut it = Script::new(4, two_slots());
-    assert_eq!(it.on(Event::Neighbours(ids(&["a", "me"]))), ["watch a"]);
+    assert_eq!(it.on(neighbours(&["a", "me"])), ["watch a"]);
     assert_eq!(it.on(news("a", 2..3)), ["ask a 2"]);
     assert_eq!(it.on(Event::Held(2)), ["cancel a 2"]);
     assert_eq!(it.on(news("a", 0..2)).len(), 2);
@@ -83,12 +94,12 @@ fn a_neighbour_is_watched_and_asked_for_what_it_offers() {
 #[test]
 fn the_rarest_piece_goes_first() {
     let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
-    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(neighbours(&["a", "b"]));
     it.on(news("a", 0..3));
     it.on(Event::Held(0));
     it.on(Event::Held(1));
     let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
-    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(neighbours(&["a", "b"]));
     // The slot is taken by the first offer; what follows is chosen by rarity.
     let first = it.on(news("b", 0..1));
     assert_eq!(first, ["ask b 0"]);
@@ -100,7 +111,7 @@ fn the_rarest_piece_goes_first() {
 #[test]
 fn a_reader_gets_its_next_piece_with_half_of_the_slots() {
     let mut it = Script::new(100, Policy { slots: 4, ..Policy::default() });
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(Event::Demand(vec![40]));
     let asked = it.on(news("a", 0..100));
     assert_eq!(asked.len(), 4);
@@ -111,15 +122,86 @@ fn a_reader_gets_its_next_piece_with_half_of_the_slots() {
 fn the_gateway_is_asked_for_leased_pieces_only() {
     let mut it = Script::new(8, two_slots());
     assert_eq!(it.on(Event::Gateway(id("gw"))), [""; 0]);
-    let lease = Event::Leased { from: id("gw"), pieces: vec![3..4] };
+    let lease = leased("gw", 3..4);
     assert_eq!(it.on(lease), ["watch gw"]);
     assert_eq!(it.on(news("gw", 0..8)), ["ask gw 3"]);
 }
 
 #[test]
+fn a_lease_from_a_node_lasts_until_the_piece_is_here() {
+    let mut it = Script::new(8, two_slots());
+    it.on(neighbours(&["a"]));
+    assert_eq!(it.on(leased("elsewhere", 2..4)), ["watch elsewhere"]);
+    assert_eq!(it.on(news("elsewhere", 0..8)), ["ask elsewhere 2", "ask elsewhere 3"]);
+    assert_eq!(it.on(Event::Held(2)), ["cancel elsewhere 2"], "nothing else is asked there");
+    assert_eq!(it.on(Event::Held(3)), ["cancel elsewhere 3", "leave elsewhere"]);
+    assert_eq!(it.on(leased("elsewhere", 4..5)), ["watch elsewhere"], "what it held is forgotten");
+}
+
+#[test]
+fn a_lease_of_a_neighbour_leaves_it_one() {
+    let mut it = Script::new(8, two_slots());
+    it.on(neighbours(&["a"]));
+    assert_eq!(it.on(leased("a", 2..3)), [""; 0]);
+    assert_eq!(it.on(news("a", 2..3)), ["ask a 2"]);
+    assert_eq!(it.on(Event::Held(2)), ["cancel a 2"]);
+    // The scheduler named others; the last lease holds on to it.
+    it.on(leased("a", 3..4));
+    assert_eq!(it.on(neighbours(&["b"])), ["watch b"]);
+    assert_eq!(it.on(news("a", 3..5)), ["ask a 3"]);
+    assert_eq!(it.on(Event::Held(3)), ["cancel a 3", "leave a"]);
+}
+
+#[test]
+fn a_lease_ends_with_its_source() {
+    for end in [
+        failed("elsewhere", 0, Fault::Broken),
+        failed("elsewhere", 0, Fault::NotHeld),
+        Event::Lost { from: id("elsewhere"), is_well: true },
+    ] {
+        let mut it = Script::new(8, two_slots());
+        it.on(leased("elsewhere", 0..1));
+        it.on(news("elsewhere", 0..1));
+        assert_eq!(it.on(end), ["leave elsewhere"]);
+        assert_eq!(it.fetch.n_leased(), 0);
+    }
+    let mut it = Script::new(8, two_slots());
+    it.on(leased("elsewhere", 0..1));
+    it.on(news("elsewhere", 0..1));
+    assert_eq!(it.on(failed("elsewhere", 0, Fault::Busy)), [""; 0]);
+    assert_eq!(it.until(SECOND / 10), ["ask elsewhere 0"], "busy is not sick");
+}
+
+#[test]
+fn far_neighbours_are_asked_where_nothing_comes_from_the_near() {
+    let far = || Event::Neighbours { near: ids(&["a"]), far: ids(&["b"]) };
+    let mut it = Script::new(8, two_slots());
+    assert_eq!(it.on(far()), ["watch a"]);
+    assert_eq!(it.on(Event::Scheduler(false)), ["watch b"], "nobody leases any more");
+    assert_eq!(it.on(news("b", 2..3)), ["ask b 2"]);
+
+    let mut it = Script::new(8, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(far());
+    it.on(news("a", 0..0));
+    assert_eq!(it.until(4 * SECOND), ["watch b", "watch gw"]);
+    assert_eq!(it.on(news("b", 2..3)), ["ask b 2"]);
+}
+
+#[test]
+fn another_gateway_takes_the_place_of_the_one_before() {
+    let mut it = Script::new(8, two_slots());
+    it.on(leased("gw", 0..1));
+    it.on(news("gw", 0..8));
+    let other = Event::Leased { from: id("gw2"), role: Role::Gateway, pieces: vec![3..4] };
+    assert_eq!(it.on(other), ["leave gw", "watch gw2"]);
+    assert_eq!(it.on(news("gw2", 0..8)), ["ask gw2 3"]);
+}
+
+#[test]
 fn a_source_that_offers_what_nobody_vouched_for_is_heard_anew() {
     let mut it = Script::new(30, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(news("a", 0..1));
     assert_eq!(it.on(failed("a", 0, Fault::Unvouched)), [""; 0]);
     assert_eq!(it.until(400_000), ["watch a"]);
@@ -129,7 +211,7 @@ fn a_source_that_offers_what_nobody_vouched_for_is_heard_anew() {
 #[test]
 fn a_neighbour_that_is_well_is_watched_again_soon() {
     let mut it = Script::new(30, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(Event::Lost { from: id("a"), is_well: true });
     assert_eq!(it.until(400_000), ["watch a"]);
 }
@@ -137,7 +219,7 @@ fn a_neighbour_that_is_well_is_watched_again_soon() {
 #[test]
 fn a_damaged_piece_is_fetched_again() {
     let mut it = Script::new(2, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(news("a", 0..2));
     it.on(Event::Held(0));
     let mut left = Bitmap::new(2);
@@ -151,12 +233,12 @@ fn a_damaged_piece_is_fetched_again() {
 fn a_scheduler_that_answers_is_waited_for() {
     let mut it = Script::new(4, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(leased("gw", 0..4));
     it.on(Event::Lost { from: id("gw"), is_well: false });
     for second in 1..20 {
         let words = it.until(second * SECOND);
         assert!(!words.contains(&"godirect".to_owned()), "{words:?}");
-        it.on(Event::Neighbours(vec![]));
+        it.on(neighbours(&[]));
     }
     assert_eq!(it.on(Event::MayGoDirect), ["godirect"]);
 }
@@ -164,7 +246,7 @@ fn a_scheduler_that_answers_is_waited_for() {
 #[test]
 fn busy_means_ask_the_others_and_is_no_step_down() {
     let mut it = Script::new(1, two_slots());
-    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(neighbours(&["a", "b"]));
     it.on(news("a", 0..1));
     // The end game doubles the ask.
     assert_eq!(it.on(news("b", 0..1)), ["ask b 0"]);
@@ -177,7 +259,7 @@ fn busy_means_ask_the_others_and_is_no_step_down() {
 #[test]
 fn a_broken_neighbour_frees_its_pieces_and_rests() {
     let mut it = Script::new(2, two_slots());
-    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(neighbours(&["a", "b"]));
     assert_eq!(it.on(news("a", 0..2)), ["ask a 0", "ask a 1"]);
     it.on(news("b", 0..2));
     assert_eq!(it.on(failed("a", 0, Fault::Broken)), ["ask b 0"]);
@@ -190,7 +272,7 @@ fn a_broken_neighbour_frees_its_pieces_and_rests() {
 #[test]
 fn wrong_bytes_end_the_trust_in_a_neighbour() {
     let mut it = Script::new(3, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(news("a", 0..3));
     it.on(failed("a", 0, Fault::WrongBytes));
     it.on(failed("a", 1, Fault::WrongBytes));
@@ -201,7 +283,7 @@ fn wrong_bytes_end_the_trust_in_a_neighbour() {
 fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
     let mut it =
         Script::new(30, Policy { slots: 2, hedge_after: Duration::from_secs(1), ..Policy::default() });
-    it.on(Event::Neighbours(ids(&["a", "b"])));
+    it.on(neighbours(&["a", "b"]));
     it.on(news("a", 0..1));
     assert_eq!(it.on(news("b", 0..1)), [""; 0], "not yet late, far from the end");
     assert_eq!(it.until(SECOND), ["ask b 0"]);
@@ -212,7 +294,7 @@ fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
 fn without_a_scheduler_a_node_imports_in_its_turn() {
     let mut it = Script::new(40, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Neighbours(ids(&["a", "b", "c"])));
+    it.on(neighbours(&["a", "b", "c"]));
     assert_eq!(it.on(Event::Scheduler(false)), ["watch gw"]);
     let first = it.on(news("gw", 0..40));
     assert!(!first.is_empty() && first.iter().all(|it| it.starts_with("ask gw")), "first by rank: {first:?}");
@@ -220,7 +302,7 @@ fn without_a_scheduler_a_node_imports_in_its_turn() {
     assert_eq!(asked(&it), 2);
     let mut others = Script::new(1, two_slots());
     others.on(Event::Gateway(id("gw")));
-    others.on(Event::Neighbours(ids(&["a", "b", "c"])));
+    others.on(neighbours(&["a", "b", "c"]));
     others.on(Event::Scheduler(false));
     let rank = crate::rendezvous::rank(&others.fetch.key, 0, &id("me"), ids(&["a", "b", "c"]).iter());
     let at_once = others.on(news("gw", 0..1));
@@ -234,7 +316,7 @@ fn without_a_scheduler_a_node_imports_in_its_turn() {
 fn with_a_silent_swarm_the_gateway_is_asked_without_a_lease() {
     let mut it = Script::new(1, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(Event::News { from: id("a"), dropped: false, gained: vec![], alive: false });
     assert_eq!(it.until(3 * SECOND), ["watch gw"]);
     assert_eq!(it.fetch.rung(), Rung::Gateway);
@@ -248,7 +330,7 @@ fn with_a_silent_swarm_the_gateway_is_asked_without_a_lease() {
 fn a_seed_at_work_is_progress_however_slow() {
     let mut it = Script::new(4, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(leased("gw", 0..4));
     for second in 1..60 {
         it.until(second * SECOND);
         it.on(Event::News { from: id("gw"), dropped: false, gained: vec![], alive: true });
@@ -260,7 +342,7 @@ fn a_seed_at_work_is_progress_however_slow() {
 fn a_stranded_node_asks_for_leave_and_goes_direct_with_it() {
     let mut it = Script::new(4, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(leased("gw", 0..4));
     it.on(Event::Lost { from: id("gw"), is_well: false });
     let words = it.until(SECOND - 1);
     assert_eq!(words, ["strand"]);
@@ -273,7 +355,7 @@ fn a_stranded_node_asks_for_leave_and_goes_direct_with_it() {
 fn a_scheduler_that_does_not_answer_does_not_hold_a_pull_up() {
     let mut it = Script::new(4, two_slots());
     it.on(Event::Gateway(id("gw")));
-    it.on(Event::Leased { from: id("gw"), pieces: vec![0..4] });
+    it.on(leased("gw", 0..4));
     it.on(Event::Lost { from: id("gw"), is_well: false });
     let words = it.until(5 * SECOND);
     assert_eq!(words.iter().filter(|it| *it == "godirect").count(), 1, "{words:?}");
@@ -290,7 +372,7 @@ fn without_a_scheduler_a_stranded_node_waits_a_random_moment_only() {
 #[test]
 fn a_sign_of_life_takes_a_stranded_node_back() {
     let mut it = Script::new(4, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.until(700_000);
     assert_eq!(it.fetch.rung(), Rung::Stranded);
     assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
@@ -310,7 +392,7 @@ fn when_the_registry_fails_too_the_stream_is_given_up() {
 #[test]
 fn poisoned_content_is_fetched_anew() {
     let mut it = Script::new(2, two_slots());
-    it.on(Event::Neighbours(ids(&["a"])));
+    it.on(neighbours(&["a"]));
     it.on(news("a", 0..2));
     it.on(Event::Held(0));
     assert!(it.on(Event::Have(Bitmap::new(2))).contains(&"ask a 0".to_owned()));

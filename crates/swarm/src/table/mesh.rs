@@ -1,63 +1,56 @@
 //! The mesh: who is whose neighbour for a blob.
 //!
-//! Mostly near (own rack, else own zone), the rest anywhere, so that most bytes stay within a rack and
-//! yet no rack is an island: simulated, 90 to 97 % near costs nothing and 100 % never ends. Edges go
-//! both ways, because early members of a blob must also learn of later ones. A mesh of have-bitmaps
-//! cannot deadlock, so there is no cycle check, and a choice costs the few members that are drawn for it.
+//! The neighbours that a node fetches from stand in its *home*, the narrowest circle around it that is an import
+//! level: its rack, where that has members enough, else its zone, else the region. What the home lacks comes in by
+//! lease. A few neighbours stand elsewhere: nobody fetches from them while all is well, but they are there when the
+//! scheduler is not, or when nothing comes. Edges go both ways, because early members of a blob must also learn
+//! of later ones. A mesh of have-bitmaps cannot deadlock, so there is no cycle check, and a choice costs the few
+//! members that are drawn for it.
 
 use shoal_model::{BlobKey, NodeId, Place};
 
-use super::blob::{Member, circles};
-use super::{Order, Role, Table, What};
+use super::blob::{BlobEntry, Member, circles};
+use super::{Order, Table, What};
 
 /// A member accepts edges from others up to this many times its own wish.
 const CROWDED: usize = 4;
 /// Members drawn for one choice.
 const SAMPLE: usize = 64;
-/// The distance to another zone, or to an unknown place.
-const FAR: u8 = 2;
 
 impl Table {
     /// Fills the node's neighbours up, on both sides.
     pub(super) fn find_neighbours(&mut self, key: &BlobKey, node: &NodeId) {
-        let Some(place) = self.nodes.get(node).map(|it| it.place.clone()) else { return };
         let Some(blob) = self.blobs.get(key).filter(|it| it.wanting.contains(node)) else { return };
         let Some(member) = blob.member(node) else { return };
-        let missing = self.policy.n_neighbours.saturating_sub(member.neighbours.len());
-        if missing == 0 {
-            return;
-        }
-        let n_near = member.neighbours.iter().filter(|it| self.distance(&place, it) < FAR).count();
-        let near = self.policy.n_near.saturating_sub(n_near).min(missing);
-        let mut chosen = Vec::new();
-        // The narrowest circle first; the widest is everywhere.
-        for circle in circles(&place).iter().rev() {
-            let is_widest = *circle == Place::default();
-            let wished = if is_widest { missing } else { near };
-            for id in self.sample(key, node, circle) {
-                if chosen.len() < wished && !chosen.contains(&id) {
-                    chosen.push(id);
-                }
-            }
+        let home = blob.home(&member.place);
+        let (near, far) = blob.split(member, &home);
+        let n_near = self.policy.n_near.saturating_sub(near.len());
+        let n_far = self.policy.n_far.saturating_sub(far.len());
+        let mut chosen = self.sample(key, node, (&home, n_near), |_| true);
+        if home != Place::default() {
+            let is_far = |it: &Member| !circles(&it.place).contains(&home);
+            chosen.extend(self.sample(key, node, (&Place::default(), n_far), is_far));
         }
         self.connect(key, node, chosen);
     }
 
-    /// Some members of a circle that could become neighbours, in random order.
-    fn sample(&mut self, key: &BlobKey, node: &NodeId, circle: &Place) -> Vec<NodeId> {
-        let Some(blob) = self.blobs.get(key) else { return Vec::new() };
-        let crowded = self.policy.n_neighbours * CROWDED;
-        let fits = |id: &NodeId| {
-            let is_sidecar = self.nodes.get(id).is_some_and(|it| it.role == Role::Sidecar);
-            let has_room = |it: &Member| it.neighbours.len() < crowded && !it.neighbours.contains(node);
-            id != node && is_sidecar && blob.member(id).is_some_and(has_room)
-        };
-        let crowd = blob.crowd(circle);
-        // An interval of the crowd, which stands in no order, from a random place on.
-        let from = self.rng.below(crowd.len());
-        let mut drawn: Vec<_> = (0..crowd.len().min(SAMPLE)).map(|it| (from + it) % crowd.len()).collect();
-        self.rng.shuffle(&mut drawn);
-        drawn.into_iter().map(|it| &crowd[it]).filter(|it| fits(it)).cloned().collect()
+    /// Up to so many members of a circle that `fit` and can take one more neighbour, at random.
+    fn sample(
+        &mut self,
+        key: &BlobKey,
+        node: &NodeId,
+        (at, most): (&Place, usize),
+        fit: impl Fn(&Member) -> bool,
+    ) -> Vec<NodeId> {
+        let Some(blob) = self.blobs.get(key).filter(|_| most > 0) else { return Vec::new() };
+        let crowded = self.policy.n_near * CROWDED;
+        let has_room = |it: &Member| it.neighbours.len() < crowded && !it.neighbours.contains(node);
+        let is_free = |it: &&NodeId| *it != node && blob.member(it).is_some_and(|it| has_room(it) && fit(it));
+        let Some(circle) = blob.circle(at) else { return Vec::new() };
+        let mut sample: Vec<_> = circle.draw(SAMPLE, &mut self.rng).filter(is_free).cloned().collect();
+        self.rng.shuffle(&mut sample);
+        sample.truncate(most);
+        sample
     }
 
     fn connect(&mut self, key: &BlobKey, node: &NodeId, chosen: Vec<NodeId>) {
@@ -76,18 +69,17 @@ impl Table {
         let Some(blob) = self.blobs.get_mut(key) else { return };
         for node in std::mem::take(&mut blob.dirty).intersection(&blob.wanting) {
             let Some(member) = blob.member(node) else { continue };
-            let what = What::Neighbours(member.neighbours.iter().cloned().collect());
-            out.push(Order { to: node.clone(), key: key.clone(), what });
+            let (near, mut far) = blob.split(member, &blob.home(&member.place));
+            far.truncate(self.policy.n_far);
+            out.push(Order { to: node.clone(), key: key.clone(), what: What::Neighbours { near, far } });
         }
     }
+}
 
-    /// 0 in the same rack, 1 in the same zone, [`FAR`] elsewhere.
-    fn distance(&self, place: &Place, other: &NodeId) -> u8 {
-        let Some(other) = self.nodes.get(other).map(|it| &it.place) else { return FAR };
-        match (!place.zone.is_empty() && place.zone == other.zone, place.rack == other.rack) {
-            (true, true) if !place.rack.is_empty() => 0,
-            (true, _) => 1,
-            (false, _) => FAR,
-        }
+impl BlobEntry {
+    /// A member's neighbours in its home, and those elsewhere.
+    fn split(&self, member: &Member, home: &Place) -> (Vec<NodeId>, Vec<NodeId>) {
+        let is_near = |it: &&NodeId| self.member(it).is_some_and(|it| circles(&it.place).contains(home));
+        member.neighbours.iter().cloned().partition(|it| is_near(&it))
     }
 }

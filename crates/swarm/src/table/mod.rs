@@ -6,6 +6,7 @@
 //! pull costs a constant number of messages and batched progress.
 
 mod blob;
+mod circle;
 mod leases;
 mod mesh;
 mod seeding;
@@ -19,15 +20,15 @@ use std::time::Duration;
 use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
 use crate::{Bitmap, Geometry, PieceIndex};
-use blob::BlobEntry;
+use blob::{BlobEntry, Brought};
 
 /// How the table decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Neighbours that a node is given for a blob.
-    pub n_neighbours: usize,
-    /// How many of them lie near: in its own rack, else its own zone.
+    /// Neighbours that a node is given for a blob where it fetches it from: in its own rack, else its own zone.
     pub n_near: usize,
+    /// Neighbours elsewhere, for when nothing comes from there.
+    pub n_far: usize,
     /// A leased piece that has not arrived for this long, though the gateway holds it, goes to a successor.
     pub lease_lives: Duration,
     /// Nodes of one blob that may ask the registry at the same time.
@@ -45,8 +46,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            n_neighbours: 12,
-            n_near: 11,
+            n_near: 12,
+            n_far: 2,
             lease_lives: Duration::from_secs(5),
             back_to_source_count: 3,
             retry_back_to_source_limit: 1,
@@ -123,10 +124,15 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
     /// Ask these from now on.
-    Neighbours(Vec<NodeId>),
-    /// Bring these pieces in from this gateway.
+    Neighbours {
+        /// For everything.
+        near: Vec<NodeId>,
+        /// For what does not come from there.
+        far: Vec<NodeId>,
+    },
+    /// Bring these pieces in.
     Lease {
-        /// The gateway that seeds.
+        /// From the gateway that seeds, or from a member that holds them.
         from: NodeId,
         /// Which pieces.
         pieces: Vec<Range<PieceIndex>>,
@@ -213,8 +219,13 @@ impl Table {
     }
 
     fn on_want(&mut self, now: Tick, report: Report, out: &mut Vec<Order>) {
+        // A gateway has what it seeds from its registry.
+        if self.nodes.get(&report.node).is_none_or(|it| it.role == Role::Gateway) {
+            return;
+        }
         self.make_way(&report);
-        let Some(Report { node, key, .. }) = self.take_report(now, report) else { return };
+        let (node, key) = (report.node.clone(), report.key.clone());
+        let Some(brought) = self.take_report(now, &report) else { return };
         let Some(blob) = self.blobs.get_mut(&key) else { return };
         if blob.member(&node).is_none_or(|it| it.held.is_full()) {
             return self.wants_no_more(now, &key, &node, out);
@@ -227,21 +238,26 @@ impl Table {
         self.find_neighbours(&key, &node);
         self.seed(now, &key, out);
         self.grant_leases(now, &key, &node, out);
+        self.pass_on(now, &key, (&node, &brought), out);
         self.tell_neighbours(&key, out);
     }
 
     fn on_progress(&mut self, now: Tick, report: Report, out: &mut Vec<Order>) {
-        let Some(Report { node, key, dropped, .. }) = self.take_report(now, report) else { return };
+        let (node, key) = (report.node.clone(), report.key.clone());
+        let Some(brought) = self.take_report(now, &report) else { return };
         let Some(member) = self.blobs.get_mut(&key).and_then(|it| it.member_mut(&node)) else { return };
         member.n_stranded = 0;
         if member.held.is_full() {
             self.wants_no_more(now, &key, &node, out);
         }
-        if dropped {
+        if report.dropped {
             self.seed(now, &key, out);
             self.grant_all(now, &key, out);
         } else {
             self.grant_leases(now, &key, &node, out);
+        }
+        if !brought.is_empty() {
+            self.pass_on(now, &key, (&node, &brought), out);
         }
         self.drop_if_idle(&key, &node);
     }
@@ -254,26 +270,26 @@ impl Table {
         }
     }
 
-    /// Makes the node a member of the blob and takes in what it holds. `None` for a node that never
-    /// joined, or where it cuts the blob otherwise than those before it.
-    fn take_report(&mut self, now: Tick, report: Report) -> Option<Report> {
-        let Report { node, key, geometry, dropped, gained } = &report;
+    /// Makes the node a member of the blob, takes in what it holds and returns what it can supply others with.
+    /// `None` for a node that never joined, or where it cuts the blob otherwise than those before it.
+    fn take_report(&mut self, now: Tick, report: &Report) -> Option<Vec<Brought>> {
+        let Report { node, key, geometry, dropped, gained } = report;
         let entry = self.nodes.get_mut(node)?;
         let blob = self.blobs.entry(key.clone()).or_insert_with(|| BlobEntry::new(*geometry));
         if blob.geometry != *geometry {
             return None;
         }
         entry.blobs.insert(key.clone());
-        blob.join(node, &entry.place);
         match entry.role {
             Role::Sidecar => {
+                blob.join(node, &entry.place, true);
                 if *dropped {
                     blob.dropped(node);
                 }
-                blob.gained(node, gained);
+                Some(blob.gained(node, gained))
             }
             Role::Gateway => {
-                let member = blob.join(node, &entry.place);
+                let member = blob.join(node, &entry.place, false);
                 if *dropped {
                     member.held = Bitmap::new(geometry.n_pieces());
                 }
@@ -281,9 +297,9 @@ impl Table {
                 if blob.seeder.as_ref() == Some(node) {
                     blob.seed_moved_at = now;
                 }
+                Some(Vec::new())
             }
         }
-        Some(report)
     }
 
     /// The node's wish has ended. The last one's end lets the seeder rest: whoever wants the blob next has
@@ -294,11 +310,12 @@ impl Table {
         if !blob.wanting.remove(node) {
             return;
         }
+        let had_leases = blob.release(node);
         if blob.wanting.is_empty() {
             blob.seeded_by(now, None);
             self.wanted.remove(key);
-        } else {
-            self.release_leases(now, key, node, out);
+        } else if had_leases {
+            self.grant_all(now, key, out);
         }
     }
 

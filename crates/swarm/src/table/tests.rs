@@ -1,7 +1,8 @@
 //! One rule each of the scheduler's table.
 
 use super::*;
-use shoal_model::{Digest, TrustGroup};
+use proptest::prelude::*;
+use shoal_model::{Digest, Rng, TrustGroup};
 
 const PIECES: u32 = 64;
 
@@ -82,7 +83,7 @@ fn seeds(orders: &[Order]) -> Vec<String> {
 
 fn neighbours(orders: &[Order], to: &str) -> Option<Vec<String>> {
     orders.iter().rev().filter(|it| it.to == id(to)).find_map(|it| match &it.what {
-        What::Neighbours(nodes) => Some(nodes.iter().map(ToString::to_string).collect()),
+        What::Neighbours { near, .. } => Some(near.iter().map(ToString::to_string).collect()),
         _ => None,
     })
 }
@@ -121,31 +122,119 @@ fn holders_that_want_nothing_serve_and_are_told_nothing() {
     assert_eq!(leases(&orders, "b"), [0; 0]);
 }
 
+/// Who is to bring what in from whom, in the order of the orders.
+fn imports(orders: &[Order]) -> Vec<(String, String, Vec<u32>)> {
+    let lease = |it: &Order| match &it.what {
+        What::Lease { from, pieces } => {
+            Some((it.to.to_string(), from.to_string(), pieces.iter().cloned().flatten().collect()))
+        }
+        _ => None,
+    };
+    orders.iter().filter_map(lease).collect()
+}
+
+/// Two racks of so many nodes that want the blob, `a0..` and `b0..`, and a gateway.
+fn two_racks(n_nodes: usize) -> Script {
+    let mut it = Script::with(&[]);
+    for rack in ["a", "b"] {
+        for number in 0..n_nodes {
+            let node = format!("{rack}{number}");
+            it.join(&node, Role::Sidecar, rack);
+            it.want(&node);
+        }
+    }
+    it
+}
+
+fn far_of(orders: &[Order], to: &str) -> Vec<String> {
+    let mine = orders.iter().rev().filter(|it| it.to == id(to));
+    mine.filter_map(|it| match &it.what {
+        What::Neighbours { far, .. } => Some(far.iter().map(ToString::to_string).collect()),
+        _ => None,
+    })
+    .next()
+    .unwrap_or_default()
+}
+
 #[test]
-fn most_neighbours_are_near_and_some_are_not() {
-    let mut it = Script::new(Policy::default());
-    for node in 0..60 {
-        it.join(&format!("n{node:02}"), Role::Sidecar, if node % 2 == 0 { "even" } else { "odd" });
-        it.gain(&format!("n{node:02}"), 0..PIECES);
+fn a_node_fetches_within_its_rack_and_knows_a_few_elsewhere() {
+    let mut it = two_racks(20);
+    it.join("a", Role::Sidecar, "a");
+    let orders = it.want("a");
+    let near = neighbours(&orders, "a").unwrap();
+    assert_eq!(near.len(), Policy::default().n_near);
+    assert!(near.iter().all(|it| it.starts_with('a')), "{near:?}");
+    let far = far_of(&orders, "a");
+    assert!(!far.is_empty() && far.iter().all(|it| it.starts_with('b')), "{far:?}");
+}
+
+#[test]
+fn a_few_nodes_in_a_rack_fetch_from_the_whole_zone() {
+    let mut it = two_racks(3);
+    it.join("c", Role::Sidecar, "c");
+    let near = neighbours(&it.want("c"), "c").unwrap();
+    assert_eq!(near.len(), 6, "{near:?}");
+    // With one more, rack a brings in what it lacks once.
+    it.join("a3", Role::Sidecar, "a");
+    let near = neighbours(&it.want("a3"), "a0").unwrap();
+    assert_eq!(near, ["a1", "a2", "a3"]);
+}
+
+#[test]
+fn a_piece_comes_into_a_rack_once_and_from_whoever_brought_it_into_another() {
+    let mut it = two_racks(6);
+    let orders = it.gain("a0", 0..1);
+    let [(importer, from, pieces)] = &imports(&orders)[..] else { panic!("{orders:?}") };
+    assert!(importer.starts_with('b') && from == "a0" && *pieces == [0], "{orders:?}");
+    assert_eq!(imports(&it.gain("a1", 0..1)), [], "it is on its way");
+    let importer = importer.clone();
+    assert_eq!(imports(&it.gain(&importer, 0..1)), [], "both racks have it");
+}
+
+#[test]
+fn what_is_brought_into_the_region_needs_no_lease_in_its_own_rack() {
+    let mut it = two_racks(6);
+    // b0 was leased the piece from the gateway.
+    it.gain("b0", 24..25);
+    let all: Vec<_> = (0..6).flat_map(|n| imports(&it.gain(&format!("b{n}"), 24..25))).collect();
+    assert_eq!(all, []);
+}
+
+#[test]
+fn an_importer_that_fails_has_a_successor_in_its_rack() {
+    let mut it = two_racks(6);
+    let orders = it.gain("a0", 0..1);
+    let importer = imports(&orders)[0].0.clone();
+    let orders = it.on(Event::Left(id(&importer)));
+    let mine =
+        |orders: &[Order]| imports(orders).into_iter().filter(|(to, ..)| to.starts_with('b')).collect();
+    let next: Vec<_> = mine(&orders);
+    assert!(next.iter().any(|(to, from, pieces)| *to != importer && from == "a0" && pieces.contains(&0)));
+    let late: Vec<_> = mine(&it.wait(Duration::from_secs(6)));
+    assert!(late.iter().any(|(_, from, pieces)| from == "a0" && pieces.contains(&0)), "{late:?}");
+}
+
+#[test]
+fn a_piece_spreads_over_many_racks_from_one_to_the_next() {
+    let mut it = Script::with(&[]);
+    for node in 0..160 {
+        let (node, rack) = (format!("n{node:03}"), format!("r{}", node % 40));
+        it.join(&node, Role::Sidecar, &rack);
+        it.want(&node);
     }
-    // Same zone, so all are near; another zone makes the far ones.
-    let place = Place { zone: "far".into(), rack: "r".into() };
-    for node in 60..120 {
-        it.on(Event::Joined { node: id(&format!("n{node}")), role: Role::Sidecar, place: place.clone() });
-        it.gain(&format!("n{node}"), 0..PIECES);
+    let (mut open, mut suppliers) = (vec!["n000".to_owned()], BTreeMap::<String, usize>::new());
+    let mut reached = 1;
+    while let Some(node) = open.pop() {
+        for (importer, from, pieces) in imports(&it.gain(&node, 0..1)) {
+            if pieces == [0] && from != "gw" {
+                *suppliers.entry(from).or_default() += 1;
+                open.push(importer);
+                reached += 1;
+            }
+        }
     }
-    let mut far = 0;
-    for me in ["a", "b", "c", "d", "e", "f"] {
-        it.join(me, Role::Sidecar, "even");
-        let mine = neighbours(&it.want(me), me).unwrap();
-        assert_eq!(mine.len(), 12);
-        let is_even = |it: &&String| {
-            it.len() == 1 || it.len() == 3 && it.as_str() < "n60" && it.ends_with(['0', '2', '4', '6', '8'])
-        };
-        assert!(mine.iter().filter(is_even).count() >= Policy::default().n_near, "{mine:?}");
-        far += mine.iter().filter(|it| it.len() > 3 || ***it >= *"n60").count();
-    }
-    assert!(far > 0, "no rack is an island");
+    assert_eq!(reached, 40, "every rack has it");
+    assert!(suppliers.values().all(|it| *it <= 3), "nobody serves them all: {suppliers:?}");
 }
 
 #[test]
@@ -364,4 +453,72 @@ fn unknown_nodes_change_nothing() {
     assert_eq!(it.want("stranger"), []);
     assert_eq!(it.gain("stranger", 0..4), []);
     assert_eq!(it.table.n_blobs(), 0);
+}
+
+/// What can happen to a table, with small numbers for who and what.
+#[derive(Clone, Debug)]
+enum Step {
+    Join(usize),
+    Leave(usize),
+    Want(usize),
+    Unwant(usize),
+    Gain(usize, u32, u32),
+    Drop(usize),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..14_usize;
+    prop_oneof![
+        2 => node.clone().prop_map(Step::Join),
+        1 => node.clone().prop_map(Step::Leave),
+        4 => node.clone().prop_map(Step::Want),
+        1 => node.clone().prop_map(Step::Unwant),
+        8 => (node.clone(), 0..PIECES, 1..6_u32).prop_map(|(node, at, n)| Step::Gain(node, at, n)),
+        1 => node.prop_map(Step::Drop),
+        2 => (0..9_u64).prop_map(Step::Wait),
+    ]
+}
+
+/// Two gateways, and nodes in three racks of two zones.
+fn take(it: &mut Script, step: Step) -> Vec<Order> {
+    let name = |number: usize| if number < 2 { format!("gw{number}") } else { format!("n{number:02}") };
+    let event = match step {
+        Step::Join(number) => {
+            let role = if number < 2 { Role::Gateway } else { Role::Sidecar };
+            let zone = if number % 3 == 0 { "y" } else { "z" };
+            let place = Place { zone: zone.into(), rack: format!("r{}", number % 3).as_str().into() };
+            Event::Joined { node: id(&name(number)), role, place }
+        }
+        Step::Leave(number) => Event::Left(id(&name(number))),
+        Step::Want(number) => Event::Want(report(&name(number), false, &[])),
+        Step::Unwant(number) => Event::Unwant { node: id(&name(number)), key: key() },
+        Step::Gain(number, at, n) => {
+            Event::Progress(report(&name(number), false, &[at..(at + n).min(PIECES)]))
+        }
+        Step::Drop(number) => Event::Progress(report(&name(number), true, &[])),
+        Step::Wait(seconds) => return it.wait(Duration::from_secs(seconds)),
+    };
+    it.on(event)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_each_level_knows_what_it_holds_and_brings_in(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut it = Script::new(Policy::default());
+        (0..10).for_each(|number| drop(take(&mut it, Step::Join(number))));
+        for step in steps {
+            for (importer, from, pieces) in imports(&take(&mut it, step)) {
+                let blob = &it.table.blobs[&key()];
+                prop_assert!(blob.wanting.contains(&id(&importer)));
+                if !from.starts_with("gw") {
+                    let held = &blob.member(&id(&from)).unwrap().held;
+                    prop_assert!(pieces.iter().all(|it| held.contains(*it)), "{} lacks {:?}", from, pieces);
+                }
+            }
+            it.table.blobs.values().for_each(BlobEntry::check);
+        }
+    }
 }

@@ -1,14 +1,12 @@
 //! The driver of a node's fetch: what `sidecar/src/pull/driver.rs` is in production.
 
-use shoal_model::{NodeId, Rng};
+use shoal_model::Rng;
 use shoal_swarm::fetch::{Action, Event, Fetch, Policy, Rung, next_needed};
 use shoal_swarm::{Bitmap, PieceIndex};
 
 use super::{Happens, ShareId, Simulation, number};
 use crate::journal::Entry;
 
-/// As the sidecar's driver: leased pieces that may be left before progress is reported at once.
-const FEW_LEASED: usize = 2;
 /// Nodes that the gateway names to whoever opens a blob.
 const HOLDERS: usize = 12;
 
@@ -55,7 +53,7 @@ impl Simulation {
         self.tell_fetch(id, Event::Scheduler(has_scheduler));
         self.tell_fetch(id, Event::Gateway(gateway));
         if !has_scheduler {
-            self.tell_fetch(id, Event::Neighbours(known));
+            self.tell_fetch(id, Event::Neighbours { near: known, far: Vec::new() });
         }
         self.tell_demand(id);
     }
@@ -98,7 +96,8 @@ impl Simulation {
     fn act(&mut self, id: ShareId, action: Action) {
         match action {
             Action::Watch(from) => self.watch(id, number(&from)),
-            Action::Ask { from, piece } => self.ask(id, number(&from), piece),
+            Action::Leave(from) => self.forget(id, number(&from)),
+            Action::Ask { from, piece, is_import } => self.ask(id, number(&from), piece, is_import),
             Action::Cancel { from, piece } => self.cancel(id, number(&from), Some(piece)),
             Action::Strand => self.strand(id),
             Action::GoDirect => self.go_direct(id),
@@ -131,21 +130,16 @@ impl Simulation {
 
     /// The machine hears of a piece; it may still be provisional.
     pub(super) fn fetched(&mut self, id: ShareId, piece: PieceIndex) {
+        let n_leased = self.n_leased(id);
         self.tell_fetch(id, Event::Held(piece));
         self.tell_demand(id);
-        if self.shares[id as usize].fetch.as_ref().is_some_and(|it| it.n_leased() <= FEW_LEASED) {
+        if self.n_leased(id) < n_leased {
             self.hurry(self.node_of(id));
         }
     }
 
-    /// The scheduler named others: what is not among them is let go of, as the driver does.
-    pub(super) fn neighbours(&mut self, id: ShareId, nodes: Vec<NodeId>) {
-        let gateway = self.gateway_of(self.node_of(id));
-        let stays = |it: u32| it == gateway || nodes.iter().any(|id| number(id) == it);
-        let sources = self.shares[id as usize].watching.iter().map(|it| self.watches[*it as usize].from);
-        let gone: Vec<_> = sources.filter(|it| !stays(*it)).collect();
-        gone.into_iter().for_each(|it| self.forget(id, it));
-        self.tell_fetch(id, Event::Neighbours(nodes));
+    fn n_leased(&self, id: ShareId) -> usize {
+        self.shares[id as usize].fetch.as_ref().map_or(0, Fetch::n_leased)
     }
 
     /// Ends the watch on a source and all asks of it.

@@ -114,8 +114,11 @@ impl Simulation {
         }
         let id = self.share_called(node, &order);
         match order.what {
-            What::Neighbours(nodes) => self.neighbours(id, nodes),
-            What::Lease { from, pieces } => self.tell_fetch(id, fetch::Event::Leased { from, pieces }),
+            What::Neighbours { near, far } => self.tell_fetch(id, fetch::Event::Neighbours { near, far }),
+            What::Lease { from, pieces } => {
+                let role = self.world.sites[number(&from) as usize].role;
+                self.tell_fetch(id, fetch::Event::Leased { from, role, pieces });
+            }
             What::Seed => self.seed(id),
             What::GoDirect => self.tell_fetch(id, fetch::Event::MayGoDirect),
         }

@@ -1,0 +1,158 @@
+//! Circles: those members of a blob that stand together, in a rack, in a zone, in the region.
+//!
+//! A circle of enough members is an *import level*: its members fetch from each other, and each piece is
+//! brought into it about once, by whoever holds the lease on it ([`super::leases`]). So the links between racks
+//! and zones carry about one copy. A circle of a few is none, for there each piece would be leased to save
+//! hardly a copy; its members belong to the next wider one. The region is a level always.
+
+use std::collections::BTreeMap;
+
+use shoal_model::{NodeId, Place, Rng, Tick};
+
+use crate::{Bitmap, PieceIndex};
+
+/// A circle with so many members is a level.
+const LEVEL: usize = 4;
+/// A member that brought a piece into one circle supplies so many others with it, who then do the same: so
+/// the circles that have it multiply, and nobody has to serve them all.
+const CREDIT: u8 = 3;
+/// Suppliers that are kept in mind for one piece; later ones are found among those that hold it.
+const SUPPLIERS: usize = 16;
+
+/// One circle of a blob.
+#[derive(Debug, Default)]
+pub(super) struct Circle {
+    /// The sidecars in it, in no order.
+    pub crowd: Vec<NodeId>,
+    pub level: Option<Level>,
+}
+
+/// What the members of a circle hold between them, and bring in.
+#[derive(Debug)]
+pub(super) struct Level {
+    /// How many members hold each piece.
+    copies: Vec<u32>,
+    /// The pieces that some member holds.
+    covered: Bitmap,
+    /// The pieces that no member holds and none brings in.
+    open: Bitmap,
+    leases: BTreeMap<PieceIndex, Lease>,
+    /// The levels just within this one.
+    pub children: Vec<Place>,
+    /// Who may supply which piece to those, and how often yet.
+    suppliers: BTreeMap<PieceIndex, Vec<(NodeId, u8)>>,
+}
+
+/// A piece that one member brings in.
+#[derive(Debug)]
+struct Lease {
+    holder: NodeId,
+    until: Tick,
+}
+
+impl Circle {
+    /// Whether the circle has become large enough to be a level, and is none yet.
+    pub(super) const fn is_due(&self) -> bool {
+        self.level.is_none() && self.crowd.len() >= LEVEL
+    }
+
+    /// Up to `most` members: an interval of the crowd, which stands in no order, from a random place on.
+    pub(super) fn draw(&self, most: usize, rng: &mut Rng) -> impl Iterator<Item = &NodeId> {
+        let n_members = self.crowd.len();
+        let from = rng.below(n_members);
+        (0..n_members.min(most)).map(move |it| &self.crowd[(from + it) % n_members])
+    }
+}
+
+impl Level {
+    /// A level whose members hold nothing.
+    pub(super) fn new(n_pieces: u32) -> Self {
+        Self {
+            copies: vec![0; n_pieces as usize],
+            covered: Bitmap::new(n_pieces),
+            open: Bitmap::full(n_pieces),
+            leases: BTreeMap::new(),
+            children: Vec::new(),
+            suppliers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) const fn covered(&self) -> &Bitmap {
+        &self.covered
+    }
+
+    pub(super) const fn open(&self) -> &Bitmap {
+        &self.open
+    }
+
+    /// One more member holds the piece. `Some` where none did before, with whose lease that ends.
+    pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<NodeId>> {
+        let copies = &mut self.copies[piece as usize];
+        *copies += 1;
+        (*copies == 1).then(|| {
+            self.covered.insert(piece);
+            self.open.remove(piece);
+            self.leases.remove(&piece).map(|it| it.holder)
+        })
+    }
+
+    /// One member less holds the piece; what nobody holds has to be brought in again.
+    pub(super) fn lost(&mut self, piece: PieceIndex) {
+        let copies = &mut self.copies[piece as usize];
+        *copies -= 1;
+        if *copies == 0 {
+            self.covered.remove(piece);
+            self.open.insert(piece);
+        }
+    }
+
+    pub(super) fn lease(&mut self, piece: PieceIndex, holder: &NodeId, until: Tick) {
+        self.open.remove(piece);
+        self.leases.insert(piece, Lease { holder: holder.clone(), until });
+    }
+
+    /// Takes back the leases for which `ends` says so; returns whose they were.
+    pub(super) fn take_back(
+        &mut self,
+        mut ends: impl FnMut(PieceIndex, &NodeId, Tick) -> bool,
+    ) -> Vec<NodeId> {
+        let mut holders = Vec::new();
+        self.leases.retain(|piece, it| {
+            let ends = ends(*piece, &it.holder, it.until);
+            if ends {
+                self.open.insert(*piece);
+                holders.push(it.holder.clone());
+            }
+            !ends
+        });
+        holders
+    }
+
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> impl Iterator<Item = (PieceIndex, &NodeId)> {
+        self.leases.iter().map(|(piece, it)| (*piece, &it.holder))
+    }
+
+    /// The member brought the piece into a circle within this one, and may supply the others.
+    pub(super) fn add_supplier(&mut self, piece: PieceIndex, node: &NodeId) {
+        let suppliers = self.suppliers.entry(piece).or_default();
+        if suppliers.len() < SUPPLIERS {
+            suppliers.push((node.clone(), CREDIT));
+        }
+    }
+
+    /// One who may supply the piece and `can`: the one with most credit left, a part of which is used up.
+    pub(super) fn supplier(&mut self, piece: PieceIndex, can: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+        let suppliers = self.suppliers.get_mut(&piece)?;
+        suppliers.retain(|(node, credit)| *credit > 0 && can(node));
+        let best = suppliers.iter_mut().max_by_key(|(_, credit)| *credit);
+        let best = best.map(|(node, credit)| {
+            *credit -= 1;
+            node.clone()
+        });
+        if suppliers.is_empty() {
+            self.suppliers.remove(&piece);
+        }
+        best
+    }
+}
