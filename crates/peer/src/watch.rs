@@ -1,9 +1,10 @@
 //! Tells other nodes what this one holds of a blob, at once and then as it changes.
 //!
 //! What is told is the difference between the blob as it is and as it was told last, never a queue of
-//! events: a slow watcher costs no memory and hears of many changes in one message. Messages to one watcher
+//! events: a slow watcher costs no memory and hears of many changes in one message. Messages that bring pieces
 //! keep a distance, so that a fast download costs few of them, and the first after a quiet time goes out at
-//! once, so that a piece travels on without delay.
+//! once, so that a piece travels on without delay. Signs of life of a seed keep a longer distance of their
+//! own, and no piece waits for them.
 //!
 //! Attestations are told before the pieces that came with them, so that a watcher can verify what it
 //! fetches. When anything that was told is no longer true, the watcher is told to forget everything, and
@@ -30,8 +31,10 @@ use tonic::{Request, Response, Status};
 
 use crate::shelf::{Door, Refused, ShelfBlob};
 
-/// The least time between two messages to one watcher.
+/// How long after a message that brought pieces a watcher hears nothing more.
 const DISTANCE: Duration = Duration::from_millis(20);
+/// The least time between two looks at a seed's progress. Watchers lose patience after seconds.
+const SIGN_DISTANCE: Duration = Duration::from_millis(100);
 /// The most attestations in one message. Pieces wait until all attestations have been told.
 const MAX_ATTESTATIONS: usize = 1024;
 
@@ -88,6 +91,8 @@ struct Watcher {
     told: Told,
     /// No message goes out before this.
     quiet_until: Instant,
+    /// The seed's progress is not looked at before this.
+    signs_from: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -109,6 +114,7 @@ impl Watcher {
             seed: opened.seed.map_or(Seed::Elsewhere, Seed::Works),
             told: Told::default(),
             quiet_until: Instant::now(),
+            signs_from: Instant::now(),
             _place: place,
         }
     }
@@ -116,9 +122,11 @@ impl Watcher {
     async fn next(mut self) -> Option<(BlobNews, Self)> {
         loop {
             sleep_until(self.quiet_until).await;
-            let view = self.view();
+            let view = self.view(Instant::now());
             if let Some(news) = self.told.news(view) {
-                self.quiet_until = Instant::now() + DISTANCE;
+                if !news.gained.is_empty() {
+                    self.quiet_until = Instant::now() + DISTANCE;
+                }
                 return Some((news, self));
             }
             if matches!(self.seed, Seed::Ended) && !self.blob.is_complete() {
@@ -128,15 +136,18 @@ impl Watcher {
         }
     }
 
-    fn view(&mut self) -> View {
+    fn view(&mut self, now: Instant) -> View {
         self.version.borrow_and_update();
         View {
             // Before the attestations: a piece that is held has been attested by then.
             status: self.blob.status(),
             attestations: self.blob.attestations(),
             seed: match &mut self.seed {
-                Seed::Works(seed) => Some(*seed.borrow_and_update()),
-                Seed::Ended | Seed::Elsewhere => None,
+                Seed::Works(seed) if self.signs_from <= now => {
+                    self.signs_from = now + SIGN_DISTANCE;
+                    Some(*seed.borrow_and_update())
+                }
+                Seed::Works(_) | Seed::Ended | Seed::Elsewhere => None,
             },
         }
     }
@@ -145,7 +156,10 @@ impl Watcher {
     async fn changed(&mut self) -> Option<()> {
         let seed = async {
             match &mut self.seed {
-                Seed::Works(seed) => seed.changed().await,
+                Seed::Works(seed) => {
+                    sleep_until(self.signs_from).await;
+                    seed.changed().await
+                }
                 Seed::Ended | Seed::Elsewhere => future::pending().await,
             }
         };
@@ -164,6 +178,7 @@ struct View {
     status: BlobStatus,
     /// Encoded, in the order in which they came.
     attestations: Vec<Bytes>,
+    /// How far the seed is, where there is one and it is time to look.
     seed: Option<SeedProgress>,
 }
 
@@ -203,10 +218,8 @@ impl Told {
             news.gained = view.status.held.minus(&self.held).runs();
             self.held = view.status.held;
         }
-        if self.seed != view.seed {
-            self.seed = view.seed;
-            news.seed = view.seed;
-        }
+        news.seed = view.seed.filter(|it| self.seed != Some(*it));
+        self.seed = news.seed.or(self.seed);
         (is_first || news != BlobNews::default()).then_some(news)
     }
 
@@ -331,22 +344,52 @@ mod tests {
 
     // In the next two the clock is paused and runs ahead whenever nothing else is left to do.
 
+    #[track_caller]
+    fn assert_took(since: Instant, expected: Duration) {
+        // Timers have a resolution of a millisecond, also on a paused clock.
+        assert!(since.elapsed().abs_diff(expected) <= Duration::from_millis(1), "{:?}", since.elapsed());
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn messages_keep_a_distance_and_the_first_goes_at_once() {
+    async fn pieces_keep_a_distance_and_the_first_after_a_quiet_time_goes_at_once() {
         let (_dir, store) = testing::store();
         let blob = testing::blob(&store, &key(1), &[]).await;
         let door = Door::new(Arc::new(store), testing::verifier());
         let service = WatchService::new(door, 1, CancellationToken::new());
         let mut news = service.watch(watch_request()).await.unwrap().into_inner();
-        news.next().await.unwrap().unwrap();
-        for (quiet, delay) in [(Duration::ZERO, DISTANCE), (DISTANCE * 50, Duration::ZERO)] {
+        assert_eq!(news.next().await.unwrap().unwrap(), BlobNews::default(), "which no piece waits for");
+        let (now, later) = (Duration::ZERO, DISTANCE * 50);
+        for (piece, quiet, wait) in [(0, now, now), (1, now, DISTANCE), (2, later, now)] {
             tokio::time::advance(quiet).await;
-            let changed = Instant::now();
-            blob.clear("a test says so");
-            assert!(news.next().await.unwrap().unwrap().dropped);
-            // Timers have a resolution of a millisecond, also on a paused clock.
-            assert!(changed.elapsed().abs_diff(delay) <= Duration::from_millis(1));
+            let came = Instant::now();
+            testing::hold(&blob, piece).await;
+            assert_eq!(news.next().await.unwrap().unwrap().gained, [piece..piece + 1]);
+            assert_took(came, wait);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_piece_waits_for_a_sign_of_life_and_signs_are_rare() {
+        let (_dir, store) = testing::store();
+        let blob = testing::blob(&store, &key(1), &[]).await;
+        let (seed, progress) = watch::channel(SeedProgress::default());
+        let reach = |offset| seed.send_modify(|it| it.offset = offset);
+        let places = Arc::new(Semaphore::new(1));
+        let opened = ShelfBlob { blob: blob.clone(), seed: Some(progress) };
+        let watcher = Watcher::new(opened, places.try_acquire_owned().unwrap());
+        let (_, watcher) = watcher.next().await.unwrap();
+        let began = Instant::now();
+
+        reach(10);
+        testing::hold(&blob, 0).await;
+        let (news, watcher) = watcher.next().await.unwrap();
+        assert_eq!((&news.gained[..], news.seed), (&[0..1][..], None));
+        assert_took(began, Duration::ZERO);
+
+        reach(20);
+        let (news, _) = watcher.next().await.unwrap();
+        assert_eq!((&news.gained[..], news.seed.map(|it| it.offset)), (&[][..], Some(20)));
+        assert_took(began, SIGN_DISTANCE);
     }
 
     #[tokio::test(start_paused = true)]

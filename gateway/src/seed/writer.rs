@@ -2,8 +2,9 @@
 //!
 //! Pieces come in order, so that the digest of the whole grows with them. Each is stored as provisional and
 //! counts as held, hence may be shared, once its digest is signed: a node that hears of a piece can verify
-//! it. Signatures cover several pieces, but a piece never waits long for others. The hash of the whole runs
-//! on a thread of its own, while the store hashes and writes the piece on another.
+//! it. Signatures keep a distance, so that of a fast registry's pieces each covers several; the first piece
+//! after a quiet time, hence the first of all, which every node waits for, is signed at once. The hash of the
+//! whole runs on a thread of its own, while the store hashes and writes the piece on another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use super::cutter::Piece;
 
 /// One signature covers at most this many pieces.
 const BATCH: usize = 8;
-/// A piece waits at most this long for its signature.
-const BATCH_WAIT: Duration = Duration::from_millis(20);
+/// The least time between two signatures, unless a batch is full; a piece waits no longer than this.
+const DISTANCE: Duration = Duration::from_millis(20);
 /// How much of the stored prefix is read at once when a seed resumes.
 const READ: u64 = 4 << 20;
 
@@ -39,7 +40,8 @@ pub(super) struct Writer {
     next: PieceIndex,
     /// The digests of the pieces before `next` that are not signed yet.
     unsigned: Vec<PieceDigest>,
-    sign_by: Instant,
+    /// No batch is signed before this unless it is full.
+    sign_from: Instant,
 }
 
 impl Writer {
@@ -53,7 +55,7 @@ impl Writer {
             whole: Sha256::new(),
             next: 0,
             unsigned: Vec::new(),
-            sign_by: Instant::now(),
+            sign_from: Instant::now(),
         };
         let n_held = it.blob.held().first_missing(0).unwrap_or(it.geometry.n_pieces());
         while it.next < n_held {
@@ -92,7 +94,7 @@ impl Writer {
                     Some(piece) => self.take(piece).await?,
                     None => break,
                 },
-                () = sleep_until(self.sign_by), if !self.unsigned.is_empty() => self.sign()?,
+                () = sleep_until(self.sign_from), if !self.unsigned.is_empty() => self.sign()?,
             }
         }
         self.sign()?;
@@ -111,11 +113,8 @@ impl Writer {
         }
         self.whole = whole;
         self.next += 1;
-        if self.unsigned.is_empty() {
-            self.sign_by = Instant::now() + BATCH_WAIT;
-        }
         self.unsigned.push(digest);
-        if self.unsigned.len() >= BATCH {
+        if self.unsigned.len() >= BATCH || Instant::now() >= self.sign_from {
             self.sign()?;
         }
         Ok(())
@@ -127,6 +126,7 @@ impl Writer {
         if digests.is_empty() {
             return Ok(());
         }
+        self.sign_from = Instant::now() + DISTANCE;
         // At most as many as there are pieces, so it fits.
         let first = self.next - digests.len() as PieceIndex;
         let attestation = self.attestation(first, &digests, false);
@@ -172,4 +172,85 @@ async fn hashed(mut whole: Sha256, chunks: Vec<Bytes>) -> Result<Sha256, SeedErr
         whole
     };
     tokio::task::spawn_blocking(hashing).await.map_err(SeedError::stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_blobstore::{Store, StoreSettings};
+    use shoal_model::{BlobKey, ByteSize, TrustGroup};
+    use shoal_proto::Attestation;
+    use tempfile::TempDir;
+
+    /// The length of a piece, in bytes.
+    const PIECE: u64 = 4;
+
+    fn writer(blob: Blob) -> impl Future<Output = Result<Writer, SeedError>> {
+        Writer::resume(blob, Arc::new(Signer::new(&[1; 32])), 1)
+    }
+
+    fn blob(n_pieces: u64) -> (TempDir, Blob) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            dir: dir.path().to_owned(),
+            capacity: ByteSize(1 << 20),
+            low_percent: 90,
+            free_floor: ByteSize(0),
+            expire_after: Duration::from_secs(3600),
+        };
+        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) };
+        let geometry = Geometry::stated(n_pieces * PIECE, PIECE).unwrap();
+        let blob = Store::open(settings).unwrap().create(&key, geometry).unwrap();
+        (dir, blob)
+    }
+
+    fn piece(index: PieceIndex) -> Piece {
+        Piece { index, chunks: vec![Bytes::from(vec![index as u8; PIECE as usize])] }
+    }
+
+    /// How many pieces each signature covers.
+    fn batches(blob: &Blob) -> Vec<usize> {
+        let attestations = blob.attestations();
+        let attestations = attestations.iter().map(|it| Attestation::decode(it).unwrap());
+        attestations.map(|it| Statement::decode(&it.statement).unwrap().digests.len()).collect()
+    }
+
+    // In these the clock is paused and runs ahead only when nothing else is left to do.
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_piece_is_signed_alone_and_those_that_come_with_it_together() {
+        let (_dir, blob) = blob(12);
+        let writer = writer(blob.clone()).await.unwrap();
+        let (pieces, waiting) = mpsc::channel(12);
+        for index in 0..12 {
+            pieces.send(piece(index)).await.unwrap();
+        }
+        drop(pieces);
+        writer.run(waiting).await.unwrap();
+        assert_eq!(batches(&blob), [1, 8, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_waits_for_others_only_soon_after_a_signature() {
+        let (_dir, blob) = blob(3);
+        let writer = writer(blob.clone()).await.unwrap();
+        let (pieces, waiting) = mpsc::channel(1);
+        let running = tokio::spawn(writer.run(waiting));
+        let mut version = blob.version();
+        for (index, quiet, wait) in [
+            (0, Duration::ZERO, Duration::ZERO),
+            (1, Duration::ZERO, DISTANCE),
+            (2, DISTANCE * 2, Duration::ZERO),
+        ] {
+            tokio::time::advance(quiet).await;
+            let came = Instant::now();
+            pieces.send(piece(index)).await.unwrap();
+            version.wait_for(|_| blob.holds(index)).await.unwrap();
+            // Timers have a resolution of a millisecond, also on a paused clock.
+            assert!(came.elapsed().abs_diff(wait) <= Duration::from_millis(1), "piece {index}");
+        }
+        drop(pieces);
+        running.await.unwrap().unwrap();
+        assert_eq!(batches(&blob), [1, 1, 1]);
+    }
 }

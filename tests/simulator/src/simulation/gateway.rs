@@ -1,7 +1,7 @@
 //! A gateway's seed: what `gateway/src/seed` is in production.
 //!
 //! It reads the blob once, in order, from the registry or from the hub's gateway, and may share a piece once
-//! that is signed, which happens in batches.
+//! that is signed, which happens at once after a quiet time and in batches else.
 
 use shoal_model::Role;
 use shoal_swarm::PieceIndex;
@@ -9,9 +9,10 @@ use shoal_swarm::PieceIndex;
 use super::{Happens, ShareId, Simulation};
 use crate::network::time_of;
 
-/// Pieces under one signature, and how long a piece waits for it (`gateway/src/seed/writer.rs`).
+/// The most pieces under one signature, and the least time between two that cover fewer
+/// (`gateway/src/seed/writer.rs`).
 const BATCH: u32 = 8;
-const BATCH_WAIT: u64 = 20_000;
+const DISTANCE: u64 = 20_000;
 
 /// A seed.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Seed {
     n_signed: PieceIndex,
     /// Counts the signatures.
     batch: u32,
+    /// No batch is signed before this unless it is full.
+    sign_from: u64,
     n_pieces: PieceIndex,
     /// It waits for the hub's gateway to hold the next piece.
     is_waiting: bool,
@@ -85,25 +88,26 @@ impl Simulation {
         if !self.is_alive(self.node_of(id)) {
             return;
         }
-        let at = self.queue.now() + BATCH_WAIT;
+        let now = self.queue.now();
         let Some(seed) = &mut self.shares[id as usize].seed else { return };
         seed.n_read += 1;
-        let (n_unsigned, batch) = (seed.n_read - seed.n_signed, seed.batch);
-        if n_unsigned == BATCH || seed.n_read == seed.n_pieces {
+        let (n_unsigned, batch, sign_from) = (seed.n_read - seed.n_signed, seed.batch, seed.sign_from);
+        if n_unsigned == BATCH || seed.n_read == seed.n_pieces || now >= sign_from {
             self.seed_signs(id, batch);
         } else if n_unsigned == 1 {
-            self.queue.plan(at, Happens::SeedSigns { share: id, batch });
+            self.queue.plan(sign_from, Happens::SeedSigns { share: id, batch });
         }
         self.read_next(id);
     }
 
     pub(super) fn seed_signs(&mut self, id: ShareId, batch: u32) {
         let is_alive = self.is_alive(self.node_of(id));
+        let sign_from = self.queue.now() + DISTANCE;
         let Some(seed) = self.share(id).seed.as_mut().filter(|it| it.batch == batch && is_alive) else {
             return;
         };
         let pieces = seed.n_signed..seed.n_read;
-        (seed.n_signed, seed.batch) = (seed.n_read, batch + 1);
+        (seed.n_signed, seed.batch, seed.sign_from) = (seed.n_read, batch + 1, sign_from);
         pieces.for_each(|it| self.holds(id, it));
         self.wake_regional_seeds(id);
     }

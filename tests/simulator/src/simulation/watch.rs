@@ -1,6 +1,6 @@
 //! How nodes hear what others hold: what `crates/peer/src/watch.rs` is in production.
 //!
-//! Messages to one watcher keep a distance and carry all that came since the last one; the first after a
+//! Messages that bring pieces keep a distance and carry all that came since the last one; the first after a
 //! quiet time goes out at once. A message is planned once, for when it arrives, and holds what its sender
 //! had when it left.
 
@@ -12,7 +12,7 @@ use shoal_swarm::fetch::Event;
 
 use super::{Happens, ShareId, Simulation};
 
-/// The least time between two messages to one watcher (`crates/peer/src/watch.rs`).
+/// How long after a message that brought pieces a watcher hears nothing more (`crates/peer/src/watch.rs`).
 const DISTANCE: u64 = 20_000;
 /// A silent connection is found to be dead after 10 s to the next ping and 5 s for its answer
 /// (`crates/peer/src/channel.rs`).
@@ -108,13 +108,19 @@ impl Simulation {
     }
 
     fn plan_news(&mut self, id: WatchId, at: u64) {
+        let Watch { by, from, n_told, .. } = self.watches[id as usize];
+        let source = self.share_of(from, self.blob_of(by));
+        let brings_pieces = self.shares[source as usize].log.len() > n_told;
         let watch = &mut self.watches[id as usize];
         let leaves_at = at.max(watch.quiet_until);
         watch.leaves_at = Some(leaves_at);
-        watch.quiet_until = leaves_at + DISTANCE;
-        let (by, from) = (watch.by, watch.from);
+        if brings_pieces {
+            watch.quiet_until = leaves_at + DISTANCE;
+        }
         let delay = self.network.delay(from, self.node_of(by));
-        self.queue.plan(leaves_at + delay, Happens::News(id));
+        // One that left while the last was under way does not overtake it.
+        let arrives_at = (leaves_at + delay).max(self.queue.now());
+        self.queue.plan(arrives_at, Happens::News(id));
     }
 
     /// A message arrives.
