@@ -5,8 +5,9 @@
 //! does not arrive goes to a successor.
 //!
 //! Into the *region* pieces come from the gateway, and their leases are given ahead of time, in windows: a node
-//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. They lapse
-//! only once the gateway holds the piece: waiting for a slow registry is not a fault.
+//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. The first
+//! piece, which every reader waits for, is brought in by the first few nodes, so that the start is not serial. Leases
+//! lapse only once the gateway holds the piece: waiting for a slow registry is not a fault.
 //!
 //! Into the levels *within* pieces come from a member of another one, as soon as that is known to hold them. So the
 //! lease names it. Each supplies a piece to a few only, and those supply it to the next: a piece is in all racks
@@ -25,6 +26,10 @@ use crate::bitmap::runs;
 pub(super) const FIRST_WINDOW: u32 = 4;
 /// Pieces in the largest window: a node that dies with it costs the swarm a lease's life for so many.
 const LAST_WINDOW: u32 = 64;
+/// How many nodes bring in the first piece, where none holds it yet.
+const STARTERS: usize = 4;
+/// In a blob of fewer pieces these copies would cost the gateway more than a tenth.
+const LONG: u32 = 32;
 /// A node with so many leases gets none within the region: more than it fetches at once.
 const MOST_IMPORTS: u32 = 16;
 /// Members that are looked at for one importer, or for a supplier that has not made itself known.
@@ -114,11 +119,17 @@ impl Table {
         let window = if is_first { member.lease_window } else { (member.lease_window * 2).min(LAST_WINDOW) };
         let most = (window - member.n_leased) as usize;
         let Some(region) = blob.level(&Place::default()) else { return };
-        let pieces: Vec<_> = region.open().iter().take(most).collect();
+        let mut pieces: BTreeSet<_> = region.open().iter().take(most).collect();
         if pieces.is_empty() {
             return;
         }
+        let is_long = blob.geometry.n_pieces() >= LONG;
+        let starts = is_first && is_long && blob.wanting.len() <= STARTERS && !region.covered().contains(0);
         pieces.iter().for_each(|it| blob.lease(&Place::default(), *it, node, until));
+        if starts {
+            // The lease is still its first holder's.
+            pieces.insert(0);
+        }
         if let Some(member) = blob.member_mut(node) {
             member.lease_window = window;
         }

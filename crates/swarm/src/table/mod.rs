@@ -325,13 +325,14 @@ impl Table {
         let seeded = self.wanted.iter().filter(|it| self.blobs[*it].seeder.as_ref() == Some(node));
         let keys: BTreeSet<_> = seeded.cloned().chain(entry.blobs).collect();
         for key in keys {
+            // First of all, so that nobody is told to fetch anything there.
+            if let Some(blob) = self.blobs.get_mut(&key).filter(|_| entry.role == Role::Sidecar) {
+                blob.dropped(node);
+            }
             self.wants_no_more(now, &key, node, out);
             let Some(blob) = self.blobs.get_mut(&key) else { continue };
             if blob.seeder.as_ref() == Some(node) {
                 blob.seeded_by(now, None);
-            }
-            if entry.role == Role::Sidecar {
-                blob.dropped(node);
             }
             blob.part(node);
             if blob.n_members() == 0 {

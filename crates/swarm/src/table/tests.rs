@@ -97,7 +97,19 @@ fn the_first_wish_has_one_gateway_seed_and_brings_a_lease() {
     assert_eq!(leases(&first, "a"), [0, 1, 2, 3]);
     let second = it.want("b");
     assert_eq!(seeds(&second), [""; 0], "it is being seeded");
-    assert_eq!(leases(&second, "b"), [4, 5, 6, 7], "each piece has one importer");
+    assert_eq!(leases(&second, "b"), [0, 4, 5, 6, 7], "each piece but the first has one importer");
+}
+
+#[test]
+fn the_first_piece_has_a_few_importers_until_one_of_them_holds_it() {
+    let imports = |it: &mut Script, node| leases(&it.want(node), node).contains(&0);
+    let nodes = ["a", "b", "c", "d", "e"];
+    let mut it = Script::with(&nodes);
+    assert_eq!(nodes.map(|node| imports(&mut it, node)), [true, true, true, true, false]);
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.gain("a", 0..1);
+    assert!(!imports(&mut it, "b"));
 }
 
 #[test]
