@@ -23,7 +23,7 @@ fn the_data_path_is_measured_from_end_to_end() {
         let both = &figures[name];
         assert!(is_positive(&both["plain"]) && is_positive(&both["mtls"]), "{name}: {both}");
     }
-    for name in ["hot", "coldOneNode", "coldFourNodes"] {
+    for name in ["hot", "coldOneNode", "coldFourNodes", "coldNeighbour"] {
         let spread = &figures["firstByteMillis"][name];
         assert!(is_positive(&spread["median"]), "{name}: {spread}");
     }

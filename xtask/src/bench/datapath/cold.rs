@@ -1,4 +1,5 @@
-//! A blob that no node has: from the registry through gateway and scheduler to all nodes at once.
+//! A blob that a node does not have: from the registry through gateway and scheduler to all nodes at once, or
+//! from a neighbour.
 
 use std::time::Duration;
 
@@ -36,4 +37,18 @@ pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> 
         direct: slowest(&direct),
         first_bytes: pulled.iter().map(|it| it.first_byte).collect(),
     })
+}
+
+/// Starts a region of two nodes, has one fetch the blob, and returns how long a client of the other then waits
+/// for its first byte.
+pub(super) async fn from_neighbour(origin: &Origin) -> Result<Duration> {
+    let stage = Stage::start(origin, 2, Security::Mtls).await?;
+    let mut first_byte = Duration::ZERO;
+    for mirror in stage.mirrors() {
+        first_byte = download::all([origin.through(mirror)]).await?[0].first_byte;
+        // The scheduler hears of what the node has while it sends it once more.
+        download::all([origin.through(mirror)]).await?;
+    }
+    stage.end().await?;
+    Ok(first_byte)
 }

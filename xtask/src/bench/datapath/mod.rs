@@ -3,7 +3,8 @@
 //! - *Hot*: a client downloads a blob from a sidecar that has it, and the same blob from nginx, in turns.
 //! - *Pieces*: a node fetches pieces from another, verifies and stores them; see
 //!   `crates/peer/benches/data_path`.
-//! - *Cold*: nodes that have nothing download a blob at the same time, through gateway and scheduler.
+//! - *Cold*: nodes that have nothing download a blob at the same time, through gateway and scheduler, or one
+//!   after a neighbour.
 //!
 //! Machines are never quite quiet. So what is compared alternates within a round and is compared within it,
 //! and CPU time, which each process has of its own, counts more than the clock.
@@ -22,6 +23,7 @@ use super::figures::load;
 use super::origin::Origin;
 use crate::region::fleet::Security;
 use crate::test::build_binaries;
+use pieces::Pieces;
 use report::Report;
 
 /// How to measure.
@@ -33,6 +35,26 @@ pub(crate) struct Args {
     /// Prints one JSON object instead of tables.
     #[arg(long)]
     json: bool,
+    /// Measures one part only; the figures of the others are missing then.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// What is measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// From node to client.
+    Hot,
+    /// From node to node.
+    Pieces,
+    /// From registry to nodes.
+    Cold,
+}
+
+impl Args {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|it| it == part)
+    }
 }
 
 /// How much is measured.
@@ -54,8 +76,8 @@ impl Extent {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     build_binaries()?;
-    let pieces = pieces::measure(args.quick)?;
-    let report = measure(if args.quick { Extent::QUICK } else { Extent::FULL }, pieces)?;
+    let pieces = if args.wants(Part::Pieces) { Some(pieces::measure(args.quick)?) } else { None };
+    let report = measure(args, pieces)?;
     if args.json {
         println!("{:#}", report.json());
     } else {
@@ -65,16 +87,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 #[tokio::main]
-async fn measure(extent: Extent, pieces: pieces::Pieces) -> Result<Report> {
+async fn measure(args: &Args, pieces: Option<Pieces>) -> Result<Report> {
+    let extent = if args.quick { Extent::QUICK } else { Extent::FULL };
     let load_before = load()?;
     let origin = Origin::start(extent.blob).await?;
-    let (mut one, mut plain, mut mtls) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=extent.cold {
+    let (mut one, mut plain, mut mtls, mut near) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let cold_rounds = if args.wants(Part::Cold) { extent.cold } else { 0 };
+    for round in 1..=cold_rounds {
         one.push(cold::round(&origin, 1, Security::Mtls).await?);
         plain.push(cold::round(&origin, 4, Security::Plain).await?);
         mtls.push(cold::round(&origin, 4, Security::Mtls).await?);
-        eprintln!("cold: round {round} of {} is done", extent.cold);
+        near.push(cold::from_neighbour(&origin).await?);
+        eprintln!("cold: round {round} of {cold_rounds} is done");
     }
-    let hot = hot::rounds(&origin, extent.hot).await?;
-    Ok(Report { pieces, hot, one, plain, mtls, load: [load_before, load()?] })
+    let hot = if args.wants(Part::Hot) { hot::rounds(&origin, extent.hot).await? } else { Vec::new() };
+    Ok(Report { pieces, hot, one, plain, mtls, near, load: [load_before, load()?] })
 }

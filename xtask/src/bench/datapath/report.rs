@@ -10,9 +10,9 @@ use super::hot::{Hot, Pair, Sample};
 use super::pieces::Pieces;
 use crate::bench::figures::Spread;
 
-/// All samples of a run.
+/// All samples of a run; none of a part that was left out.
 pub(super) struct Report {
-    pub(super) pieces: Pieces,
+    pub(super) pieces: Option<Pieces>,
     pub(super) hot: Vec<Hot>,
     /// One node, cold.
     pub(super) one: Vec<Cold>,
@@ -20,6 +20,8 @@ pub(super) struct Report {
     pub(super) plain: Vec<Cold>,
     /// Four nodes, cold, by mutual TLS.
     pub(super) mtls: Vec<Cold>,
+    /// Until the first byte of a blob that a neighbour holds.
+    pub(super) near: Vec<Duration>,
     /// The machine's load averages, before and after.
     pub(super) load: [String; 2],
 }
@@ -34,7 +36,7 @@ impl Report {
             "oneStreamOverNginx": self.over_nginx(|it| &it.one_stream).median(),
             "fourStreamsOverNginx": self.over_nginx(|it| &it.four_streams).median(),
             "pieceCpuSecondsPerGiB": {
-                "plain": self.pieces.cpu_per_gib("plain"), "mtls": self.pieces.cpu_per_gib("tls"),
+                "plain": self.pieces_cpu("plain"), "mtls": self.pieces_cpu("tls"),
             },
             "coldCpuSecondsPerGiB": {
                 "plain": cpu(&self.plain).median(), "mtls": cpu(&self.mtls).median(),
@@ -43,9 +45,10 @@ impl Report {
                 "hot": self.hot_first_bytes().json(),
                 "coldOneNode": first_bytes(&self.one),
                 "coldFourNodes": first_bytes(&self.mtls),
+                "coldNeighbour": self.near_first_bytes().json(),
             },
             "rows": rows.collect::<serde_json::Map<_, _>>(),
-            "pieces": self.pieces.0,
+            "pieces": self.pieces.as_ref().map(|it| &it.0),
             "load": self.load,
         })
     }
@@ -75,6 +78,7 @@ impl Report {
             ("cold, four nodes, mTLS: seconds", seconds(&self.mtls)),
             ("cold, four nodes, mTLS: time over direct", over_direct(&self.mtls)),
             ("cold, four nodes, mTLS: first byte, ms", cold_first_bytes(&self.mtls)),
+            ("cold, a neighbour has it, mTLS: first byte, ms", self.near_first_bytes()),
         ]
     }
 
@@ -87,6 +91,14 @@ impl Report {
 
     fn over_nginx(&self, of: fn(&Hot) -> &Pair) -> Spread {
         Spread::of(self.hot.iter().map(of).map(|it| it.sidecar.rate / it.nginx.rate))
+    }
+
+    fn pieces_cpu(&self, security: &str) -> Option<f64> {
+        self.pieces.as_ref()?.cpu_per_gib(security)
+    }
+
+    fn near_first_bytes(&self) -> Spread {
+        first_bytes(&self.near)
     }
 
     fn hot_first_bytes(&self) -> Spread {
@@ -106,8 +118,8 @@ fn over_direct(cold: &[Cold]) -> Spread {
     Spread::of(cold.iter().map(|it| it.whole.as_secs_f64() / it.direct.as_secs_f64()))
 }
 
-fn first_bytes<'a>(all: impl Iterator<Item = &'a Duration>) -> Spread {
-    Spread::of(all.map(|it| it.as_secs_f64() * 1e3))
+fn first_bytes<'a>(all: impl IntoIterator<Item = &'a Duration>) -> Spread {
+    Spread::of(all.into_iter().map(|it| it.as_secs_f64() * 1e3))
 }
 
 impl fmt::Display for Report {
@@ -116,7 +128,7 @@ impl fmt::Display for Report {
         writeln!(f, "| what | median (least..most) |\n| --- | --- |")?;
         self.rows().into_iter().try_for_each(|(name, spread)| writeln!(f, "| {name} | {spread} |"))?;
         for security in ["plain", "tls"] {
-            let cpu = self.pieces.cpu_per_gib(security).unwrap_or(f64::NAN);
+            let cpu = self.pieces_cpu(security).unwrap_or(f64::NAN);
             writeln!(f, "| pieces into a store, {security}: CPU-s/GiB of both nodes | {cpu:.2} |")?;
         }
         Ok(())
