@@ -17,6 +17,7 @@ mod network;
 mod outcome;
 mod plot;
 mod queue;
+mod recording;
 mod simulation;
 mod world;
 
@@ -24,5 +25,6 @@ pub use bound::Bound;
 pub use journal::{Asked, Entry, Journal};
 pub use outcome::Outcome;
 pub use plot::svg;
+pub use recording::Recording;
 pub use simulation::{Finished, Simulation};
 pub use world::{Fault, Site, World};

@@ -25,9 +25,6 @@ const QUANTA: u64 = 4;
 /// Quanta of one upload that may be under way.
 const WINDOW: u8 = 2;
 
-/// One-way delay within a zone and across zones, in microseconds.
-const DELAY: [u64; 2] = [500, 2_000];
-
 /// The number of a transfer; used again once it is over.
 pub(crate) type TransferId = u32;
 
@@ -74,6 +71,8 @@ pub(crate) struct Network {
     racks_down: Vec<Pipe>,
     rack_of: Vec<Option<usize>>,
     zone_of: Vec<usize>,
+    /// As [`World::delay`].
+    delay: [u64; 2],
     jitter: Rng,
     transfers: Vec<Transfer>,
     unused: Vec<TransferId>,
@@ -124,6 +123,7 @@ impl Network {
             racks_down: racks(),
             rack_of: world.sites.iter().map(|it| it.rack).collect(),
             zone_of: world.sites.iter().map(|it| it.zone).collect(),
+            delay: world.delay,
             jitter,
             transfers: Vec::new(),
             unused: Vec::new(),
@@ -134,7 +134,7 @@ impl Network {
 
     /// How long a message takes from one node to another: the delay, give or take two fifths.
     pub(crate) fn delay(&mut self, one: u32, other: u32) -> u64 {
-        let delay = DELAY[usize::from(self.zone_of[one as usize] != self.zone_of[other as usize])];
+        let delay = self.delay[usize::from(self.zone_of[one as usize] != self.zone_of[other as usize])];
         delay * (600 + self.jitter.below(801) as u64) / 1000
     }
 

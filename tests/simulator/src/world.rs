@@ -12,6 +12,8 @@ const PIECE: u64 = 1 << 20;
 /// Nodes in a rack.
 const RACK: usize = 40;
 const SECOND: u64 = 1_000_000;
+/// One-way delay within a zone and across zones, in microseconds.
+const DELAY: [u64; 2] = [500, 2_000];
 
 /// One simulated fleet.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct World {
     pub faults: Vec<(u64, Fault)>,
     /// Over how long the joins are spread, in microseconds.
     pub spread: u64,
+    /// One-way delay within a zone and across zones, in microseconds, to be taken with some jitter.
+    pub delay: [u64; 2],
 }
 
 /// A gateway or a node, and its links.
@@ -63,7 +67,7 @@ pub enum Fault {
 }
 
 impl Site {
-    fn node(zone: usize, rate: u64) -> Self {
+    pub(crate) fn node(zone: usize, rate: u64) -> Self {
         Self {
             role: Role::Sidecar,
             region: 0,
@@ -126,6 +130,7 @@ impl World {
             joins: (1..=n_nodes).map(|it| (0, it)).collect(),
             faults: Vec::new(),
             spread: 0,
+            delay: DELAY,
         })
     }
 

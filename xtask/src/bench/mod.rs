@@ -7,6 +7,7 @@ mod datapath;
 mod download;
 mod figures;
 mod origin;
+mod swarm;
 
 use std::process::ExitCode;
 
@@ -24,11 +25,14 @@ pub(crate) struct Args {
 enum What {
     /// What it costs to move bytes: from node to client, from node to node, from registry to nodes.
     Datapath(datapath::Args),
+    /// How fast a fleet on shaped links pulls one image, over what its links allow.
+    Swarm(swarm::Args),
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Datapath(args) => datapath::run(args),
+        What::Swarm(args) => swarm::run(args),
     }
 }
