@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::command::Launch;
-use crate::link::{Link, Mbit, Traffic};
+use crate::link::{INTERFACE, Link, Mbit, Traffic};
 use crate::process::Process;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -151,6 +151,19 @@ impl Host {
     /// Lets the machine reach an address outside the lab's network on its link.
     pub async fn reach(&self, address: Ipv4Addr) -> Result<()> {
         self.0.link.add_route(address).await
+    }
+
+    /// The machine's place, for others to know for good.
+    pub(crate) async fn introduction(&self) -> Result<String> {
+        let hardware_address = self.0.link.hardware_address().await?;
+        Ok(format!("neigh replace {} lladdr {hardware_address} dev {INTERFACE}\n", self.address()))
+    }
+
+    /// Takes in such introductions.
+    pub(crate) async fn know(&self, introductions: &str) -> Result<()> {
+        let file = self.dir().join("introductions");
+        std::fs::write(&file, introductions)?;
+        self.0.link.batch(&file).await
     }
 
     /// Limits what the machine can send (`up`) and receive (`down`).

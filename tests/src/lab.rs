@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 
 use crate::host::Host;
 use crate::link::{Link, Mbit, create_hub};
@@ -23,12 +24,20 @@ pub struct LabSpec {
     pub nodes: u16,
     /// The rate of each node's link, either way; `None` for as fast as the machine is.
     pub rate: Option<Mbit>,
+    /// The longest packet that links carry, in bytes.
+    pub mtu: u16,
 }
 
 impl LabSpec {
     /// Nodes with unshaped links.
     pub fn nodes(nodes: u16) -> Self {
-        Self { nodes, rate: None }
+        Self { nodes, rate: None, mtu: 1500 }
+    }
+
+    /// The same with the long packets of data centres' networks. Of a processor's time most goes by packets,
+    /// so that a machine carries several times as many nodes.
+    pub fn with_jumbo_frames(self) -> Self {
+        Self { mtu: 9000, ..self }
     }
 
     /// The same with every node's link shaped.
@@ -44,6 +53,7 @@ pub struct Lab {
     dir: PathBuf,
     nodes: Vec<Host>,
     n_hosts: u16,
+    mtu: u16,
 }
 
 impl Lab {
@@ -62,7 +72,7 @@ impl Lab {
         let dir = sweep::labs_dir().join(format!("{id}-{name}"));
         std::fs::create_dir(&dir).with_context(|| format!("lab {name}: cannot make {}", dir.display()))?;
         // From here on dropping the lab cleans up, also when the rest of the start fails.
-        let mut lab = Self { id, dir, nodes: Vec::new(), n_hosts: 0 };
+        let mut lab = Self { id, dir, nodes: Vec::new(), n_hosts: 0, mtu: spec.mtu };
         std::fs::write(lab.hosts_file(), "127.0.0.1 localhost\n")?;
         create_hub(&lab.hub()).await?;
         for number in 1..=spec.nodes {
@@ -87,7 +97,8 @@ impl Lab {
 
     /// Adds a further machine, with an unshaped link.
     pub async fn host(&mut self, name: &str) -> Result<Host> {
-        let link = Link { namespace: format!("{}-{name}", self.id), hub: self.hub(), number: self.n_hosts };
+        let (namespace, number) = (format!("{}-{name}", self.id), self.n_hosts);
+        let link = Link { namespace, hub: self.hub(), number, mtu: self.mtu };
         self.n_hosts += 1;
         let host = Host::create(name, link, self.dir.join(name), self.hosts_file()).await?;
         self.alias(name, &host)?;
@@ -104,6 +115,15 @@ impl Lab {
     /// Adds a machine with a real registry on it.
     pub async fn registry(&mut self, spec: RegistrySpec) -> Result<Registry> {
         Registry::start(self, spec).await
+    }
+
+    /// Lets all of these machines know each other's places for good. For large labs whose machines all talk to each
+    /// other: of what machines learn by asking, the kernel keeps about a thousand places, of all labs together,
+    /// and nobody can be reached any more when these are used up.
+    pub async fn introduce(&self, hosts: &[Host]) -> Result<()> {
+        let introductions = try_join_all(hosts.iter().map(Host::introduction)).await?.concat();
+        try_join_all(hosts.iter().map(|it| it.know(&introductions))).await?;
+        Ok(())
     }
 
     /// Splits the network: the two sides no longer hear each other, and no error tells them.

@@ -7,6 +7,7 @@
 //! can use equal addresses and names at the same time.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ use crate::command::Launch;
 const BRIDGE: &str = "br0";
 /// The interface of every host.
 pub(crate) const INTERFACE: &str = "eth0";
+/// A namespace would take it from the machine that the lab is on, and one that ignores losses fills the short
+/// queues of slow links with what is sent again. Cubic, the default of most systems, behaves as reno does where
+/// links are as slow and as short as here; reno every machine lets a namespace have.
+const CONGESTION_CONTROL: &str = "net.ipv4.tcp_congestion_control=reno";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A link rate in megabits per second, as network people and `tc` count.
@@ -50,6 +55,8 @@ pub(crate) struct Link {
     pub(crate) namespace: String,
     pub(crate) hub: String,
     pub(crate) number: u16,
+    /// The longest packet, in bytes.
+    pub(crate) mtu: u16,
 }
 
 /// Makes the hub namespace with its bridge.
@@ -73,14 +80,18 @@ impl Link {
 
     /// Makes the namespace and connects it.
     pub(crate) async fn create(&self) -> Result<()> {
-        let Self { namespace, hub, .. } = self;
+        let Self { namespace, hub, mtu, .. } = self;
         let (port, address) = (self.port(), self.address());
         ip(&format!("netns add {namespace}")).await?;
         ip(&format!("link add {port} netns {hub} type veth peer name {INTERFACE} netns {namespace}")).await?;
+        for (namespace, interface) in [(hub, port.as_str()), (namespace, INTERFACE)] {
+            ip(&format!("-n {namespace} link set {interface} mtu {mtu}")).await?;
+        }
         ip(&format!("-n {hub} link set {port} master {BRIDGE} up")).await?;
         ip(&format!("-n {namespace} addr add {address}/16 dev {INTERFACE}")).await?;
         ip(&format!("-n {namespace} link set {INTERFACE} up")).await?;
-        ip(&format!("-n {namespace} link set lo up")).await
+        ip(&format!("-n {namespace} link set lo up")).await?;
+        ip(&format!("netns exec {namespace} sysctl --quiet --write {CONGESTION_CONTROL}")).await
     }
 
     /// Gives the host a further address.
@@ -91,6 +102,20 @@ impl Link {
     /// Tells the host that an address is on its link.
     pub(crate) async fn add_route(&self, to: Ipv4Addr) -> Result<()> {
         ip(&format!("-n {} route add {to}/32 dev {INTERFACE}", self.namespace)).await
+    }
+
+    /// The host's address on the wire.
+    pub(crate) async fn hardware_address(&self) -> Result<String> {
+        let text = words("ip", &format!("-n {} -j link show {INTERFACE}", self.namespace)).await?;
+        let [shown]: [ShownAddress; 1] =
+            serde_json::from_str(&text).context("ip -j link: unexpected form")?;
+        Ok(shown.address)
+    }
+
+    /// Carries out a file of commands for `ip` inside the namespace.
+    pub(crate) async fn batch(&self, file: &Path) -> Result<()> {
+        let launch = Launch::new("ip").args(["-n", &self.namespace, "-batch"]).arg(file);
+        launch.run(DEADLINE).await.map(drop)
     }
 
     /// Limits what the host can send (`up`) and receive (`down`).
@@ -137,6 +162,11 @@ struct ShownLink {
 }
 
 #[derive(Deserialize)]
+struct ShownAddress {
+    address: String,
+}
+
+#[derive(Deserialize)]
 struct ShownStats {
     rx: ShownCounter,
     tx: ShownCounter,
@@ -180,7 +210,7 @@ mod tests {
 
     #[test]
     fn addresses_go_on_past_one_octet() {
-        let link = |number| Link { namespace: String::new(), hub: String::new(), number };
+        let link = |number| Link { namespace: String::new(), hub: String::new(), number, mtu: 1500 };
         assert_eq!(link(0).address().to_string(), "10.77.0.2");
         assert_eq!(link(249).address().to_string(), "10.77.0.251");
         assert_eq!(link(250).address().to_string(), "10.77.1.2");

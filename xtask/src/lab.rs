@@ -31,7 +31,7 @@ pub(crate) struct Args {
 #[tokio::main]
 pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     packages::ensure_installed()?;
-    let mut lab = Lab::start("play", LabSpec { nodes: args.nodes, rate: args.rate }).await?;
+    let mut lab = Lab::start("play", LabSpec { rate: args.rate, ..LabSpec::nodes(args.nodes) }).await?;
     let registry = lab.registry(RegistrySpec::plain()).await?;
     let size = usize::try_from(args.image_size.0).context("image larger than this machine can address")?;
     let image = Image::build(&ImageSpec::new("team/app", size))?;

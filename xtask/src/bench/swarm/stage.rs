@@ -31,11 +31,14 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts a registry, a gateway, a scheduler and sidecars whose stores are empty.
     pub(super) async fn start(n_nodes: u16) -> Result<Self> {
-        let mut lab = Lab::start("bench-swarm", LabSpec::nodes(n_nodes).at(NODE)).await?;
+        let mut lab = Lab::start("bench-swarm", LabSpec::nodes(n_nodes).at(NODE).with_jumbo_frames()).await?;
         let fleet = Fleet::start(&mut lab, FleetSpec::open()).await?;
         for server in [&fleet.registry.host, &fleet.gateway.host] {
             server.shape(SERVER, SERVER).await?;
         }
+        let servers = [&fleet.registry.host, &fleet.gateway.host, &fleet.scheduler.host];
+        let hosts: Vec<_> = lab.nodes().iter().chain(servers).cloned().collect();
+        lab.introduce(&hosts).await?;
         Ok(Self { fleet, lab })
     }
 
