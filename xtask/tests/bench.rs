@@ -45,3 +45,21 @@ fn the_data_path_is_measured_from_end_to_end() {
         assert_eq!(row["overPlain"].is_object(), row["security"] == "tls", "{row}");
     }
 }
+
+#[test]
+fn a_swarm_is_measured_from_end_to_end() {
+    let figures = figures(&["swarm", "--quick", "--json"]);
+    for name in [
+        "nodes",
+        "lastNodeRatio",
+        "registryEgressRatio",
+        "gatewayUploadRatio",
+        "overDirect",
+        "singleNodeOverDirect",
+        "replayedOverMeasured",
+    ] {
+        assert!(figures[name].as_f64().is_some_and(|it| it > 0.0), "{name}: {}", figures[name]);
+    }
+    let run = &figures["runs"][0];
+    assert_eq!(run["joins"].as_array().map(Vec::len), run["pulls"].as_array().map(Vec::len), "{run}");
+}

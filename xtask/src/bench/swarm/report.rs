@@ -33,7 +33,7 @@ const FIGURES: [(&str, &str, Figure); 11] = [
     ("replayedOverMeasured", "last node: simulated over measured", |it| it.replayed_over_measured),
     ("lastNodeSeconds", "last node, seconds", |it| it.run.last_node() as f64 / 1e6),
     ("singleNodeSeconds", "one node alone, seconds", |it| it.single.as_secs_f64()),
-    ("linkBytesRatio", "bytes over a node's link into it, copies", |it| it.link_bytes),
+    ("linkBytesRatio", "bytes over a node's link into it, copies", Round::link_copies),
     ("cpuSecondsPerGiB", "CPU-s of the services per GiB that nodes got", Round::cpu_per_gib),
     ("processorsBusy", "processors' time used, by whomever", |it| it.busy),
 ];

@@ -32,9 +32,6 @@ pub(super) struct Round {
     pub(super) registry_egress: f64,
     /// Bytes that the gateway sent for them, over the size of the blob.
     pub(super) gateway_upload: f64,
-    /// Bytes that came over a node's link for its pull, all headers, acknowledgements and repetitions included,
-    /// over the size of the blob: the mean.
-    pub(super) link_bytes: f64,
     /// CPU seconds of all services for them.
     pub(super) cpu: Duration,
     /// Which part of the machine's processors was used meanwhile, by whomever.
@@ -57,7 +54,8 @@ pub(super) async fn play(stage: &Stage, number: u64, size: usize) -> Result<Roun
     let pulls = through_sidecars(stage, nodes, &image).await?;
     let busy = Machine::now()?.busy_since(&machine);
     let cpu = stage.cpu_used()?.saturating_sub(cpu);
-    let run = recording(blob_size, &pulls);
+    let link_bytes = stage.received().await? - link_bytes;
+    let run = recording(blob_size, &pulls, link_bytes);
     let bound = run.bound().context("run: no world has such links")?;
     Ok(Round {
         single,
@@ -68,16 +66,24 @@ pub(super) async fn play(stage: &Stage, number: u64, size: usize) -> Result<Roun
         run,
         registry_egress: (front.blob_bytes_sent() - egress) as f64 / blob_size as f64,
         gateway_upload: (stage.gateway_sent().await? - upload) / blob_size as f64,
-        link_bytes: (stage.received().await? - link_bytes) as f64 / (nodes.len() as u64 * blob_size) as f64,
         cpu,
         busy,
     })
 }
 
 impl Round {
+    /// CPU seconds of the services per GiB that nodes got.
     pub(super) fn cpu_per_gib(&self) -> f64 {
-        let n_bytes = self.run.size * self.run.pulls.len() as u64;
-        self.cpu.as_secs_f64() * f64::from(1 << 30) / n_bytes as f64
+        self.cpu.as_secs_f64() * f64::from(1 << 30) / self.n_bytes()
+    }
+
+    /// What came over a node's link, all headers and whatever came twice included, over the size of the blob.
+    pub(super) fn link_copies(&self) -> f64 {
+        self.run.link_bytes as f64 / self.n_bytes()
+    }
+
+    fn n_bytes(&self) -> f64 {
+        (self.run.size * self.run.pulls.len() as u64) as f64
     }
 }
 
@@ -97,7 +103,7 @@ async fn through_sidecars(stage: &Stage, nodes: &[Host], image: &Image) -> Resul
     pull::all(nodes, layer.bytes.len() as u64, || stage.fleet.ask_blob(image, layer)).await
 }
 
-fn recording(size: u64, pulls: &[Pull]) -> Recording {
+fn recording(size: u64, pulls: &[Pull], link_bytes: u64) -> Recording {
     let [node_rate, gateway_rate] = rates().map(|it| it.0);
     let micros = |it: Duration| it.as_micros() as u64;
     Recording {
@@ -107,5 +113,6 @@ fn recording(size: u64, pulls: &[Pull]) -> Recording {
         gateway_rate,
         joins: pulls.iter().map(|it| micros(it.joined)).collect(),
         pulls: pulls.iter().map(|it| micros(it.took)).collect(),
+        link_bytes,
     }
 }
