@@ -23,8 +23,9 @@ fn eight_measured_nodes_are_replayed_within_15_percent() {
     check(include_str!("recorded/lab-8.json"), 8, 0.85..1.15);
 }
 
-/// Too fast by a fifth, where 15 % are allowed: the run was made on two processors that other work kept busy,
-/// and the simulator knows neither the time that processors take nor that many streams on one link are uneven.
+/// Too fast by a fifth, where 15 % are the aim. Which part of it comes from the processors, which other work kept
+/// busy during the run, was not measured; the simulator knows nothing of their time, nor of the losses by which
+/// many streams on one link get uneven shares.
 #[test]
 fn twenty_measured_nodes_are_replayed_too_fast() {
     check(include_str!("recorded/lab-20.json"), 20, 0.75..0.85);

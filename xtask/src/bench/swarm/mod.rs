@@ -72,8 +72,9 @@ async fn measure(extent: Extent) -> Result<Report> {
     let mut rounds = Vec::new();
     for number in 1..=extent.rounds {
         let round = round::play(&stage, number, extent.layer).await;
-        rounds.push(round.with_context(|| format!("round {number}"))?);
-        eprintln!("round {number} of {} is done", extent.rounds);
+        let round = round.with_context(|| format!("round {number}"))?;
+        eprintln!("round {number} of {}: {round}", extent.rounds);
+        rounds.push(round);
     }
     let direct = round::all_direct(&stage, extent.layer).await.context("direct downloads")?;
     Ok(Report { rounds, direct, load: [load_before, load()?] })

@@ -38,6 +38,13 @@ const FIGURES: [(&str, &str, Figure); 11] = [
     ("processorsBusy", "processors' time used, by whomever", |it| it.busy),
 ];
 
+impl fmt::Display for Round {
+    /// All figures in one line: what comes later may fail.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FIGURES.iter().try_for_each(|(name, _, of)| write!(f, "{name} {:.3} ", of(self)))
+    }
+}
+
 impl Report {
     /// The figures for machines: medians by name, each with its spread, and what was run.
     pub(super) fn json(&self) -> Value {
