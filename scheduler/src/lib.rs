@@ -1,7 +1,7 @@
 //! The scheduler: a gRPC service around the swarm's table.
 //!
-//! Every node keeps one stream. What it says goes to the [`board`], which owns the table and is the only
-//! one to decide; what the table orders goes out on the stream of the node that it concerns. State is
+//! Every node keeps one stream. What it says goes to the [`board`], whose tables are the only
+//! ones to decide; what they order goes out on the stream of the node that it concerns. State is
 //! soft: a scheduler that starts anew knows everything again once the nodes have reconnected and told
 //! what they hold, and transfers between nodes go on meanwhile.
 //!
@@ -14,7 +14,9 @@ mod board;
 mod service;
 pub mod settings;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use anyhow::Context as _;
 use shoal_identity::enrol::{Applicant, enrol};
@@ -60,7 +62,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     ctx.tasks.spawn_infallible("region", keeper.run(ctx.tasks.stopping()));
     region.answered().await;
 
-    let board = Board::start(&ctx, settings.policy);
+    let n_processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let board = Board::start(&ctx, settings.policy, n_processors);
     let service = Service::new(board, Door::new(&ctx, verifier, dialer), ctx.tasks.clone());
     ctx.serve(listener, Routes::new(SchedulerServer::new(service)).prepare(), Limits::new(MAX_NODES));
     ready.set(true);

@@ -107,7 +107,8 @@ impl Scheduler for Service {
         };
         self.door.recognise(&from, &node).await?;
         let listening = Listening { node: node.id.clone(), door: self.door.clone(), messages };
-        let (session, orders) = self.board.join(node, protocol).await;
+        tracing::info!(node = %node.id, address = %node.address, role = ?node.role, protocol, "node joined");
+        let (session, orders) = self.board.join(node).await;
         let (stopping, listening) = (self.tasks.stopping(), listening.run(session));
         self.tasks.spawn("node", async move {
             stopping.run_until_cancelled(listening).await;
@@ -125,9 +126,18 @@ struct Listening {
 }
 
 impl Listening {
-    /// Hands on what the node says. It ends with the node's stream, or when the board has closed the session
-    /// because the node did not keep up; the board learns of the end when `session` is dropped.
+    /// Hands on what the node says, until its stream ends or the board ends the session. The board learns of
+    /// the end when `session` is dropped.
     async fn run(mut self, session: Session) {
+        let node = self.node.clone();
+        let why = tokio::select! {
+            why = self.listen(&session) => why,
+            () = session.over() => "session over",
+        };
+        tracing::info!(%node, why, "node left");
+    }
+
+    async fn listen(&mut self, session: &Session) -> &'static str {
         let mut n_refused = 0;
         while let Ok(Some(message)) = self.messages.message().await {
             if !self.door.is_granted(&self.node, &message) {
@@ -136,13 +146,13 @@ impl Listening {
                     tracing::warn!(node = %self.node, "wishes without a good ticket are not heard");
                 }
                 if n_refused == MAX_REFUSED {
-                    tracing::warn!(node = %self.node, n_refused, "too many of them, the stream is ended");
-                    return;
+                    return "too many wishes without a good ticket";
                 }
             } else if !session.hear(message).await {
-                return;
+                return "leaving";
             }
         }
+        "stream ended"
     }
 }
 

@@ -1,0 +1,171 @@
+//! One shard: a table, and the task that feeds it and passes its orders on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_model::{BlobKey, NodeId, Rng, Tick};
+use shoal_proto::{Lease, Neighbours, NodeMessage, SchedulerMessage, Want, WantedBlob};
+use shoal_swarm::table::{Event, Order, Policy, Report, Table, What};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::metrics::BoardMetrics;
+use super::{Heard, Seat};
+
+/// Messages that are taken in at one go, before others get their turn on the processor.
+const BATCH: usize = 64;
+
+pub(super) struct Keeper {
+    table: Table,
+    seats: BTreeMap<NodeId, Arc<Seat>>,
+    /// The latest wish for each blob: what a gateway needs in order to seed it.
+    wanted: BTreeMap<BlobKey, WantedBlob>,
+    started: Instant,
+    metrics: BoardMetrics,
+}
+
+impl Keeper {
+    pub(super) fn new(policy: Policy, rng: Rng, metrics: BoardMetrics) -> Self {
+        Self {
+            table: Table::new(policy, rng),
+            seats: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            started: Instant::now(),
+            metrics,
+        }
+    }
+
+    /// Works until nobody can say anything any more.
+    pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let wake = self.table.next_deadline(self.now());
+            let deadline = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(self.started + Duration::from_micros(at.0)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                n_heard = heard.recv_many(&mut batch, BATCH) => match n_heard {
+                    0 => return,
+                    _ => batch.drain(..).for_each(|it| self.hear(it)),
+                },
+                () = deadline => self.decide(Event::Deadline),
+            }
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Joined(seat) => self.seat(seat),
+            Heard::Said(seat, message) => {
+                self.metrics.heard.inc();
+                // What an ended stream still brings is void.
+                if self.is_seated(&seat) {
+                    self.said(&seat.node.id, message);
+                }
+            }
+            Heard::Left(seat) if self.is_seated(&seat) => self.unseat(&seat.node.id),
+            Heard::Left(_) => {}
+        }
+    }
+
+    fn seat(&mut self, seat: Arc<Seat>) {
+        let (id, role, place) = (seat.node.id.clone(), seat.node.role, seat.node.place.clone());
+        match self.seats.get(&id) {
+            // Streams that begin at the same time may come in another order to another shard.
+            Some(newer) if newer.number > seat.number => return seat.over.cancel(),
+            Some(older) => older.over.cancel(),
+            None => {}
+        }
+        self.seats.insert(id.clone(), seat);
+        self.decide(Event::Joined { node: id, role, place });
+    }
+
+    fn unseat(&mut self, node: &NodeId) {
+        if self.seats.remove(node).is_some() {
+            self.decide(Event::Left(node.clone()));
+        }
+    }
+
+    fn is_seated(&self, seat: &Arc<Seat>) -> bool {
+        self.seats.get(&seat.node.id).is_some_and(|it| it.number == seat.number)
+    }
+
+    fn said(&mut self, node: &NodeId, message: NodeMessage) {
+        let node = node.clone();
+        match message {
+            NodeMessage::Want(Want { blob, held }) => {
+                let (key, geometry) = (blob.key.clone(), blob.geometry);
+                self.wanted.insert(key.clone(), blob);
+                self.decide(Event::Want(Report { node, key, geometry, dropped: false, gained: held }));
+            }
+            NodeMessage::Progress(blobs) => {
+                for it in blobs {
+                    let (node, key, geometry) = (node.clone(), it.key, it.geometry);
+                    let (dropped, gained) = (it.dropped, it.gained);
+                    self.decide(Event::Progress(Report { node, key, geometry, dropped, gained }));
+                }
+            }
+            NodeMessage::Unwant(key) => self.decide(Event::Unwant { node, key }),
+            NodeMessage::Stranded(key) => self.decide(Event::Stranded { node, key }),
+            // Of no blob, so of no shard.
+            NodeMessage::Hello(_) | NodeMessage::Leaving => {}
+        }
+    }
+
+    fn decide(&mut self, event: Event) {
+        let n_blobs = self.table.n_blobs();
+        let mut orders = Vec::new();
+        self.table.on_event(self.now(), event, &mut orders);
+        let mut cut_off = Vec::new();
+        for order in orders {
+            self.metrics.ordered.inc();
+            let to = order.to.clone();
+            if let Some(message) = self.message(order)
+                && let Some(seat) = self.seats.get(&to)
+                && seat.orders.try_send(message).is_err()
+            {
+                cut_off.push(seat.clone());
+            }
+        }
+        if self.wanted.len() > self.table.n_blobs() {
+            self.wanted.retain(|key, _| self.table.knows(key));
+        }
+        self.metrics.blobs.inc_by(self.table.n_blobs() as i64 - n_blobs as i64);
+        cut_off.iter().for_each(|it| self.cut_off(it));
+    }
+
+    fn cut_off(&mut self, seat: &Seat) {
+        // Another shard may have found the same.
+        if !seat.over.is_cancelled() {
+            seat.over.cancel();
+            self.metrics.cut_off.inc();
+            tracing::warn!(node = %seat.node.id, "did not take its orders, is cut off");
+        }
+        self.unseat(&seat.node.id);
+    }
+
+    fn message(&self, Order { key, what, .. }: Order) -> Option<SchedulerMessage> {
+        Some(match what {
+            What::Neighbours { near, far } => {
+                let seated = |it: Vec<NodeId>| {
+                    it.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect()
+                };
+                SchedulerMessage::Neighbours(Neighbours { key, near: seated(near), far: seated(far) })
+            }
+            What::Lease { from, pieces } => {
+                let from = self.seats.get(&from)?.node.clone();
+                SchedulerMessage::Lease(Lease { key, pieces, from })
+            }
+            What::Seed => SchedulerMessage::Seed(self.wanted.get(&key)?.clone()),
+            What::GoDirect => SchedulerMessage::GoDirect(key),
+        })
+    }
+}

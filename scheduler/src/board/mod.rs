@@ -1,0 +1,165 @@
+//! Everything that nodes say and are told, and the tables between.
+//!
+//! All that a table decides, it decides about one blob; only the coming and going of nodes concerns them all.
+//! So there are several tables, *shards*, one for each processor: a blob belongs to the shard that its digest
+//! names, and every shard knows every node. They need not talk to each other: which gateway seeds a blob is a
+//! matter of hashing, and whatever else is counted is counted for each blob.
+//!
+//! Each shard is one task that owns its table (see [`keeper`]), with one bounded queue for what nodes say, so
+//! that the table needs no lock and its decisions have an order. A node's messages about one blob keep theirs.
+//! What all shards tell a node goes into one queue of its own. A node that does not take its orders is cut off
+//! rather than waited for: its session ends at all shards, it joins again and tells everything anew.
+
+mod keeper;
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus_client::metrics::gauge::Gauge;
+use shoal_model::{BlobKey, Node, Rng};
+use shoal_ops::Context;
+use shoal_proto::{NodeMessage, SchedulerMessage, Want, WantedBlob};
+use shoal_swarm::table::Policy;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use keeper::Keeper;
+use metrics::BoardMetrics;
+
+/// Messages of all nodes that wait for one table.
+const HEARD: usize = 4096;
+/// Orders that wait for one node.
+const ORDERS: usize = 1024;
+
+/// A handle on the shards.
+pub(crate) struct Board {
+    shards: Shards,
+    n_sessions: AtomicU64,
+    nodes: Gauge<i64, AtomicI64>,
+}
+
+/// A node's place at the board; the node has left when it is dropped.
+pub(crate) struct Session {
+    seat: Arc<Seat>,
+    shards: Shards,
+    nodes: Gauge<i64, AtomicI64>,
+}
+
+/// The queues of all shards.
+#[derive(Clone)]
+struct Shards(Arc<[mpsc::Sender<Heard>]>);
+
+/// What a shard hears.
+#[derive(Clone)]
+enum Heard {
+    Joined(Arc<Seat>),
+    Said(Arc<Seat>, NodeMessage),
+    Left(Arc<Seat>),
+}
+
+/// One stream of one node.
+struct Seat {
+    node: Node,
+    /// Of two streams of one node the one with the higher number counts, at every shard.
+    number: u64,
+    orders: mpsc::Sender<SchedulerMessage>,
+    /// Nothing more is heard from this stream, nor told on it.
+    over: CancellationToken,
+}
+
+impl Board {
+    /// Starts so many shards.
+    pub(crate) fn start(ctx: &Context, policy: Policy, n_shards: NonZeroUsize) -> Self {
+        let metrics = BoardMetrics::register(ctx);
+        let shard = |_| {
+            let (shard, heard) = mpsc::channel(HEARD);
+            let keeper = Keeper::new(policy, Rng::new(rand::random()), metrics.clone());
+            let stopping = ctx.tasks.stopping();
+            ctx.tasks.spawn_infallible("shard", async move {
+                stopping.run_until_cancelled(keeper.run(heard)).await;
+            });
+            shard
+        };
+        let shards = Shards((0..n_shards.get()).map(shard).collect());
+        Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes }
+    }
+
+    /// Seats a node; an older stream of the same node is over. Orders for it come out of the receiver, which
+    /// ends when the session does.
+    pub(crate) async fn join(&self, node: Node) -> (Session, mpsc::Receiver<SchedulerMessage>) {
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let number = self.n_sessions.fetch_add(1, Ordering::Relaxed);
+        let seat = Arc::new(Seat { node, number, orders, over: CancellationToken::new() });
+        if !self.shards.tell_all(Heard::Joined(seat.clone())).await {
+            seat.over.cancel();
+        }
+        self.nodes.inc();
+        (Session { seat, shards: self.shards.clone(), nodes: self.nodes.clone() }, receiver)
+    }
+}
+
+impl Session {
+    /// Hands on what the node said; false where nothing of it is heard any more.
+    pub(crate) async fn hear(&self, message: NodeMessage) -> bool {
+        match message {
+            NodeMessage::Hello(_) => true,
+            NodeMessage::Leaving => false,
+            NodeMessage::Progress(blobs) => {
+                let mut parts = vec![Vec::new(); self.shards.0.len()];
+                blobs.into_iter().for_each(|it| parts[self.shards.index(&it.key)].push(it));
+                for (shard, part) in self.shards.0.iter().zip(parts) {
+                    if !part.is_empty() && !self.tell(shard, NodeMessage::Progress(part)).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            NodeMessage::Want(Want { blob: WantedBlob { ref key, .. }, .. })
+            | NodeMessage::Unwant(ref key)
+            | NodeMessage::Stranded(ref key) => {
+                let shard = &self.shards.0[self.shards.index(key)];
+                self.tell(shard, message).await
+            }
+        }
+    }
+
+    /// Waits until the board has ended the session, for a newer one of this node or because the node did not
+    /// take its orders.
+    pub(crate) async fn over(&self) {
+        self.seat.over.cancelled().await;
+    }
+
+    async fn tell(&self, shard: &mpsc::Sender<Heard>, message: NodeMessage) -> bool {
+        shard.send(Heard::Said(self.seat.clone(), message)).await.is_ok()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.nodes.dec();
+        let (shards, left) = (self.shards.clone(), Heard::Left(self.seat.clone()));
+        tokio::spawn(async move { shards.tell_all(left).await });
+    }
+}
+
+impl Shards {
+    /// Which shard has the blob. Digests are as good as random, so that blobs spread evenly.
+    fn index(&self, key: &BlobKey) -> usize {
+        let bytes = key.digest.as_bytes();
+        usize::from(u16::from_le_bytes([bytes[0], bytes[1]])) % self.0.len()
+    }
+
+    /// False where the shards have stopped.
+    async fn tell_all(&self, heard: Heard) -> bool {
+        for shard in &*self.0 {
+            if shard.send(heard.clone()).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
