@@ -21,8 +21,9 @@ use crate::scheduler_link::{Announce, SchedulerLink};
 const GATHER: Duration = Duration::from_millis(50);
 /// The same, where somebody waits for what the scheduler will say to them.
 const GATHER_IN_HASTE: Duration = Duration::from_millis(10);
-/// The most blobs in one message.
-const MAX_BLOBS: usize = 256;
+/// The most blobs in one message. A scheduler's buffer for a node's stream grows to the longest message and stays
+/// so, for each node of a fleet.
+const MAX_BLOBS: usize = 8;
 
 /// What the scheduler knows of a node's store.
 pub struct Reporter {

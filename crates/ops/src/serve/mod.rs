@@ -159,6 +159,7 @@ async fn run<S: HttpService>(connections: Connections<S>, accepted: Accepted, re
     }
 }
 
+/// What runs a connection is boxed: here it would take room for each kind of stream, in every connection.
 async fn shake<S: HttpService>(
     connections: Connections<S>,
     Accepted { stream, client, handshake }: Accepted,
@@ -169,7 +170,7 @@ async fn shake<S: HttpService>(
     let Some(tls) = handshake.tls() else {
         let mut introduction = handshake.introduce(client, None);
         introduction.extensions.insert(socket.sendfile());
-        return connections.run(socket, client, introduction).await;
+        return Box::pin(connections.run(socket, client, introduction)).await;
     };
     let accept = TlsAcceptor::from(tls).accept_with(socket, |it| it.set_buffer_limit(Some(TLS_BUFFER)));
     let shaken = timeout(limits.first_request, accept).await;
@@ -178,7 +179,7 @@ async fn shake<S: HttpService>(
     })?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let introduction = handshake.introduce(client, certificate);
-    connections.run(stream, client, introduction).await
+    Box::pin(connections.run(stream, client, introduction)).await
 }
 
 /// How long to wait after so many failures to accept in a row.
