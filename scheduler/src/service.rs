@@ -1,6 +1,5 @@
 //! The gRPC edge: one stream for each node, and who may be on it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +15,6 @@ use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::Scheduler;
 use shoal_proto::{Hello, NodeMessage, SchedulerMessage, Want};
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::board::{Board, Session};
@@ -108,13 +106,14 @@ impl Scheduler for Service {
         self.door.recognise(&from, &node).await?;
         let listening = Listening { node: node.id.clone(), door: self.door.clone(), messages };
         tracing::info!(node = %node.id, address = %node.address, role = ?node.role, protocol, "node joined");
-        let (session, orders) = self.board.join(node).await;
-        let (stopping, listening) = (self.tasks.stopping(), listening.run(session));
-        self.tasks.spawn("node", async move {
+        let session = self.board.join(node).await;
+        let orders = session.orders();
+        // Boxed, since each layer around it would keep room for another one, for every node of a fleet.
+        let (stopping, listening) = (self.tasks.stopping(), Box::pin(listening.run(session)));
+        self.tasks.spawn_infallible("node", async move {
             stopping.run_until_cancelled(listening).await;
-            Ok::<_, Infallible>(())
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(orders).map(Ok))))
+        Ok(Response::new(Box::pin(orders.map(Ok))))
     }
 }
 

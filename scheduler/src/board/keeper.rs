@@ -64,15 +64,10 @@ impl Keeper {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Joined(seat) => self.seat(seat),
-            Heard::Said(seat, message) => {
-                self.metrics.heard.inc();
-                // What an ended stream still brings is void.
-                if self.is_seated(&seat) {
-                    self.said(&seat.node.id, message);
-                }
-            }
+            Heard::Said(seat, message) if self.is_seated(&seat) => self.said(&seat.node.id, message),
             Heard::Left(seat) if self.is_seated(&seat) => self.unseat(&seat.node.id),
-            Heard::Left(_) => {}
+            // What an ended stream still brings is void.
+            Heard::Said(..) | Heard::Left(_) => {}
         }
     }
 
@@ -100,6 +95,10 @@ impl Keeper {
 
     fn said(&mut self, node: &NodeId, message: NodeMessage) {
         let node = node.clone();
+        self.metrics.heard.inc_by(match &message {
+            NodeMessage::Progress(blobs) => blobs.len() as u64,
+            _ => 1,
+        });
         match message {
             NodeMessage::Want(Want { blob, held }) => {
                 let (key, geometry) = (blob.key.clone(), blob.geometry);
@@ -130,7 +129,7 @@ impl Keeper {
             let to = order.to.clone();
             if let Some(message) = self.message(order)
                 && let Some(seat) = self.seats.get(&to)
-                && seat.orders.try_send(message).is_err()
+                && !seat.orders.push(message)
             {
                 cut_off.push(seat.clone());
             }

@@ -23,7 +23,11 @@ impl BoardMetrics {
         ctx.metrics.register(|registry| {
             registry.register("scheduler_nodes", "Connected nodes", its.nodes);
             registry.register("scheduler_blobs", "Blobs that some node holds or wants", its.blobs);
-            registry.register("scheduler_messages", "Messages of nodes that were taken in", its.heard);
+            registry.register(
+                "scheduler_messages",
+                "What nodes said, each blob of a message counted",
+                its.heard,
+            );
             registry.register("scheduler_orders", "Messages sent to nodes", its.ordered);
             registry.register("scheduler_cut_off", "Nodes that did not take their orders", its.cut_off);
         });

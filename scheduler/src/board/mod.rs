@@ -7,11 +7,15 @@
 //!
 //! Each shard is one task that owns its table (see [`keeper`]), with one bounded queue for what nodes say, so
 //! that the table needs no lock and its decisions have an order. A node's messages about one blob keep theirs.
+//! It has a thread of its own: a table that decides for thousands of nodes at once takes its time, and the
+//! runtime's threads have connections to serve meanwhile.
+//!
 //! What all shards tell a node goes into one queue of its own. A node that does not take its orders is cut off
 //! rather than waited for: its session ends at all shards, it joins again and tells everything anew.
 
 mod keeper;
 mod metrics;
+mod orders;
 #[cfg(test)]
 mod tests;
 
@@ -19,21 +23,24 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use futures_util::stream::{self, Stream};
+use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_model::{BlobKey, Node, Rng};
 use shoal_ops::Context;
 use shoal_proto::{NodeMessage, SchedulerMessage, Want, WantedBlob};
 use shoal_swarm::table::Policy;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use keeper::Keeper;
 use metrics::BoardMetrics;
+use orders::Orders;
 
 /// Messages of all nodes that wait for one table.
 const HEARD: usize = 4096;
-/// Orders that wait for one node.
-const ORDERS: usize = 1024;
 
 /// A handle on the shards.
 pub(crate) struct Board {
@@ -66,7 +73,7 @@ struct Seat {
     node: Node,
     /// Of two streams of one node the one with the higher number counts, at every shard.
     number: u64,
-    orders: mpsc::Sender<SchedulerMessage>,
+    orders: Orders,
     /// Nothing more is heard from this stream, nor told on it.
     over: CancellationToken,
 }
@@ -79,26 +86,25 @@ impl Board {
             let (shard, heard) = mpsc::channel(HEARD);
             let keeper = Keeper::new(policy, Rng::new(rand::random()), metrics.clone());
             let stopping = ctx.tasks.stopping();
-            ctx.tasks.spawn_infallible("shard", async move {
-                stopping.run_until_cancelled(keeper.run(heard)).await;
-            });
+            let run = async move { stopping.run_until_cancelled(keeper.run(heard)).await };
+            let (runtime, run) = (Handle::current(), run.map(drop));
+            ctx.tasks.spawn("shard", spawn_blocking(move || runtime.block_on(run)));
             shard
         };
         let shards = Shards((0..n_shards.get()).map(shard).collect());
         Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes }
     }
 
-    /// Seats a node; an older stream of the same node is over. Orders for it come out of the receiver, which
-    /// ends when the session does.
-    pub(crate) async fn join(&self, node: Node) -> (Session, mpsc::Receiver<SchedulerMessage>) {
-        let (orders, receiver) = mpsc::channel(ORDERS);
+    /// Seats a node; an older stream of the same node is over.
+    pub(crate) async fn join(&self, node: Node) -> Session {
         let number = self.n_sessions.fetch_add(1, Ordering::Relaxed);
-        let seat = Arc::new(Seat { node, number, orders, over: CancellationToken::new() });
+        let (orders, over) = (Orders::default(), CancellationToken::new());
+        let seat = Arc::new(Seat { node, number, orders, over });
         if !self.shards.tell_all(Heard::Joined(seat.clone())).await {
             seat.over.cancel();
         }
         self.nodes.inc();
-        (Session { seat, shards: self.shards.clone(), nodes: self.nodes.clone() }, receiver)
+        Session { seat, shards: self.shards.clone(), nodes: self.nodes.clone() }
     }
 }
 
@@ -127,6 +133,12 @@ impl Session {
         }
     }
 
+    /// What the node is told; ends with the session.
+    pub(crate) fn orders(&self) -> impl Stream<Item = SchedulerMessage> + use<> {
+        let orders = stream::unfold(self.seat.clone(), async |seat| Some((seat.orders.next().await, seat)));
+        orders.take_until(self.seat.over.clone().cancelled_owned())
+    }
+
     /// Waits until the board has ended the session, for a newer one of this node or because the node did not
     /// take its orders.
     pub(crate) async fn over(&self) {
@@ -141,6 +153,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.nodes.dec();
+        self.seat.over.cancel();
         let (shards, left) = (self.shards.clone(), Heard::Left(self.seat.clone()));
         tokio::spawn(async move { shards.tell_all(left).await });
     }

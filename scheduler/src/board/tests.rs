@@ -1,3 +1,6 @@
+use std::future::ready;
+use std::pin::pin;
+
 use super::*;
 use shoal_model::{Digest, NodeId, Place, Role, TrustGroup};
 use shoal_proto::{BlobProgress, Source, Ticket};
@@ -12,14 +15,22 @@ fn node(name: &str, role: Role) -> Node {
     Node { id: NodeId::new(name), address, role, place: Place::default() }
 }
 
+fn key_of(digest: Digest) -> BlobKey {
+    BlobKey { group: TrustGroup::new("g"), digest }
+}
+
 /// Blobs with even numbers are of one shard, those with odd ones of the other.
 fn key(number: u8) -> BlobKey {
-    BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([number; 32]) }
+    key_of(Digest::from_sha256([number; 32]))
 }
 
 fn want(number: u8) -> NodeMessage {
+    want_of(key(number).digest)
+}
+
+fn want_of(digest: Digest) -> NodeMessage {
     let blob = WantedBlob {
-        key: key(number),
+        key: key_of(digest),
         geometry: Geometry::by_rule(10 << 20),
         source: Source { registry: "r".into(), repository: "a".into() },
         ticket: Ticket("t".into()),
@@ -27,39 +38,33 @@ fn want(number: u8) -> NodeMessage {
     NodeMessage::Want(Want { blob, held: vec![] })
 }
 
+/// The first of the orders in which `wanted` finds something.
+async fn until<T>(session: &Session, wanted: impl Fn(SchedulerMessage) -> Option<T>) -> T {
+    let found = session.orders().filter_map(|it| ready(wanted(it)));
+    pin!(found).next().await.expect("the session goes on")
+}
+
 /// Whom a node that wants the blob is told to ask, by the first answer.
-async fn neighbours(orders: &mut mpsc::Receiver<SchedulerMessage>, number: u8) -> Vec<NodeId> {
-    let told = until(orders, |it| match it {
+async fn neighbours(session: &Session, number: u8) -> Vec<NodeId> {
+    let told = until(session, |it| match it {
         SchedulerMessage::Neighbours(it) if it.key == key(number) => Some(it.near),
         _ => None,
     });
     told.await.into_iter().map(|it| it.id).collect()
 }
 
-async fn until<T>(
-    orders: &mut mpsc::Receiver<SchedulerMessage>,
-    wanted: impl Fn(SchedulerMessage) -> Option<T>,
-) -> T {
-    loop {
-        let order = orders.recv().await.expect("the stream goes on");
-        if let Some(found) = wanted(order) {
-            return found;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_wish_reaches_the_gateway_and_brings_a_lease_from_it() {
     let board = board();
-    let (_gateway, mut seeds) = board.join(node("gw", Role::Gateway)).await;
-    let (sidecar, mut orders) = board.join(node("a", Role::Sidecar)).await;
+    let gateway = board.join(node("gw", Role::Gateway)).await;
+    let sidecar = board.join(node("a", Role::Sidecar)).await;
     assert!(sidecar.hear(want(1)).await);
-    let seeded = until(&mut seeds, |it| match it {
+    let seeded = until(&gateway, |it| match it {
         SchedulerMessage::Seed(blob) => Some(blob),
         _ => None,
     });
     assert_eq!(seeded.await.ticket, Ticket("t".into()));
-    let leased = until(&mut orders, |it| match it {
+    let leased = until(&sidecar, |it| match it {
         SchedulerMessage::Lease(lease) => Some(lease.from.address),
         _ => None,
     });
@@ -69,27 +74,27 @@ async fn a_wish_reaches_the_gateway_and_brings_a_lease_from_it() {
 #[tokio::test]
 async fn a_node_that_joins_again_takes_the_place_of_its_old_stream() {
     let board = board();
-    let (old, mut old_orders) = board.join(node("a", Role::Sidecar)).await;
-    let (new, mut orders) = board.join(node("a", Role::Sidecar)).await;
+    let old = board.join(node("a", Role::Sidecar)).await;
+    let new = board.join(node("a", Role::Sidecar)).await;
     old.over().await;
+    assert_eq!(pin!(old.orders()).next().await, None);
     drop(old);
-    assert_eq!(old_orders.recv().await, None);
     for number in [0, 1] {
         assert!(new.hear(want(number)).await);
-        assert_eq!(neighbours(&mut orders, number).await, []);
+        assert_eq!(neighbours(&new, number).await, []);
     }
 }
 
 #[tokio::test]
 async fn blobs_of_different_shards_have_the_same_nodes() {
     let board = board();
-    let (one, mut orders_of_one) = board.join(node("a", Role::Sidecar)).await;
-    let (another, mut orders_of_another) = board.join(node("b", Role::Sidecar)).await;
+    let one = board.join(node("a", Role::Sidecar)).await;
+    let another = board.join(node("b", Role::Sidecar)).await;
     for number in [0, 1] {
         assert!(one.hear(want(number)).await);
-        assert_eq!(neighbours(&mut orders_of_one, number).await, []);
+        assert_eq!(neighbours(&one, number).await, []);
         assert!(another.hear(want(number)).await);
-        assert_eq!(neighbours(&mut orders_of_another, number).await, [NodeId::new("a")]);
+        assert_eq!(neighbours(&another, number).await, [NodeId::new("a")]);
     }
     assert_eq!(board.nodes.get(), 2);
 }
@@ -97,7 +102,7 @@ async fn blobs_of_different_shards_have_the_same_nodes() {
 #[tokio::test]
 async fn one_report_may_be_about_blobs_of_several_shards() {
     let board = board();
-    let (holder, _orders) = board.join(node("a", Role::Sidecar)).await;
+    let holder = board.join(node("a", Role::Sidecar)).await;
     let progress = |number| BlobProgress {
         key: key(number),
         geometry: Geometry::by_rule(10 << 20),
@@ -105,34 +110,30 @@ async fn one_report_may_be_about_blobs_of_several_shards() {
         gained: vec![0..1],
     };
     assert!(holder.hear(NodeMessage::Progress((0..4).map(progress).collect())).await);
-    let (asker, mut orders) = board.join(node("b", Role::Sidecar)).await;
+    let asker = board.join(node("b", Role::Sidecar)).await;
     for number in 0..4 {
         assert!(asker.hear(want(number)).await);
-        assert_eq!(neighbours(&mut orders, number).await, [NodeId::new("a")]);
+        assert_eq!(neighbours(&asker, number).await, [NodeId::new("a")]);
     }
 }
 
 #[tokio::test]
 async fn a_node_that_does_not_take_its_orders_is_cut_off_everywhere() {
     let board = board();
-    let (session, mut orders) = board.join(node("a", Role::Sidecar)).await;
-    assert!(session.hear(want(1)).await);
-    for _ in 0..ORDERS {
-        // Each of these wishes is a new one, and is answered.
-        assert!(session.hear(want(0)).await);
-        assert!(session.hear(NodeMessage::Unwant(key(0))).await);
+    let slow = board.join(node("a", Role::Sidecar)).await;
+    assert!(slow.hear(want(1)).await);
+    assert_eq!(neighbours(&slow, 1).await, []);
+    // Each of these wishes is answered, and each answer is about another blob, of the other shard.
+    for number in 0..=orders::CAPACITY {
+        let mut sum = [0; 32];
+        sum[2..10].copy_from_slice(&number.to_le_bytes());
+        assert!(slow.hear(want_of(Digest::from_sha256(sum))).await);
     }
-    session.over().await;
-    drop(session);
-    let mut n_orders = 0;
-    while orders.recv().await.is_some() {
-        n_orders += 1;
-    }
-    assert_eq!(n_orders, ORDERS);
-    // Its stream has ended, so that no shard knows it any more.
-    let (another, mut orders) = board.join(node("b", Role::Sidecar)).await;
-    for number in [0, 1] {
-        assert!(another.hear(want(number)).await);
-        assert_eq!(neighbours(&mut orders, number).await, []);
-    }
+    slow.over().await;
+    assert_eq!(pin!(slow.orders()).next().await, None);
+    drop(slow);
+    // The shard of blob 1 loses it as well; it may hear of that after the wish.
+    let another = board.join(node("b", Role::Sidecar)).await;
+    assert!(another.hear(want(1)).await);
+    while !neighbours(&another, 1).await.is_empty() {}
 }
