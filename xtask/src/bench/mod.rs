@@ -8,6 +8,7 @@ mod download;
 mod figures;
 mod origin;
 mod swarm;
+mod scheduler;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ enum What {
     Datapath(datapath::Args),
     /// How fast a fleet on shaped links pulls one image, over what its links allow.
     Swarm(swarm::Args),
+    /// What a fleet of simulated nodes costs the scheduler.
+    Scheduler(scheduler::Args),
 }
 
 /// Runs the command.
@@ -34,5 +37,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Datapath(args) => datapath::run(args),
         What::Swarm(args) => swarm::run(args),
+        What::Scheduler(args) => scheduler::run(args),
     }
 }

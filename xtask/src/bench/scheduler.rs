@@ -1,0 +1,30 @@
+//! `cargo xtask bench scheduler`: what a fleet of simulated nodes costs the scheduler.
+//!
+//! It is a bench of the scheduler's own, `scheduler/benches/fleet`, since its nodes have to be as fast as
+//! optimised code is.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::test::cargo;
+
+/// How to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only checks that everything runs, in seconds; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Builds and runs it.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut bench = cargo("bench");
+    bench.args(["--package", "shoal-scheduler", "--bench", "fleet", "--"]);
+    bench.args(args.quick.then_some("--quick")).args(args.json.then_some("--json"));
+    let status = bench.status().context("cargo cannot be started")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
