@@ -107,7 +107,7 @@ async fn one_report_may_be_about_blobs_of_several_shards() {
         key: key(number),
         geometry: Geometry::by_rule(10 << 20),
         dropped: false,
-        gained: vec![0..1],
+        gained: vec![0..1, 2..3],
     };
     assert!(holder.hear(NodeMessage::Progress((0..4).map(progress).collect())).await);
     let asker = board.join(node("b", Role::Sidecar)).await;
