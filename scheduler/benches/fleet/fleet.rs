@@ -93,7 +93,7 @@ impl Fleet {
     /// Every node brings in the whole blob and reports it as nodes do; returns the number of reports. A report
     /// follows when all but the last of each node are taken in, so that none travels with another.
     pub(crate) async fn pull(&self, scheduler: &Scheduler, key: &BlobKey) -> Result<u64> {
-        self.gateway.say(progress(key, vec![0..geometry().n_pieces()])).await?;
+        self.gateway.say(progress(key, Bitmap::full(geometry().n_pieces()).runs())).await?;
         let orders: Vec<_> = (0..self.nodes.len() as u64).map(shuffled_pieces).collect();
         let n_before = scheduler.n_heard().await?;
         let mut n_reports = 0;
@@ -114,7 +114,7 @@ impl Fleet {
     /// Every node tells that it holds all of these blobs, as it does when it has joined.
     pub(crate) async fn announce(&self, scheduler: &Scheduler, keys: &[BlobKey]) -> Result<()> {
         let n_heard = scheduler.n_heard().await? + (keys.len() * self.nodes.len()) as u64;
-        let whole = |key| blob_progress(key, vec![0..geometry().n_pieces()]);
+        let whole = |key| blob_progress(key, Bitmap::full(geometry().n_pieces()).runs());
         for node in &self.nodes {
             for keys in keys.chunks(PER_MESSAGE) {
                 node.say(NodeMessage::Progress(keys.iter().map(whole).collect())).await?;
