@@ -47,7 +47,6 @@ fn the_data_path_is_measured_from_end_to_end() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn a_swarm_is_measured_from_end_to_end() {
     let figures = figures(&["swarm", "--quick", "--json"]);
     for name in [
@@ -63,11 +62,12 @@ fn a_swarm_is_measured_from_end_to_end() {
     }
     let run = &figures["runs"][0];
     assert_eq!(run["joins"].as_array().map(Vec::len), run["pulls"].as_array().map(Vec::len), "{run}");
-=======
+}
+
+#[test]
 fn a_fleet_is_counted_at_its_scheduler() {
     let figures = figures(&["scheduler", "--quick", "--json"]);
     for name in ["registrationsPerSecond", "reportsPerSecond", "residentMiB"] {
         assert!(figures[name].as_f64().is_some_and(|it| it > 0.0), "{name}: {}", figures[name]);
     }
->>>>>>> feb272c (Bench the scheduler with a simulated fleet)
 }

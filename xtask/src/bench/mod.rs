@@ -7,8 +7,8 @@ mod datapath;
 mod download;
 mod figures;
 mod origin;
-mod swarm;
 mod scheduler;
+mod swarm;
 
 use std::process::ExitCode;
 
