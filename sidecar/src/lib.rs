@@ -36,7 +36,7 @@ use shoal_peer::ticket::Verifier;
 use announce::Everything;
 use metrics::SidecarMetrics;
 use mirror::Mirror;
-use pull::{Opener, Pulls, Rates, Tools};
+use pull::{Opener, Pulls, Rates, Slots, Tools};
 use registries::Registries;
 use settings::Settings;
 
@@ -98,7 +98,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         rates: Rates::new(settings.total_rate, settings.per_peer_rate),
         metrics: SidecarMetrics::register(&ctx),
         reporter: reporter.clone(),
-        slots: settings.download_slots,
+        slots: Slots::new(settings.download_slots),
     };
     let pulls = Pulls::new(ctx.clone(), tools);
     everything.wishes_of(pulls.clone());

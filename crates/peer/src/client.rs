@@ -148,16 +148,16 @@ impl PeerClient {
         self.ask(node, key, range, |it| it.header(piece_path::TICKET, &ticket.0)).await
     }
 
-    /// The same for pieces that this node brings in for others. Nodes have slots of their own for these, because
-    /// many wait for one.
-    pub async fn import(
+    /// The same, before other asks: nodes have further slots for pieces that many wait for, and for those who have
+    /// little else under way.
+    pub async fn fetch_urgent(
         &self,
         node: &Node,
         key: &BlobKey,
         range: Range<u64>,
         ticket: &Ticket,
     ) -> Result<PieceBytes, FetchError> {
-        let headers = |it: Builder| it.header(piece_path::TICKET, &ticket.0).header(piece_path::IMPORT, "1");
+        let headers = |it: Builder| it.header(piece_path::TICKET, &ticket.0).header(piece_path::URGENT, "1");
         self.ask(node, key, range, headers).await
     }
 

@@ -13,8 +13,8 @@ pub(crate) const PREFIX: &str = "/pieces/";
 pub(crate) const TICKET: &str = "shoal-ticket";
 /// The header that tells a node without a free upload slot from one that is out of order.
 pub(crate) const BUSY: &str = "shoal-busy";
-/// The header of a request for pieces that the asker brings in for others.
-pub(crate) const IMPORT: &str = "shoal-import";
+/// The header of a request that comes before others.
+pub(crate) const URGENT: &str = "shoal-urgent";
 
 /// The longest name of a trust group, in bytes; the wire contracts have the same bound.
 const MAX_GROUP: usize = 512;

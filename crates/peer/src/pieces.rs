@@ -2,9 +2,10 @@
 //!
 //! Only pieces that are held are handed out, and a range only when all of it is. Upload slots are bounded,
 //! and a request that finds none is refused at once rather than queued: the asker knows others to ask,
-//! and waiting would hide that from it. A slot is held until the bytes are sent. Whoever brings a piece in for
-//! others finds a few more, so that a rack does not wait because its importer is one of many who ask. Nothing is
-//! gained by claiming so without cause but a share of these.
+//! and waiting would hide that from it. A slot is held until the bytes are sent. A request that says it is
+//! urgent finds a few more, so that a rack does not wait because its importer is one of many who ask, nor a newcomer
+//! because those who are at work ask anew the moment that they are served. Nothing is gained by claiming so without
+//! cause but a share of these.
 //!
 //! A reader that takes no bytes is cut by the server's limit on stalled writes, which drops the body and
 //! with it the slot and the hold on the blob; a body cannot notice that by itself, since nobody asks it
@@ -40,8 +41,8 @@ const FRAME: u64 = 256 << 10;
 pub(crate) struct PieceServer {
     door: Door,
     slots: Arc<Semaphore>,
-    /// Further slots, for pieces that the asker brings in for others.
-    import_slots: Arc<Semaphore>,
+    /// Further slots, for urgent requests.
+    urgent_slots: Arc<Semaphore>,
     uploaded: Counter,
 }
 
@@ -81,13 +82,13 @@ impl Refusal {
 }
 
 impl PieceServer {
-    /// Serves what is behind `door` in at most `slots` uploads at once, and in a third more for imports.
+    /// Serves what is behind `door` in at most `slots` uploads at once, and in a third more for urgent ones.
     pub(crate) fn new(door: Door, slots: usize) -> Self {
         let slots = slots.min(Semaphore::MAX_PERMITS);
         Self {
             door,
             slots: Arc::new(Semaphore::new(slots)),
-            import_slots: Arc::new(Semaphore::new(slots.div_ceil(3))),
+            urgent_slots: Arc::new(Semaphore::new(slots.div_ceil(3))),
             uploaded: Counter::default(),
         }
     }
@@ -114,7 +115,7 @@ impl PieceServer {
         let (opened, _) =
             self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()), &request.extensions)?;
         let range = held_range(&opened.blob, &request.headers)?;
-        let slot = self.slot(request.headers.contains_key(piece_path::IMPORT));
+        let slot = self.slot(request.headers.contains_key(piece_path::URGENT));
         let mut upload = Upload {
             blob: opened.blob,
             rest: range.clone(),
@@ -127,9 +128,9 @@ impl PieceServer {
         Ok(partial_content(range, size, upload.frames(first)))
     }
 
-    fn slot(&self, is_import: bool) -> Option<OwnedSemaphorePermit> {
+    fn slot(&self, is_urgent: bool) -> Option<OwnedSemaphorePermit> {
         let free = |slots: &Arc<Semaphore>| slots.clone().try_acquire_owned().ok();
-        free(&self.slots).or_else(|| free(&self.import_slots).filter(|_| is_import))
+        free(&self.slots).or_else(|| free(&self.urgent_slots).filter(|_| is_urgent))
     }
 }
 

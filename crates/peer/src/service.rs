@@ -238,15 +238,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_import_finds_a_slot_where_others_find_none() {
+    async fn an_urgent_request_finds_a_slot_where_others_find_none() {
         let peer = online(ONE_SLOT, STALL).await;
         large(&peer.store, &key(1)).await;
         let (client, ticket, key) = (testing::client(), ticket(&key(1)), key(1));
-        let import = || client.import(&peer.node, &key, 0..64 << 20, &ticket);
+        let urgent = || client.fetch_urgent(&peer.node, &key, 0..64 << 20, &ticket);
         let first = client.fetch(&peer.node, &key, 0..64 << 20, &ticket).await.unwrap();
-        let second = import().await.unwrap();
+        let second = urgent().await.unwrap();
         assert_eq!(fetched(&peer, &key, 0..10).await, Err(Fault::Busy));
-        assert_eq!(import().await.err().map(|it| it.fault), Some(Fault::Busy), "these are bounded as well");
+        assert_eq!(urgent().await.err().map(|it| it.fault), Some(Fault::Busy), "these are bounded as well");
         drop((first, second));
     }
 

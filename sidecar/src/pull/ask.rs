@@ -40,9 +40,9 @@ enum WatchError {
 
 impl Asking {
     /// Fetches a piece into the store and tells how that went.
-    pub(super) async fn piece(self, piece: PieceIndex, is_import: bool) {
+    pub(super) async fn piece(self, piece: PieceIndex, is_urgent: bool) {
         let generation = self.shared.blob.status().generation;
-        match self.receive(self.shared.blob.geometry().range_of(piece), is_import).await {
+        match self.receive(self.shared.blob.geometry().range_of(piece), is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
             Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation))),
             Err(error) => {
@@ -52,11 +52,11 @@ impl Asking {
         }
     }
 
-    async fn receive(&self, range: Range<u64>, is_import: bool) -> Result<Vec<Bytes>, FetchError> {
+    async fn receive(&self, range: Range<u64>, is_urgent: bool) -> Result<Vec<Bytes>, FetchError> {
         let (peers, key) = (&self.tools.peers, self.shared.blob.key());
         let ticket = self.shared.start().wanted.ticket;
-        let mut body = match is_import {
-            true => peers.import(&self.node, key, range, &ticket).await?,
+        let mut body = match is_urgent {
+            true => peers.fetch_urgent(&self.node, key, range, &ticket).await?,
             false => peers.fetch(&self.node, key, range, &ticket).await?,
         };
         let mut signs = Signs::new(self.reports.clone());

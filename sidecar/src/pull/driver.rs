@@ -59,7 +59,7 @@ impl Driver {
         ended: watch::Sender<Option<End>>,
     ) -> Self {
         let (reports_in, reports) = mpsc::channel(REPORTS);
-        let policy = Policy { slots: tools.slots, ..Policy::default() };
+        let policy = Policy { slots: *tools.slots.each().borrow(), ..Policy::default() };
         let (me, key) = (tools.node.id.clone(), shared.blob.key().clone());
         let fetch = Fetch::new(Tick(0), me, key, shared.blob.readable(), policy, Rng::new(rand::random()));
         Self {
@@ -101,12 +101,13 @@ impl Driver {
     async fn drive(&mut self) -> End {
         let mut connected = self.tools.link.connected();
         let (mut seats, mut starts) = (self.shared.seats(), self.shared.starts());
-        let mut version = self.shared.blob.version();
+        let (mut version, mut slots) = (self.shared.blob.version(), self.tools.slots.each());
         self.keep_fresh();
         self.want();
         let mut next = vec![Event::Scheduler(*connected.borrow_and_update())];
         next.extend(self.take_start());
         next.push(Event::Demand(self.shared.demand()));
+        next.push(Event::Slots(*slots.borrow_and_update()));
         loop {
             for event in std::mem::take(&mut next) {
                 if self.feed(event).await? {
@@ -126,6 +127,7 @@ impl Driver {
                 Ok(()) = starts.changed() => next.extend(self.renewed()),
                 Ok(()) = seats.changed() => next.push(Event::Demand(self.shared.demand())),
                 Ok(()) = connected.changed() => next.push(Event::Scheduler(*connected.borrow_and_update())),
+                Ok(()) = slots.changed() => next.push(Event::Slots(*slots.borrow_and_update())),
                 Ok(()) = version.changed() => {}
                 () = until(deadline) => next.push(Event::Deadline),
             }
@@ -255,9 +257,9 @@ impl Driver {
                 self.forget(&id);
                 self.nodes.remove(&id);
             }
-            Action::Ask { from, piece, is_import } => {
+            Action::Ask { from, piece, is_urgent } => {
                 if let Some(asking) = self.asking(&from) {
-                    let ask = self.tasks.spawn(asking.piece(piece, is_import));
+                    let ask = self.tasks.spawn(asking.piece(piece, is_urgent));
                     abort(self.asks.insert((from, piece), ask));
                 }
             }

@@ -15,6 +15,7 @@ mod open;
 mod rates;
 mod reader;
 mod report;
+mod slots;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub(crate) use download::Download;
 pub(crate) use open::{Grant, Opener, Opening};
 pub(crate) use rates::Rates;
 pub(crate) use reader::Reader;
+pub(crate) use slots::Slots;
 
 use cuts::{Cuts, Resumed};
 use doubts::Doubts;
@@ -70,8 +72,8 @@ pub(crate) struct Tools {
     pub metrics: SidecarMetrics,
     /// What tells the scheduler of the store, and can be hurried.
     pub reporter: Arc<Reporter>,
-    /// Pieces of one blob asked at the same time.
-    pub slots: usize,
+    /// Pieces asked at the same time.
+    pub slots: Slots,
 }
 
 /// The blobs being fetched; clones are of the same.
@@ -211,7 +213,7 @@ impl Pulls {
         }
         let (download, driver) = Download::new(self.0.tools.clone(), blob, start);
         active.insert(key.clone(), download.clone());
-        self.0.tools.metrics.active().set(active.len() as i64);
+        self.counted(active.len());
 
         let (pulls, attended) = (self.clone(), download.clone());
         let stopping = self.0.ctx.tasks.stopping();
@@ -235,7 +237,12 @@ impl Pulls {
         if active.get(key).is_some_and(|it| !it.is_running()) {
             active.remove(key);
         }
-        self.0.tools.metrics.active().set(active.len() as i64);
+        self.counted(active.len());
+    }
+
+    fn counted(&self, n_active: usize) {
+        self.0.tools.metrics.active().set(n_active as i64);
+        self.0.tools.slots.divide_among(n_active);
     }
 
     /// Hands on what the scheduler said to the download that it concerns.

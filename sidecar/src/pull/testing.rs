@@ -37,7 +37,7 @@ use tonic::body::Body;
 use tower::{Service as _, service_fn};
 
 use super::download::{Shared, Start};
-use super::{Grant, Opener, Pulls, Rates, Tools};
+use super::{Grant, Opener, Pulls, Rates, Slots, Tools};
 use crate::metrics::SidecarMetrics;
 use crate::registries::Registries;
 use crate::settings::{DEFAULT, Settings};
@@ -173,7 +173,7 @@ impl Me {
             rates: Rates::new(None, None),
             metrics: SidecarMetrics::register(&ctx),
             reporter,
-            slots: SLOTS,
+            slots: Slots::new(SLOTS),
             node: me,
         };
         Self { pulls: Pulls::new(ctx, tools), store, dir }

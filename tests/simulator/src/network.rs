@@ -50,8 +50,8 @@ pub(crate) struct Transfer {
     pub piece: PieceIndex,
     /// The one who asked still waits for it.
     pub is_awaited: bool,
-    /// Others wait for it there.
-    pub is_import: bool,
+    /// It comes before other asks.
+    pub is_urgent: bool,
     /// It has an upload slot.
     is_active: bool,
     receiver: u32,
@@ -146,7 +146,7 @@ impl Network {
         from: u32,
         piece: PieceIndex,
         size: u64,
-        is_import: bool,
+        is_urgent: bool,
     ) -> TransferId {
         self.asked.iter_mut().for_each(|it| it.push((to, from, piece)));
         let transfer = Transfer {
@@ -154,7 +154,7 @@ impl Network {
             from,
             piece,
             is_awaited: true,
-            is_import,
+            is_urgent,
             is_active: false,
             receiver,
             size,

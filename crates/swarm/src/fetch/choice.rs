@@ -13,19 +13,19 @@ const MAX_ASKS: usize = 2;
 struct Choice {
     piece: PieceIndex,
     from: NodeId,
-    urgent: bool,
+    demanded: bool,
 }
 
 impl Fetch {
     pub(super) fn fill_slots(&mut self, now: Tick, out: &mut Vec<Action>) {
-        while self.asked.values().map(Vec::len).sum::<usize>() < self.policy.slots {
-            let Some(Choice { piece, from, urgent }) = self.choose(now) else {
+        while self.n_asked() < self.policy.slots {
+            let Some(Choice { piece, from, demanded }) = self.choose(now) else {
                 return;
             };
             self.sources.asked(&from);
-            self.asked.entry(piece).or_default().push(Ask { from: from.clone(), since: now, urgent });
-            let is_import = self.leases.get(&piece) == Some(&from);
-            out.push(Action::Ask { from, piece, is_import });
+            self.asked.entry(piece).or_default().push(Ask { from: from.clone(), since: now, demanded });
+            let is_urgent = self.leases.get(&piece) == Some(&from) || self.n_asked() * 2 <= self.policy.slots;
+            out.push(Action::Ask { from, piece, is_urgent });
         }
     }
 
@@ -40,12 +40,12 @@ impl Fetch {
     fn leased(&self, now: Tick) -> Option<Choice> {
         let mut unasked = self.leases.iter().filter(|(it, _)| !self.asked.contains_key(it));
         let (piece, from) = unasked.find(|(piece, from)| self.sources.has(now, from, **piece))?;
-        Some(Choice { piece: *piece, from: from.clone(), urgent: false })
+        Some(Choice { piece: *piece, from: from.clone(), demanded: false })
     }
 
     fn demanded(&mut self, now: Tick) -> Option<Choice> {
-        let urgent = self.asked.values().flatten().filter(|it| it.urgent).count();
-        if urgent * 2 >= self.policy.slots {
+        let n_demanded = self.asked.values().flatten().filter(|it| it.demanded).count();
+        if n_demanded * 2 >= self.policy.slots {
             return None;
         }
         let needed = |it: &PieceIndex| *it..it.saturating_add(LOOKAHEAD);
@@ -53,7 +53,7 @@ impl Fetch {
         ahead.retain(|it| !self.held.contains(*it) && !self.asked.contains_key(it));
         ahead.into_iter().find_map(|piece| {
             let from = self.neighbour_with(now, piece)?;
-            Some(Choice { piece, from, urgent: true })
+            Some(Choice { piece, from, demanded: true })
         })
     }
 
@@ -76,7 +76,7 @@ impl Fetch {
             }
         }
         let piece = rarest?;
-        Some(Choice { piece, from: self.neighbour_with(now, piece)?, urgent: false })
+        Some(Choice { piece, from: self.neighbour_with(now, piece)?, demanded: false })
     }
 
     /// A late answer, or the end game: ask one more source.
@@ -87,7 +87,7 @@ impl Fetch {
         let pieces: Vec<_> = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it).collect();
         pieces.into_iter().find_map(|piece| {
             let from = self.neighbour_with(now, piece)?;
-            Some(Choice { piece, from, urgent: false })
+            Some(Choice { piece, from, demanded: false })
         })
     }
 
@@ -100,7 +100,7 @@ impl Fetch {
             (0..self.held.len()).filter(|it| !self.held.contains(*it) && !self.asked.contains_key(it));
         missing.filter(|it| self.turn(*it).is_some_and(|turn| turn <= now)).find_map(|piece| {
             let from = self.sources.gateway_with(now, piece)?.clone();
-            Some(Choice { piece, from, urgent: false })
+            Some(Choice { piece, from, demanded: false })
         })
     }
 

@@ -30,6 +30,9 @@ use ladder::Ladder;
 pub use ladder::Rung;
 use source::{Reach, Sources};
 
+/// A fetch is never left with fewer slots: while one brings a piece, the next is asked for.
+const FEWEST_SLOTS: usize = 2;
+
 /// How eager and how patient a fetch is.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -137,6 +140,8 @@ pub enum Event {
     Demand(Vec<PieceIndex>),
     /// Whether a scheduler is connected.
     Scheduler(bool),
+    /// How many pieces may be asked at the same time from now on; what is asked already goes on.
+    Slots(usize),
     /// The scheduler lets this node ask the registry.
     MayGoDirect,
     /// The registry did not serve this node either.
@@ -173,8 +178,10 @@ pub enum Action {
         from: NodeId,
         /// For what.
         piece: PieceIndex,
-        /// Others wait for this node to bring it in.
-        is_import: bool,
+        /// It comes before other asks: others wait for this node to bring the piece in, or little else is under
+        /// way to it. Those who are at work ask anew the moment that they are served, and a newcomer would find
+        /// every slot taken.
+        is_urgent: bool,
     },
     /// Another source was faster: stop this ask.
     Cancel {
@@ -197,7 +204,7 @@ pub enum Action {
 struct Ask {
     from: NodeId,
     since: Tick,
-    urgent: bool,
+    demanded: bool,
 }
 
 /// One node's fetch of one blob.
@@ -270,6 +277,11 @@ impl Fetch {
         self.fill_slots(now, out);
     }
 
+    /// Asks under way.
+    fn n_asked(&self) -> usize {
+        self.asked.values().map(Vec::len).sum()
+    }
+
     /// Wake the machine no later than this, with [`Event::Deadline`].
     pub fn next_deadline(&self, now: Tick) -> Option<Tick> {
         if self.finished {
@@ -319,6 +331,7 @@ impl Fetch {
                 }
                 self.scheduler = connected;
             }
+            Event::Slots(slots) => self.policy.slots = slots,
             Event::MayGoDirect => self.ladder.allow_direct(now, out),
             Event::DirectFailed => self.ladder.direct_failed(now),
             Event::Deadline => {}
@@ -488,6 +501,12 @@ impl Fetch {
             neighbours: !gateway && self.sources.neighbours_offer(now, &self.held),
         }
     }
+}
+
+/// Of the pieces that a node may ask for at the same time, those that each of its fetches may. What one asks for in
+/// vain, because its neighbours are asked by all its others as well, costs both sides.
+pub fn slots_each(slots: usize, n_fetches: usize) -> usize {
+    slots.div_ceil(n_fetches.max(1)).max(FEWEST_SLOTS.min(slots))
 }
 
 /// The piece that a reader at `offset` waits for next.

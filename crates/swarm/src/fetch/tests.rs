@@ -109,6 +109,37 @@ fn the_rarest_piece_goes_first() {
 }
 
 #[test]
+fn slots_are_divided_among_the_fetches_of_a_node() {
+    for (slots, n_fetches, each) in [(8, 0, 8), (8, 1, 8), (8, 2, 4), (8, 3, 3), (8, 100, 2), (1, 5, 1)] {
+        assert_eq!(slots_each(slots, n_fetches), each, "{slots} slots, {n_fetches} fetches");
+    }
+    let mut it = Script::new(100, Policy::default());
+    it.on(neighbours(&["a", "b"]));
+    it.on(Event::Slots(1));
+    assert_eq!(it.on(news("a", 0..50)).len(), 1);
+    assert_eq!(it.on(Event::Slots(3)).len(), 2);
+    it.on(Event::Slots(1));
+    assert_eq!(it.on(Event::Held(99)), [""; 0], "what is asked already goes on");
+}
+
+#[test]
+fn who_has_little_under_way_asks_urgently() {
+    let mut it = Script::new(100, Policy { slots: 4, slots_per_source: 4, ..Policy::default() });
+    it.on(neighbours(&["a"]));
+    it.on(leased("gw", 50..51));
+    let mut out = Vec::new();
+    it.fetch.on_event(Tick(0), news("a", 0..50), &mut out);
+    it.fetch.on_event(Tick(0), Event::Slots(5), &mut out);
+    it.fetch.on_event(Tick(0), news("gw", 50..51), &mut out);
+    let urgent = out.iter().filter_map(|it| match it {
+        Action::Ask { is_urgent, .. } => Some(*is_urgent),
+        _ => None,
+    });
+    let urgent: Vec<_> = urgent.collect();
+    assert_eq!(urgent, [true, true, false, false, true], "the last is leased");
+}
+
+#[test]
 fn a_reader_gets_its_next_piece_with_half_of_the_slots() {
     let mut it = Script::new(100, Policy { slots: 4, ..Policy::default() });
     it.on(neighbours(&["a"]));

@@ -1,7 +1,7 @@
 //! The driver of a node's fetch: what `sidecar/src/pull/driver.rs` is in production.
 
 use shoal_model::Rng;
-use shoal_swarm::fetch::{Action, Event, Fetch, Policy, Rung, next_needed};
+use shoal_swarm::fetch::{Action, Event, Fetch, Policy, Rung, next_needed, slots_each};
 use shoal_swarm::{Bitmap, PieceIndex};
 
 use super::{Happens, ShareId, Simulation, number};
@@ -56,6 +56,15 @@ impl Simulation {
             self.tell_fetch(id, Event::Neighbours { near: known, far: Vec::new() });
         }
         self.tell_demand(id);
+        self.divide_slots(node);
+    }
+
+    /// As the sidecar's `pull/slots.rs`.
+    fn divide_slots(&mut self, node: u32) {
+        let shares = (0..self.keys.len()).map(|it| self.share_of(node, it));
+        let fetching: Vec<_> = shares.filter(|it| self.shares[*it as usize].fetch.is_some()).collect();
+        let slots = slots_each(Policy::default().slots, fetching.len());
+        fetching.into_iter().for_each(|it| self.tell_fetch(it, Event::Slots(slots)));
     }
 
     pub(super) fn wakes(&mut self, id: ShareId) {
@@ -97,7 +106,7 @@ impl Simulation {
         match action {
             Action::Watch(from) => self.watch(id, number(&from)),
             Action::Leave(from) => self.forget(id, number(&from)),
-            Action::Ask { from, piece, is_import } => self.ask(id, number(&from), piece, is_import),
+            Action::Ask { from, piece, is_urgent } => self.ask(id, number(&from), piece, is_urgent),
             Action::Cancel { from, piece } => self.cancel(id, number(&from), Some(piece)),
             Action::Strand => self.strand(id),
             Action::GoDirect => self.go_direct(id),
@@ -174,6 +183,9 @@ impl Simulation {
             self.call_off(ask);
         }
         self.hurry(self.node_of(id));
+        if self.is_alive(self.node_of(id)) {
+            self.divide_slots(self.node_of(id));
+        }
     }
 
     // === The registry ===

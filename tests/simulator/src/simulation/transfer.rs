@@ -10,8 +10,8 @@ use crate::network::TransferId;
 
 /// Uploads at once, as the default settings of sidecar and gateway say (`upload.concurrentPieceCount`).
 const SIDECAR_SLOTS: u32 = 10;
-/// Further ones for imports (`crates/peer/src/pieces.rs`).
-const IMPORT_SLOTS: u32 = SIDECAR_SLOTS.div_ceil(3);
+/// Further ones for urgent asks (`crates/peer/src/pieces.rs`).
+const URGENT_SLOTS: u32 = SIDECAR_SLOTS.div_ceil(3);
 const GATEWAY_SLOTS: u32 = 64;
 /// An answer that makes no progress for this long is given up (`crates/peer/src/client.rs`), and a dial.
 const STALLED: u64 = 3_000_000;
@@ -20,10 +20,10 @@ const DIAL: u64 = 1_000_000;
 const SIGNS: u64 = 100_000;
 
 impl Simulation {
-    pub(super) fn ask(&mut self, id: ShareId, from: u32, piece: PieceIndex, is_import: bool) {
+    pub(super) fn ask(&mut self, id: ShareId, from: u32, piece: PieceIndex, is_urgent: bool) {
         let node = self.node_of(id);
         let size = self.world.blobs[self.blob_of(id)].len_of(piece);
-        let transfer = self.network.ask(id, node, from, piece, size, is_import);
+        let transfer = self.network.ask(id, node, from, piece, size, is_urgent);
         self.share(id).asks.push(transfer);
         let at = self.queue.now() + self.network.delay(node, from);
         self.queue.plan(at, Happens::AskArrives(transfer));
@@ -41,7 +41,7 @@ impl Simulation {
             return self.fails_after(id, if is_linked { STALLED } else { DIAL }, Fault::Broken);
         }
         let slots = match self.world.sites[from as usize].role {
-            Role::Sidecar if transfer.is_import => SIDECAR_SLOTS + IMPORT_SLOTS,
+            Role::Sidecar if transfer.is_urgent => SIDECAR_SLOTS + URGENT_SLOTS,
             Role::Sidecar => SIDECAR_SLOTS,
             Role::Gateway => GATEWAY_SLOTS,
         };
