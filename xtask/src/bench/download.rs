@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 /// How many bytes are taken at once.
 const STEP: usize = 512 << 10;
 /// How long the next byte is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where something is to be had.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Place {
 }
 
 /// Reads an answer's head and returns the length of what follows.
-fn read_head(stream: &mut BufReader<TcpStream>) -> Result<u64> {
+pub(super) fn read_head(stream: &mut BufReader<TcpStream>) -> Result<u64> {
     let (mut status, mut length) = (String::new(), None);
     stream.read_line(&mut status)?;
     ensure!(status.starts_with("HTTP/1.1 200 "), "{}", status.trim_end());

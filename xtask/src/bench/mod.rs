@@ -2,13 +2,18 @@
 //!
 //! `docs/BENCHMARKS.md` says how to read them.
 
+mod blobs;
 mod cpu;
 mod datapath;
 mod download;
 mod figures;
+mod gateway;
 mod origin;
 mod scheduler;
 mod swarm;
+mod registry;
+mod small;
+mod stage;
 
 use std::process::ExitCode;
 
@@ -30,6 +35,10 @@ enum What {
     Swarm(swarm::Args),
     /// What a fleet of simulated nodes costs the scheduler.
     Scheduler(scheduler::Args),
+    /// How many nodes a gateway bears, and how many blobs it opens for them.
+    Gateway(gateway::Args),
+    /// What many small blobs cost.
+    Small(small::Args),
 }
 
 /// Runs the command.
@@ -38,5 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Datapath(args) => datapath::run(args),
         What::Swarm(args) => swarm::run(args),
         What::Scheduler(args) => scheduler::run(args),
+        What::Gateway(args) => gateway::run(args),
+        What::Small(args) => small::run(args),
     }
 }

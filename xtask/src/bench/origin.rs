@@ -12,16 +12,15 @@ use anyhow::{Context, Result};
 use http::Uri;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sha2::{Digest as _, Sha256};
-use shoal_model::{Digest, Rng};
+use shoal_model::Digest;
 use shoal_tests::command::Launch;
 use shoal_tests::wait;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::Child;
 
-use super::cpu;
 use super::download::Place;
+use super::{blobs, cpu};
 use crate::region::source::Source;
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -84,10 +83,7 @@ impl Drop for Origin {
 }
 
 fn write_blob(dir: &Path, size: usize) -> Result<Digest> {
-    let mut rng = Rng::new(1);
-    let bytes: Vec<u8> =
-        (0..size.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes()).take(size).collect();
-    let digest = Digest::from_sha256(Sha256::digest(&bytes).into());
+    let (digest, bytes) = blobs::make(1, size).next().context("one blob is made")?;
     fs::create_dir_all(dir)?;
     File::create(dir.join(digest.to_string()))?.write_all(&bytes)?;
     Ok(digest)

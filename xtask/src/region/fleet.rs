@@ -111,7 +111,7 @@ impl Fleet {
             error = processes.first_death() => return Err(error),
         }
 
-        let gateways = [self.security.url(self.gateway.listen)];
+        let gateways = [self.gateway_url()];
         let scheduler = json!({
             "listen": self.scheduler.listen,
             "gateways": gateways,
@@ -143,6 +143,11 @@ impl Fleet {
             (sum_of(&metrics, "shoal_scheduler_nodes", &[]) >= n_expected as f64).then_some(())
         })
         .await
+    }
+
+    /// Where nodes reach the gateway.
+    pub(crate) fn gateway_url(&self) -> String {
+        self.security.url(self.gateway.listen)
     }
 
     /// What each node has taken so far.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::stage::Stage;
 use crate::bench::download::{self, Download};
 use crate::bench::origin::Origin;
+use crate::bench::stage::Stage;
 use crate::region::fleet::Security;
 
 /// One round.
@@ -25,7 +25,7 @@ pub(super) struct Cold {
 /// Starts a region, has a client on each node download the blob at the same time, and as many from nginx.
 pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> Result<Cold> {
     let direct = download::all((0..n_nodes).map(|_| origin.direct())).await?;
-    let stage = Stage::start(origin, n_nodes, security).await?;
+    let stage = Stage::start(&origin.source()?, n_nodes, security).await?;
     let before = stage.cpu_used()?;
     let pulled = download::all(stage.mirrors().map(|it| origin.through(it))).await?;
     let cpu = stage.cpu_used()?.saturating_sub(before);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::stage::Stage;
 use crate::bench::cpu;
 use crate::bench::download::{self, Download, Place};
 use crate::bench::origin::Origin;
+use crate::bench::stage::Stage;
 use crate::region::fleet::Security;
 
 /// How many downloads one measurement consists of: as many bytes with one stream as with four.
@@ -39,7 +39,7 @@ pub(super) struct Sample {
 
 /// Starts a node, has it fetch the blob, and measures.
 pub(super) async fn rounds(origin: &Origin, n_rounds: u32) -> Result<Vec<Hot>> {
-    let stage = Stage::start(origin, 1, Security::Mtls).await?;
+    let stage = Stage::start(&origin.source()?, 1, Security::Mtls).await?;
     let mut rounds = Vec::new();
     for mirror in stage.mirrors() {
         let hot = Bench { origin, stage: &stage, place: origin.through(mirror) };

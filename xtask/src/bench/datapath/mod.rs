@@ -13,7 +13,6 @@ mod cold;
 mod hot;
 mod pieces;
 mod report;
-mod stage;
 
 use std::process::ExitCode;
 
