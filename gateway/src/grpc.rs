@@ -40,12 +40,14 @@ impl GatewayService {
 
 #[tonic::async_trait]
 impl Gateway for GatewayService {
+    type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
 
-    async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
+    async fn open(&self, request: Request<OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {
         let (_, from, request) = request.into_parts();
         let caller = Caller::of(&from).map_err(refused)?;
-        Ok(Response::new(self.opener.open(caller, request).await.map_err(refused)?))
+        let replies = self.opener.clone().open(caller, request).await.map_err(refused)?;
+        Ok(Response::new(replies.map(Ok).boxed()))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {

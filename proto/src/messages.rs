@@ -38,9 +38,18 @@ pub struct Source {
     pub repository: String,
 }
 
-/// The gateway's answers, one for each requested digest, in order.
+/// What a gateway has decided by now. The replies to a request hold one answer for each requested digest.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpenReply(pub Vec<Result<OpenedBlob, Refusal>>);
+pub struct OpenReply(pub Vec<Opened>);
+
+/// A gateway's answer for one blob.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened {
+    /// Which of the requested digests.
+    pub index: usize,
+    /// How to get the blob, or why not.
+    pub outcome: Result<OpenedBlob, Refusal>,
+}
 
 /// A blob that the caller may read.
 #[derive(Clone, Debug, PartialEq)]

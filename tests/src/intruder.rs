@@ -137,9 +137,10 @@ impl Host {
         // The URI only fills the authority header; the connector decides where it goes.
         let endpoint = Endpoint::from_static("http://gateway");
         let channel = timeout(DEADLINE, endpoint.connect_with_connector(dial)).await??;
-        let reply = timeout(DEADLINE, GatewayClient::new(channel).open(request)).await??;
-        let opened = reply.into_inner().0.pop().context("the gateway answered for no blob")?;
-        opened.map_err(|it| anyhow::anyhow!("refused: {it:?}"))
+        let mut replies = timeout(DEADLINE, GatewayClient::new(channel).open(request)).await??.into_inner();
+        let reply = timeout(DEADLINE, replies.message()).await??;
+        let opened = reply.and_then(|mut it| it.0.pop()).context("the gateway answered for no blob")?;
+        opened.outcome.map_err(|it| anyhow::anyhow!("refused: {it:?}"))
     }
 
     async fn dial_under_tls(

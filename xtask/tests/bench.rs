@@ -12,10 +12,32 @@ fn figures(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object and nothing else")
 }
 
+fn is_positive(it: &Value) -> bool {
+    it.as_f64().is_some_and(|it| it > 0.0)
+}
+
+#[test]
+fn the_gateway_is_measured_under_many_nodes() {
+    let figures = figures(&["gateway", "--quick", "--json"]);
+    for name in ["connections", "opensPerSecond", "cpuSecondsPerThousandOpens", "residentMiB"] {
+        assert!(is_positive(&figures[name]), "{name}: {}", figures[name]);
+    }
+}
+
+#[test]
+fn small_blobs_are_measured_beside_the_registry() {
+    let figures = figures(&["small", "--quick", "--json"]);
+    for whose in ["own", "other"] {
+        for at_once in ["8", "64"] {
+            let ratio = &figures["overDirect"][whose][at_once];
+            assert!(is_positive(ratio), "{whose}, {at_once} at once: {ratio}");
+        }
+    }
+}
+
 #[test]
 fn the_data_path_is_measured_from_end_to_end() {
     let figures = figures(&["datapath", "--quick", "--json"]);
-    let is_positive = |it: &Value| it.as_f64().is_some_and(|it| it > 0.0);
     for name in ["cpuOverNginx", "oneStreamOverNginx", "fourStreamsOverNginx"] {
         assert!(is_positive(&figures[name]), "{name}: {}", figures[name]);
     }

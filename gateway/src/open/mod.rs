@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http::HeaderValue;
 use shoal_identity::{Caller, Impostor};
 use shoal_model::{Authorization, BlobKey, Digest, Node};
 use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
 use shoal_peer::shelf::ShelfBlob;
-use shoal_proto::{OpenReply, OpenRequest, OpenedBlob, Refusal, SeedProgress, Source};
+use shoal_proto::{OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, SeedProgress, Source};
 use shoal_swarm::Geometry;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -74,8 +74,13 @@ impl Opener {
         Self { gate, decider, seeder, tickets, gateway, holders: Mutex::new(Holders::new()) }
     }
 
-    /// Decides about every blob of the request, which is to be from the node that it says.
-    pub(crate) async fn open(&self, from: &Caller, request: OpenRequest) -> Result<OpenReply, Impostor> {
+    /// Decides about every blob of the request, which is to be from the node that it says. Each is answered for
+    /// as soon as it is decided: one that the registry must be asked about does not hold the others up.
+    pub(crate) async fn open(
+        self: Arc<Self>,
+        from: &Caller,
+        request: OpenRequest,
+    ) -> Result<BoxStream<'static, OpenReply>, Impostor> {
         if let Err(impostor) = from.must_be_node(&request.node) {
             self.gate.rejected(from, Requested::Open, Reason::Impostor, None).await;
             return Err(impostor);
@@ -83,12 +88,19 @@ impl Opener {
         let digests = request.digests.clone();
         Ok(match self.admit(from, request) {
             Ok(admitted) => {
-                let each = |digest| self.open_one(&admitted, digest);
-                OpenReply(stream::iter(digests).map(each).buffered(AT_ONCE).collect().await)
+                let admitted = Arc::new(admitted);
+                let answer = move |(index, digest)| {
+                    let (this, admitted) = (self.clone(), admitted.clone());
+                    async move { Opened { index, outcome: this.open_one(&admitted, digest).await } }
+                };
+                let answers = stream::iter(digests.into_iter().enumerate()).map(answer);
+                answers.buffer_unordered(AT_ONCE).ready_chunks(AT_ONCE).map(OpenReply).boxed()
             }
             Err(Unfit { error, reason, registry }) => {
                 self.gate.rejected(from, Requested::Open, reason, registry).await;
-                OpenReply(digests.iter().map(|_| Err(refuse(error.code, &error.message))).collect())
+                let refused = |index| Opened { index, outcome: Err(refuse(error.code, &error.message)) };
+                let reply = OpenReply((0..digests.len()).map(refused).collect());
+                stream::iter([reply]).boxed()
             }
         })
     }

@@ -121,9 +121,11 @@ impl Gateway {
             authorization: authorization.map(|it| Authorization::new(it.to_owned())),
             node: named(node),
         };
-        let mut reply = self.grpc.clone().open(request).await.unwrap().into_inner();
+        let mut replies = self.grpc.clone().open(request).await.unwrap().into_inner();
+        let mut reply = replies.message().await.unwrap().unwrap();
         assert_eq!(reply.0.len(), 1);
-        reply.0.remove(0)
+        assert_eq!(replies.message().await.unwrap(), None);
+        reply.0.remove(0).outcome
     }
 
     /// The region as it is told first.

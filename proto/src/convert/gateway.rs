@@ -9,7 +9,8 @@ use super::{
     Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, name, need, source, wrong,
 };
 use crate::messages::{
-    OpenReply, OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, Ticket,
+    OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply,
+    RenewRequest, Ticket,
 };
 use crate::wire;
 
@@ -40,22 +41,34 @@ impl Wire for OpenReply {
     type Generated = wire::OpenReply;
 
     fn into_wire(self) -> wire::OpenReply {
-        let opened = |it: Result<OpenedBlob, Refusal>| wire::Opened {
-            outcome: Some(match it {
-                Ok(blob) => wire::opened::Outcome::Blob(blob.into_wire()),
-                Err(refusal) => wire::opened::Outcome::Refusal(refusal.into_wire()),
-            }),
-        };
-        wire::OpenReply { blobs: self.0.into_iter().map(opened).collect() }
+        wire::OpenReply { blobs: self.0.into_iter().map(Opened::into_wire).collect() }
     }
 
     fn from_wire(it: wire::OpenReply) -> Checked<Self> {
-        each("blobs", it.blobs, OpenRequest::MAX_DIGESTS, |it| match it.outcome {
-            Some(wire::opened::Outcome::Blob(blob)) => OpenedBlob::from_wire(blob).map(Ok),
-            Some(wire::opened::Outcome::Refusal(refusal)) => Refusal::from_wire(refusal).map(Err),
-            None => Err(Malformed::Missing("outcome")),
-        })
-        .map(Self)
+        each("blobs", it.blobs, OpenRequest::MAX_DIGESTS, Opened::from_wire).map(Self)
+    }
+}
+
+impl Wire for Opened {
+    type Generated = wire::Opened;
+
+    fn into_wire(self) -> wire::Opened {
+        wire::Opened {
+            index: u32::try_from(self.index).unwrap_or(u32::MAX),
+            outcome: Some(match self.outcome {
+                Ok(blob) => wire::opened::Outcome::Blob(blob.into_wire()),
+                Err(refusal) => wire::opened::Outcome::Refusal(refusal.into_wire()),
+            }),
+        }
+    }
+
+    fn from_wire(it: wire::Opened) -> Checked<Self> {
+        let outcome = match it.outcome {
+            Some(wire::opened::Outcome::Blob(blob)) => Ok(OpenedBlob::from_wire(blob)?),
+            Some(wire::opened::Outcome::Refusal(refusal)) => Err(Refusal::from_wire(refusal)?),
+            None => return Err(Malformed::Missing("outcome")),
+        };
+        Ok(Self { index: it.index as usize, outcome })
     }
 }
 

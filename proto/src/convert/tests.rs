@@ -62,7 +62,8 @@ fn what_is_sent_is_what_is_received() {
         holders: vec![node()],
         gateway: node(),
     };
-    survives(OpenReply(vec![Ok(opened), Err(refusal)]));
+    let answers = [Err(refusal), Ok(opened)].into_iter().zip([7, 0]);
+    survives(OpenReply(answers.map(|(outcome, index)| Opened { index, outcome }).collect()));
     survives(NodeMessage::Hello(Hello { node: node(), protocol: 1 }));
     survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2] }));
     survives(NodeMessage::Leaving);

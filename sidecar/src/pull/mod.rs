@@ -4,6 +4,7 @@
 //! they leave. A [`reader`] streams what the store has, in order, as it comes.
 
 mod ask;
+mod batch;
 mod cuts;
 mod direct;
 mod doubts;

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use shoal_model::{Authorization, Digest, Node};
-use shoal_proto::{OpenRequest, OpenedBlob, Refusal, RenewReply, RenewRequest, Source};
+use shoal_proto::{OpenedBlob, Refusal, RenewReply, RenewRequest, Source};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
+use super::batch::Batches;
 use super::download::Start;
 use shoal_peer::region::Region;
 
@@ -44,7 +45,7 @@ pub(crate) struct Grant {
 #[derive(Clone)]
 pub(crate) struct Opener {
     region: Region,
-    node: Node,
+    batches: Arc<Batches>,
     /// Credentials are told apart by a hash under this key, which never leaves the process: they themselves
     /// are not kept, and a hash cannot be guessed at.
     hash_key: [u8; 32],
@@ -62,7 +63,12 @@ struct Asked {
 impl Opener {
     /// Asks the region's gateway in the name of `node`.
     pub(crate) fn new(region: Region, node: Node) -> Self {
-        Self { region, node, hash_key: rand::random(), grants: Arc::default() }
+        Self {
+            region,
+            batches: Arc::new(Batches::new(node)),
+            hash_key: rand::random(),
+            grants: Arc::default(),
+        }
     }
 
     /// Asks for one blob, until `deadline`; without a gateway, an earlier grant counts.
@@ -90,17 +96,12 @@ impl Opener {
         authorization: Option<&Authorization>,
         deadline: Instant,
     ) -> Opening {
-        let Some(mut gateway) = self.region.gateway() else { return Opening::NoGateway };
-        let request = OpenRequest {
-            source: source.clone(),
-            digests: vec![digest],
-            authorization: authorization.cloned(),
-            node: self.node.clone(),
-        };
+        let Some(gateway) = self.region.gateway() else { return Opening::NoGateway };
         let at = Instant::now();
-        let answer = timeout_at(deadline, gateway.calls.open(request)).await;
-        let reply = match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
-            Ok(reply) => reply,
+        let asking = self.batches.ask(&gateway.calls, source, authorization, digest);
+        let answer = timeout_at(deadline, asking).await;
+        let answer = match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(answer) => answer,
             Err(status) => {
                 let (registry, repository) = (&source.registry, &source.repository);
                 tracing::warn!(registry, repository, %digest, error = &status as &dyn Error, "open failed");
@@ -112,7 +113,7 @@ impl Opener {
             }
         };
         let asked = self.asked(source, digest, authorization);
-        match reply.into_inner().0.pop() {
+        match answer {
             Some(Ok(blob)) => {
                 let grant = Grant { blob, at };
                 self.grants().note(asked, &grant);

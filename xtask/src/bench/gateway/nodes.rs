@@ -91,9 +91,10 @@ impl SimulatedNode {
             node: self.node.clone(),
         };
         let mut gateway = self.region.gateway().context("the gateway is away")?;
-        let reply = timeout(PATIENCE, gateway.calls.open(request)).await??;
-        let opened = reply.into_inner().0.pop().context("the gateway answered for no blob")?;
-        opened.map_err(|it| anyhow!("{digest}: refused with {}", it.status))?;
+        let mut replies = timeout(PATIENCE, gateway.calls.open(request)).await??.into_inner();
+        let reply = timeout(PATIENCE, replies.message()).await??;
+        let opened = reply.and_then(|mut it| it.0.pop()).context("the gateway answered for no blob")?;
+        opened.outcome.map_err(|it| anyhow!("{digest}: refused with {}", it.status))?;
         Ok(())
     }
 }
