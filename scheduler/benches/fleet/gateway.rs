@@ -55,6 +55,7 @@ pub(crate) fn tickets(node: &NodeId, keys: &[BlobKey]) -> Vec<Ticket> {
 
 #[tonic::async_trait]
 impl Gateway for Region {
+    type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
 
     async fn region(&self, _: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
@@ -66,7 +67,7 @@ impl Gateway for Region {
         Ok(Response::new(again.zip(stream::repeat(state)).map(|(_, it)| Ok(it)).boxed()))
     }
 
-    async fn open(&self, _: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
+    async fn open(&self, _: Request<OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {
         Err(Status::unimplemented("nothing to open here"))
     }
 

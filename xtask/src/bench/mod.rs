@@ -9,11 +9,11 @@ mod download;
 mod figures;
 mod gateway;
 mod origin;
-mod scheduler;
-mod swarm;
 mod registry;
+mod scheduler;
 mod small;
 mod stage;
+mod swarm;
 
 use std::process::ExitCode;
 
