@@ -237,6 +237,8 @@ fn decoded(bytes: &Bytes) -> Option<Attestation> {
 }
 
 #[cfg(test)]
+// News of one run of pieces is what many of these are about.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::testing::{self, key};

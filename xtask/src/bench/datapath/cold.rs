@@ -42,7 +42,7 @@ pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> 
 /// Starts a region of two nodes, has one fetch the blob, and returns how long a client of the other then waits
 /// for its first byte.
 pub(super) async fn from_neighbour(origin: &Origin) -> Result<Duration> {
-    let stage = Stage::start(origin, 2, Security::Mtls).await?;
+    let stage = Stage::start(&origin.source()?, 2, Security::Mtls).await?;
     let mut first_byte = Duration::ZERO;
     for mirror in stage.mirrors() {
         first_byte = download::all([origin.through(mirror)]).await?[0].first_byte;
