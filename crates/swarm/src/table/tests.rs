@@ -1,5 +1,8 @@
 //! One rule each of the scheduler's table.
 
+// A report or a lease of one run of pieces is what the scripts are about.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 use proptest::prelude::*;
 use shoal_model::{Digest, Rng, TrustGroup};
