@@ -4,13 +4,14 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use shoal_model::Nearness;
 use shoal_ops::Context;
 
 /// Where bytes that runtimes were given, or that the store took in, came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Another sidecar.
-    Peer,
+    /// Another sidecar, and how near that is.
+    Peer(Nearness),
     /// The region's gateway.
     Gateway,
     /// The registry, without the swarm.
@@ -32,13 +33,16 @@ pub(crate) enum Outcome {
     PassedThrough,
 }
 
-impl Origin {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Peer => "peer",
-            Self::Gateway => "gateway",
-            Self::Registry => "registry",
-        }
+impl From<Origin> for OriginLabels {
+    fn from(origin: Origin) -> Self {
+        let (source, nearness) = match origin {
+            Origin::Peer(Nearness::Rack) => ("peer", "rack"),
+            Origin::Peer(Nearness::Zone) => ("peer", "zone"),
+            Origin::Peer(Nearness::Elsewhere) => ("peer", "elsewhere"),
+            Origin::Gateway => ("gateway", ""),
+            Origin::Registry => ("registry", ""),
+        };
+        Self { source, nearness }
     }
 }
 
@@ -55,8 +59,9 @@ impl Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OriginLabel {
+struct OriginLabels {
     source: &'static str,
+    nearness: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,7 +72,7 @@ struct OutcomeLabel {
 /// The counters; clones are of the same.
 #[derive(Clone, Default)]
 pub(crate) struct SidecarMetrics {
-    taken: Family<OriginLabel, Counter>,
+    taken: Family<OriginLabels, Counter>,
     pulls: Family<OutcomeLabel, Counter>,
     served: Counter,
     from_cache: Counter,
@@ -80,7 +85,8 @@ impl SidecarMetrics {
         let it = Self::default();
         let its = it.clone();
         ctx.metrics.register(|registry| {
-            registry.register("sidecar_download_bytes", "Bytes that the store took in, by source", its.taken);
+            let help = "Bytes that the store took in, by source and how near that is";
+            registry.register("sidecar_download_bytes", help, its.taken);
             registry.register("sidecar_pulls", "Requests for blobs, by outcome", its.pulls);
             registry.register("sidecar_served_bytes", "Bytes of blobs handed to runtimes", its.served);
             let help = "Bytes of blobs handed to runtimes that were complete in the store before the request";
@@ -92,7 +98,7 @@ impl SidecarMetrics {
 
     /// A piece came in.
     pub(crate) fn took(&self, source: Origin, bytes: u64) {
-        self.taken.get_or_create(&OriginLabel { source: source.label() }).inc_by(bytes);
+        self.taken.get_or_create(&source.into()).inc_by(bytes);
     }
 
     /// A request for a blob ended.

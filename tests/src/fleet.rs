@@ -36,12 +36,14 @@ pub struct FleetSpec {
     pub gateway: Value,
     /// Settings of every sidecar that differ from [`sidecar_settings`].
     pub sidecar: Value,
+    /// In how many racks of one zone the sidecars stand, in turn; 0 where that is not said.
+    pub n_racks: usize,
 }
 
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
-        Self { registry, gateway: json!({}), sidecar: json!({}) }
+        Self { registry, gateway: json!({}), sidecar: json!({}), n_racks: 0 }
     }
 
     /// A fleet before a registry that everybody may read.
@@ -63,6 +65,19 @@ impl FleetSpec {
     pub fn with_sidecar(self, sidecar: Value) -> Self {
         Self { sidecar, ..self }
     }
+
+    /// The same in so many racks.
+    pub fn in_racks(self, n_racks: usize) -> Self {
+        Self { n_racks, ..self }
+    }
+
+    /// Where the sidecar of this number stands.
+    fn place(&self, number: usize) -> Value {
+        match number.checked_rem(self.n_racks) {
+            Some(rack) => json!({ "node": { "zone": "zone", "rack": format!("rack-{rack}") } }),
+            None => json!({}),
+        }
+    }
 }
 
 /// A running fleet.
@@ -81,15 +96,16 @@ pub struct Fleet {
 impl Fleet {
     /// Starts a fleet with a sidecar on each node of the lab, and waits until every part is ready.
     pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
-        let registry = lab.registry(spec.registry).await?;
+        let registry = lab.registry(spec.registry.clone()).await?;
         let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
         let settings = changed(gateway_settings(&at_gateway, &at_scheduler, &registry), &spec.gateway);
         let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway)).await?;
         let settings = scheduler_settings(&at_scheduler, &at_gateway);
         let scheduler =
             Service::start(&at_scheduler, Part::Scheduler, &settings, admin(Part::Scheduler)).await?;
-        let sidecars = lab.nodes().iter().map(async |node| {
-            let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.sidecar);
+        let sidecars = lab.nodes().iter().enumerate().map(async |(number, node)| {
+            let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.place(number));
+            let settings = changed(settings, &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });
         let sidecars = try_join_all(sidecars).await?;

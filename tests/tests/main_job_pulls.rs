@@ -66,6 +66,35 @@ async fn eight_nodes_without_a_credential_cost_the_registry_one_copy_and_the_gat
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_piece_comes_into_a_rack_once() -> Result<()> {
+    let mut lab = Lab::start("two-racks", LabSpec::nodes(12).at(Mbit(50))).await?;
+    let fleet = Fleet::start(&mut lab, FleetSpec::open().in_racks(2)).await?;
+    let image = fleet.publish(&[16 << 20]).await?;
+    let layer = &image.layers[0];
+    let pulls = fleet.sidecars.iter().map(async |it| {
+        let pulled = it.host.send(fleet.ask_blob(&image, layer).body(Full::default())?).await?;
+        anyhow::ensure!(*pulled.body() == layer.bytes, "{}: another content", it.host.name());
+        Ok(())
+    });
+    try_join_all(pulls).await?;
+
+    let copies = async |labels: &[(&str, &str)]| -> Result<f64> {
+        Ok(fleet.metric(DOWNLOADED, labels).await? / layer.bytes.len() as f64)
+    };
+    let within = copies(&[("source", "peer"), ("nearness", "rack")]).await?;
+    let across = copies(&[("source", "peer"), ("nearness", "zone")]).await?;
+    let gateway = copies(&[("source", "gateway")]).await?;
+    // What one of the two has from the gateway the other has from the first. A mesh without regard to racks would
+    // carry about six across.
+    assert!(
+        across + gateway <= 3.0,
+        "{across} copies came into racks from each other, {gateway} from outside"
+    );
+    assert!(within >= 9.0, "{within} copies went within racks");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn podman_and_skopeo_get_every_blob_through_the_mirror_that_gave_the_manifest() -> Result<()> {
     let mut lab = Lab::start("podman-skopeo", LabSpec::nodes(3)).await?;
     let registry = RegistrySpec::plain().with_tls().for_user("robot", "s3cret").unknown_to_nodes();

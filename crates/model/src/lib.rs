@@ -16,7 +16,7 @@ mod tick;
 pub use authorization::Authorization;
 pub use blob::{BlobKey, TrustGroup};
 pub use digest::{Digest, DigestError};
-pub use node::{Node, NodeId, Place, Role};
+pub use node::{Nearness, Node, NodeId, Place, Role};
 pub use quantity::{ByteRate, ByteSize, QuantityError};
 pub use rng::Rng;
 pub use tick::Tick;

@@ -49,6 +49,31 @@ pub struct Place {
     pub rack: Arc<str>,
 }
 
+/// How near two places are, as far as their labels tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nearness {
+    /// In the same rack.
+    Rack,
+    /// In the same zone, in racks that differ or are not known.
+    Zone,
+    /// In another zone, or where that is not known.
+    Elsewhere,
+}
+
+impl Place {
+    /// How near another place is.
+    pub fn nearness(&self, other: &Self) -> Nearness {
+        let same = |one: &str, other: &str| !one.is_empty() && one == other;
+        if self.zone == other.zone && same(&self.rack, &other.rack) {
+            Nearness::Rack
+        } else if same(&self.zone, &other.zone) {
+            Nearness::Zone
+        } else {
+            Nearness::Elsewhere
+        }
+    }
+}
+
 /// A node as the others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -60,4 +85,24 @@ pub struct Node {
     pub role: Role,
     /// Where it stands.
     pub place: Place,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_without_labels_are_near_to_nobody() {
+        let place = |zone: &str, rack: &str| Place { zone: zone.into(), rack: rack.into() };
+        for (one, other, nearness) in [
+            (place("z", "r"), place("z", "r"), Nearness::Rack),
+            (place("", "r"), place("", "r"), Nearness::Rack),
+            (place("z", "r"), place("z", "s"), Nearness::Zone),
+            (place("z", ""), place("z", ""), Nearness::Zone),
+            (place("y", "r"), place("z", "r"), Nearness::Elsewhere),
+            (place("", ""), place("", ""), Nearness::Elsewhere),
+        ] {
+            assert_eq!(one.nearness(&other), nearness, "{one:?} {other:?}");
+        }
+    }
 }

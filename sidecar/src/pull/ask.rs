@@ -88,7 +88,10 @@ impl Asking {
         let blob = &self.shared.blob;
         let written = write_in_turn(blob, || blob.write(piece, chunks.clone())).await;
         if matches!(written, Ok(Written::Held)) {
-            let origin = if self.node.role == Role::Gateway { Origin::Gateway } else { Origin::Peer };
+            let origin = match self.node.role {
+                Role::Gateway => Origin::Gateway,
+                Role::Sidecar => Origin::Peer(self.tools.node.place.nearness(&self.node.place)),
+            };
             self.tools.metrics.took(origin, chunks.iter().map(|it| it.len() as u64).sum());
         }
         self.tell(self.stored(piece, written, generation)).await;
