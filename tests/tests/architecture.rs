@@ -54,7 +54,7 @@ const TOOLS: [&str; 2] = ["shoal-tests", "xtask"];
 
 /// Pure crates and what they may use from others: libraries that only turn values into values.
 const PURE: [&str; 4] = ["shoal-model", "shoal-oci", "shoal-swarm", "shoal-simulator"];
-const PURE_LIBRARIES: [&str; 5] = ["hex", "percent-encoding", "serde", "serde_json", "thiserror"];
+const PURE_LIBRARIES: [&str; 6] = ["hex", "percent-encoding", "serde", "serde_json", "slab", "thiserror"];
 
 /// What pure code never says. (Addresses as values, `std::net::IpAddr`, are pure; sockets are not.)
 const IMPURE: [&str; 11] = [

@@ -1,13 +1,20 @@
 //! Which pieces of a blob are there.
+//!
+//! Most sets that are kept for long are of blobs that lie whole in a store, or of which nothing is there yet. A
+//! scheduler keeps one for each blob of each node, so these two take no memory beyond their two counts.
 
 use std::ops::Range;
 
 use crate::PieceIndex;
 
+/// Pieces in a word.
+const WORD: u32 = u64::BITS;
+
 /// A set of piece numbers below a fixed length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bitmap {
-    words: Vec<u64>,
+    /// A bit for each piece; none where the set is empty or full.
+    words: Box<[u64]>,
     len: u32,
     ones: u32,
 }
@@ -15,14 +22,12 @@ pub struct Bitmap {
 impl Bitmap {
     /// An empty set that can hold the pieces `0..len`.
     pub fn new(len: u32) -> Self {
-        Self { words: vec![0; (len as usize).div_ceil(64)], len, ones: 0 }
+        Self { words: Box::default(), len, ones: 0 }
     }
 
     /// The set of all pieces `0..len`.
     pub fn full(len: u32) -> Self {
-        let mut it = Self::new(len);
-        it.insert_range(0..len);
-        it
+        Self { words: Box::default(), len, ones: len }
     }
 
     /// How many pieces the set could hold.
@@ -47,21 +52,30 @@ impl Bitmap {
 
     /// Whether `piece` is held; never for a piece past the end.
     pub fn contains(&self, piece: PieceIndex) -> bool {
-        piece < self.len && self.words[piece as usize / 64] & (1 << (piece % 64)) != 0
+        match self.words.get((piece / WORD) as usize) {
+            Some(word) => word & bit(piece) != 0,
+            None => piece < self.len && self.is_full(),
+        }
     }
 
     /// Adds a piece and says whether that changed anything; a piece past the end is ignored.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
         let fresh = piece < self.len && !self.contains(piece);
         if fresh {
-            self.words[piece as usize / 64] |= 1 << (piece % 64);
+            self.unfold();
+            self.words[(piece / WORD) as usize] |= bit(piece);
             self.ones += 1;
+            self.fold();
         }
         fresh
     }
 
     /// Adds an interval of pieces.
     pub fn insert_range(&mut self, pieces: Range<PieceIndex>) {
+        if pieces.start == 0 && pieces.end >= self.len {
+            *self = Self::full(self.len);
+            return;
+        }
         for piece in pieces.start..pieces.end.min(self.len) {
             self.insert(piece);
         }
@@ -71,21 +85,23 @@ impl Bitmap {
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         let held = self.contains(piece);
         if held {
-            self.words[piece as usize / 64] &= !(1 << (piece % 64));
+            self.unfold();
+            self.words[(piece / WORD) as usize] &= !bit(piece);
             self.ones -= 1;
+            self.fold();
         }
         held
     }
 
     /// The held pieces in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        self.words.iter().enumerate().flat_map(|(at, word)| {
-            let mut left = *word;
+        (0..self.n_words()).flat_map(|at| {
+            let mut left = self.word(at);
             std::iter::from_fn(move || {
                 (left != 0).then(|| {
                     let bit = left.trailing_zeros();
                     left &= left - 1;
-                    at as u32 * 64 + bit
+                    at as u32 * WORD + bit
                 })
             })
         })
@@ -93,15 +109,14 @@ impl Bitmap {
 
     /// The first piece from `from` on that is not held.
     pub fn first_missing(&self, from: PieceIndex) -> Option<PieceIndex> {
-        let mut at = from as usize / 64;
-        let mut mask = u64::MAX << (from % 64);
-        while at < self.words.len() {
-            let missing = !self.words[at] & mask;
+        let mut mask = u64::MAX << (from % WORD);
+        for at in (from / WORD) as usize..self.n_words() {
+            let missing = !self.word(at) & mask;
             if missing != 0 {
-                let piece = at as u32 * 64 + missing.trailing_zeros();
+                let piece = at as u32 * WORD + missing.trailing_zeros();
                 return (piece < self.len).then_some(piece);
             }
-            (at, mask) = (at + 1, u64::MAX);
+            mask = u64::MAX;
         }
         None
     }
@@ -128,28 +143,64 @@ impl Bitmap {
 
     fn combine(&mut self, other: &Self, with: impl Fn(u64, u64) -> u64) {
         debug_assert_eq!(self.len, other.len, "two sets of pieces of one blob");
+        self.unfold();
         self.ones = 0;
-        for (own, other) in self.words.iter_mut().zip(&other.words) {
-            *own = with(*own, *other);
+        for (at, own) in self.words.iter_mut().enumerate() {
+            *own = with(*own, other.word(at));
             self.ones += own.count_ones();
         }
+        self.fold();
     }
 
     /// Whether any piece held here is lacking in `other`.
     pub fn has_beyond(&self, other: &Self) -> bool {
-        let others = other.words.iter().copied().chain(std::iter::repeat(0));
-        self.words.iter().zip(others).any(|(own, other)| own & !other != 0)
+        (0..self.n_words()).any(|at| self.word(at) & !other.word(at) != 0)
     }
 
     /// The pieces held here that `other` lacks.
     pub fn minus(&self, other: &Self) -> Self {
-        let mut it = Self::new(self.len);
-        for (at, word) in self.words.iter().enumerate() {
-            it.words[at] = word & !other.words.get(at).copied().unwrap_or(0);
-        }
-        it.ones = it.words.iter().map(|word| word.count_ones()).sum();
+        let words: Box<[u64]> = (0..self.n_words()).map(|at| self.word(at) & !other.word(at)).collect();
+        let ones = words.iter().map(|word| word.count_ones()).sum();
+        let mut it = Self { words, len: self.len, ones };
+        it.fold();
         it
     }
+
+    const fn n_words(&self) -> usize {
+        self.len.div_ceil(WORD) as usize
+    }
+
+    /// The bits of 64 pieces, whether they are written down or not.
+    fn word(&self, at: usize) -> u64 {
+        match self.words.get(at) {
+            Some(word) => *word,
+            None if self.is_full() => lowest(self.len.saturating_sub(at as u32 * WORD)),
+            None => 0,
+        }
+    }
+
+    /// Writes the bits down, so that they can be changed.
+    fn unfold(&mut self) {
+        if self.words.is_empty() {
+            self.words = (0..self.n_words()).map(|at| self.word(at)).collect();
+        }
+    }
+
+    /// Forgets the bits where the counts say it all.
+    fn fold(&mut self) {
+        if self.is_empty() || self.is_full() {
+            self.words = Box::default();
+        }
+    }
+}
+
+const fn bit(piece: PieceIndex) -> u64 {
+    1 << (piece % WORD)
+}
+
+/// A word with its lowest bits set, so many of them.
+const fn lowest(n_bits: u32) -> u64 {
+    if n_bits < WORD { (1 << n_bits) - 1 } else { u64::MAX }
 }
 
 /// The maximal runs of pieces that come in ascending order.

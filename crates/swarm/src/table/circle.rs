@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use shoal_model::{NodeId, Place, Rng, Tick};
+use shoal_model::{Rng, Tick};
 
+use super::NodeNumber;
+use super::place::PlaceNumber;
 use crate::{Bitmap, PieceIndex};
 
 /// A circle with so many members is a level.
@@ -23,7 +25,7 @@ const SUPPLIERS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Circle {
     /// The sidecars in it, in no order.
-    pub crowd: Vec<NodeId>,
+    pub crowd: Vec<NodeNumber>,
     pub level: Option<Level>,
 }
 
@@ -37,16 +39,18 @@ pub(super) struct Level {
     /// The pieces that no member holds and none brings in.
     open: Bitmap,
     leases: BTreeMap<PieceIndex, Lease>,
+    /// The level just around this one; none for the region.
+    pub wider: Option<PlaceNumber>,
     /// The levels just within this one.
-    pub children: Vec<Place>,
-    /// Who may supply which piece to those, and how often yet.
-    suppliers: BTreeMap<PieceIndex, Vec<(NodeId, u8)>>,
+    pub children: Vec<PlaceNumber>,
+    /// Holders of a piece that may supply it to those, and how often yet.
+    suppliers: BTreeMap<PieceIndex, Vec<(NodeNumber, u8)>>,
 }
 
 /// A piece that one member brings in.
 #[derive(Debug)]
 struct Lease {
-    holder: NodeId,
+    holder: NodeNumber,
     until: Tick,
 }
 
@@ -56,22 +60,40 @@ impl Circle {
         self.level.is_none() && self.crowd.len() >= LEVEL
     }
 
-    /// Up to `most` members: an interval of the crowd, which stands in no order, from a random place on.
-    pub(super) fn draw(&self, most: usize, rng: &mut Rng) -> impl Iterator<Item = &NodeId> {
+    /// Up to `most` members, at random: from some place in the crowd on, by steps of some length that comes to
+    /// everybody before it comes to anybody twice.
+    pub(super) fn draw(&self, most: usize, rng: &mut Rng) -> impl Iterator<Item = NodeNumber> {
         let n_members = self.crowd.len();
-        let from = rng.below(n_members);
-        (0..n_members.min(most)).map(move |it| &self.crowd[(from + it) % n_members])
+        let mut at = rng.below(n_members);
+        let mut step = 1 + rng.below(n_members);
+        while !are_coprime(step, n_members) {
+            step = 1 + rng.below(n_members);
+        }
+        (0..n_members.min(most)).map(move |_| {
+            at = (at + step) % n_members;
+            self.crowd[at]
+        })
     }
+}
+
+/// By Euclid; nobody has anything in common with an empty crowd.
+const fn are_coprime(one: usize, other: usize) -> bool {
+    let (mut large, mut small) = (one, other);
+    while small != 0 {
+        (large, small) = (small, large % small);
+    }
+    large == 1
 }
 
 impl Level {
     /// A level whose members hold nothing.
-    pub(super) fn new(n_pieces: u32) -> Self {
+    pub(super) fn new(n_pieces: u32, wider: Option<PlaceNumber>) -> Self {
         Self {
             copies: vec![0; n_pieces as usize],
             covered: Bitmap::new(n_pieces),
             open: Bitmap::full(n_pieces),
             leases: BTreeMap::new(),
+            wider,
             children: Vec::new(),
             suppliers: BTreeMap::new(),
         }
@@ -86,7 +108,7 @@ impl Level {
     }
 
     /// One more member holds the piece. `Some` where none did before, with whose lease that ends.
-    pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<NodeId>> {
+    pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<NodeNumber>> {
         let copies = &mut self.copies[piece as usize];
         *copies += 1;
         (*copies == 1).then(|| {
@@ -96,63 +118,72 @@ impl Level {
         })
     }
 
-    /// One member less holds the piece; what nobody holds has to be brought in again.
-    pub(super) fn lost(&mut self, piece: PieceIndex) {
+    /// The member holds the piece no longer; what nobody holds has to be brought in again.
+    pub(super) fn lost(&mut self, piece: PieceIndex, node: NodeNumber) {
         let copies = &mut self.copies[piece as usize];
         *copies -= 1;
         if *copies == 0 {
             self.covered.remove(piece);
             self.open.insert(piece);
         }
+        if let Some(suppliers) = self.suppliers.get_mut(&piece) {
+            suppliers.retain(|(it, _)| *it != node);
+        }
     }
 
-    pub(super) fn lease(&mut self, piece: PieceIndex, holder: &NodeId, until: Tick) {
+    pub(super) fn lease(&mut self, piece: PieceIndex, holder: NodeNumber, until: Tick) {
         self.open.remove(piece);
-        self.leases.insert(piece, Lease { holder: holder.clone(), until });
+        self.leases.insert(piece, Lease { holder, until });
     }
 
     /// Takes back the leases for which `ends` says so; returns whose they were.
     pub(super) fn take_back(
         &mut self,
-        mut ends: impl FnMut(PieceIndex, &NodeId, Tick) -> bool,
-    ) -> Vec<NodeId> {
+        mut ends: impl FnMut(PieceIndex, NodeNumber, Tick) -> bool,
+    ) -> Vec<NodeNumber> {
         let mut holders = Vec::new();
         self.leases.retain(|piece, it| {
-            let ends = ends(*piece, &it.holder, it.until);
+            let ends = ends(*piece, it.holder, it.until);
             if ends {
                 self.open.insert(*piece);
-                holders.push(it.holder.clone());
+                holders.push(it.holder);
             }
             !ends
         });
         holders
     }
 
-    #[cfg(test)]
-    pub(super) fn leases(&self) -> impl Iterator<Item = (PieceIndex, &NodeId)> {
-        self.leases.iter().map(|(piece, it)| (*piece, &it.holder))
-    }
-
     /// The member brought the piece into a circle within this one, and may supply the others.
-    pub(super) fn add_supplier(&mut self, piece: PieceIndex, node: &NodeId) {
+    pub(super) fn add_supplier(&mut self, piece: PieceIndex, node: NodeNumber) {
         let suppliers = self.suppliers.entry(piece).or_default();
         if suppliers.len() < SUPPLIERS {
-            suppliers.push((node.clone(), CREDIT));
+            suppliers.push((node, CREDIT));
         }
     }
 
-    /// One who may supply the piece and `can`: the one with most credit left, a part of which is used up.
-    pub(super) fn supplier(&mut self, piece: PieceIndex, can: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+    /// One who may supply the piece: the one with most credit left, a part of which is used up.
+    pub(super) fn supplier(&mut self, piece: PieceIndex) -> Option<NodeNumber> {
         let suppliers = self.suppliers.get_mut(&piece)?;
-        suppliers.retain(|(node, credit)| *credit > 0 && can(node));
         let best = suppliers.iter_mut().max_by_key(|(_, credit)| *credit);
         let best = best.map(|(node, credit)| {
             *credit -= 1;
-            node.clone()
+            *node
         });
+        suppliers.retain(|(_, credit)| *credit > 0);
         if suppliers.is_empty() {
             self.suppliers.remove(&piece);
         }
         best
+    }
+}
+
+#[cfg(test)]
+impl Level {
+    pub(super) fn leases(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
+        self.leases.iter().map(|(piece, it)| (*piece, it.holder))
+    }
+
+    pub(super) fn suppliers(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
+        self.suppliers.iter().flat_map(|(piece, all)| all.iter().map(|(node, _)| (*piece, *node)))
     }
 }

@@ -15,10 +15,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_model::{BlobKey, NodeId, Place, Rng, Tick};
+use shoal_model::{Rng, Tick};
 
 use super::blob::{BlobEntry, Brought};
-use super::{Order, Table, What};
+use super::circle::Circle;
+use super::place::{PlaceNumber, REGION};
+use super::{BlobNumber, NodeNumber, Order, Table, What};
 use crate::PieceIndex;
 use crate::bitmap::runs;
 
@@ -41,166 +43,171 @@ const AT_ONCE: usize = 64;
 
 /// Leases of one event, gathered so that each importer hears of each supplier once.
 #[derive(Default)]
-struct Grants(BTreeMap<(NodeId, NodeId), BTreeSet<PieceIndex>>);
+struct Grants(BTreeMap<(NodeNumber, NodeNumber), BTreeSet<PieceIndex>>);
 
 impl Grants {
-    fn add(&mut self, importer: NodeId, from: NodeId, piece: PieceIndex) {
+    fn add(&mut self, importer: NodeNumber, from: NodeNumber, piece: PieceIndex) {
         self.0.entry((importer, from)).or_default().insert(piece);
-    }
-
-    fn tell(self, key: &BlobKey, out: &mut Vec<Order>) {
-        out.extend(self.0.into_iter().map(|((to, from), pieces)| Order {
-            to,
-            key: key.clone(),
-            what: What::Lease { from, pieces: runs(pieces) },
-        }));
     }
 }
 
 impl BlobEntry {
     /// Leases that lapsed go back to those that are to be had; true where there were any.
     pub(super) fn lapse_leases(&mut self, now: Tick) -> bool {
-        let seeder = self.seeder.as_ref().and_then(|it| self.member(it));
+        let seeder = self.seeder.and_then(|it| self.member(it));
         let at_gateway = seeder.map(|it| it.held.clone());
+        let inner: Vec<_> = self.inner_levels().collect();
         let mut lapsed = false;
-        for at in [Place::default()].into_iter().chain(self.inner_levels()) {
-            let is_region = at == Place::default();
+        for place in [REGION].into_iter().chain(inner) {
             let mut late = Vec::new();
-            lapsed |= self.take_back(&at, |piece, holder, until| {
-                let comes = !is_region || at_gateway.as_ref().is_some_and(|it| it.contains(piece));
+            lapsed |= self.take_back(place, |piece, holder, until| {
+                let comes = place != REGION || at_gateway.as_ref().is_some_and(|it| it.contains(piece));
                 let ends = until <= now && comes;
-                late.extend(ends.then(|| holder.clone()));
+                late.extend(ends.then_some(holder));
                 ends
             });
             for holder in late {
-                if let Some(member) = self.member_mut(&holder) {
-                    member.lease_window = (member.lease_window / 2).max(1);
+                if let Some(wish) = self.wish_mut(holder) {
+                    wish.lease_window = (wish.lease_window / 2).max(1);
                 }
             }
         }
         lapsed
     }
 
-    /// Takes back all leases of a node; true where it had any.
-    pub(super) fn release(&mut self, node: &NodeId) -> bool {
-        let Some(member) = self.member(node) else { return false };
-        let levels = self.levels_around(&member.place);
-        let ended = levels.iter().map(|at| self.take_back(at, |_, holder, _| holder == node));
-        ended.fold(false, |any, it| any | it)
-    }
-
     /// Who is to bring a piece into a level that lacks it.
-    fn importer(&self, at: &Place, piece: PieceIndex, rng: &mut Rng) -> Option<NodeId> {
-        let circle =
-            self.circle(at).filter(|it| it.level.as_ref().is_some_and(|it| it.open().contains(piece)))?;
-        let able = circle.draw(DRAWN, rng).filter(|it| self.wanting.contains(*it));
-        let able = able.filter_map(|it| Some((self.member(it)?.n_leased, it)));
+    fn importer(&self, place: PlaceNumber, piece: PieceIndex, rng: &mut Rng) -> Option<NodeNumber> {
+        let lacks = |it: &&Circle| it.level.as_ref().is_some_and(|it| it.open().contains(piece));
+        let circle = self.circle(place).filter(lacks)?;
+        let able = circle.draw(DRAWN, rng).filter_map(|it| Some((self.wish(it)?.n_leased, it)));
         let able = able.filter(|(n_leased, _)| *n_leased < MOST_IMPORTS).take(COMPARED);
-        able.min_by_key(|(n_leased, _)| *n_leased).map(|(_, it)| it.clone())
+        able.min_by_key(|(n_leased, _)| *n_leased).map(|(_, it)| it)
     }
 
     /// Some member of a level that is found to hold the piece.
-    fn any_holder(&self, at: &Place, piece: PieceIndex, rng: &mut Rng) -> Option<NodeId> {
-        let holds = |it: &&NodeId| self.member(it).is_some_and(|it| it.held.contains(piece));
-        self.circle(at)?.draw(DRAWN, rng).find(holds).cloned()
+    fn any_holder(&self, place: PlaceNumber, piece: PieceIndex, rng: &mut Rng) -> Option<NodeNumber> {
+        let holds = |it: &NodeNumber| self.member(*it).is_some_and(|it| it.held.contains(piece));
+        self.circle(place)?.draw(DRAWN, rng).find(holds)
     }
 }
 
 impl Table {
     /// Grants the node's next window from the gateway, once it has brought in half of the last.
-    pub(super) fn grant_leases(&mut self, now: Tick, key: &BlobKey, node: &NodeId, out: &mut Vec<Order>) {
+    pub(super) fn grant_leases(
+        &mut self,
+        now: Tick,
+        blob: BlobNumber,
+        node: NodeNumber,
+        out: &mut Vec<Order>,
+    ) {
         let until = now.after(self.policy.lease_lives);
-        let Some(blob) = self.blobs.get_mut(key).filter(|it| it.wanting.contains(node)) else { return };
-        let (Some(from), Some(member)) = (blob.seeder.clone(), blob.member(node)) else { return };
-        if member.n_leased * 2 > member.lease_window {
+        let entry = &mut self.blobs[blob];
+        let (Some(from), Some(wish), Some(member)) = (entry.seeder, entry.wish(node), entry.member(node))
+        else {
+            return;
+        };
+        if wish.n_leased * 2 > wish.lease_window {
             return;
         }
-        let is_first = member.n_leased == 0 && member.held.is_empty();
-        let window = if is_first { member.lease_window } else { (member.lease_window * 2).min(LAST_WINDOW) };
-        let most = (window - member.n_leased) as usize;
-        let Some(region) = blob.level(&Place::default()) else { return };
+        let is_first = wish.n_leased == 0 && member.held.is_empty();
+        let window = if is_first { wish.lease_window } else { (wish.lease_window * 2).min(LAST_WINDOW) };
+        let most = (window - wish.n_leased) as usize;
+        let Some(region) = entry.level(REGION) else { return };
         let mut pieces: BTreeSet<_> = region.open().iter().take(most).collect();
         if pieces.is_empty() {
             return;
         }
-        let is_long = blob.geometry.n_pieces() >= LONG;
-        let starts = is_first && is_long && blob.wanting.len() <= STARTERS && !region.covered().contains(0);
-        pieces.iter().for_each(|it| blob.lease(&Place::default(), *it, node, until));
+        let is_long = entry.geometry.n_pieces() >= LONG;
+        let starts =
+            is_first && is_long && entry.wanting().len() <= STARTERS && !region.covered().contains(0);
+        pieces.iter().for_each(|it| entry.lease(REGION, *it, node, until));
         if starts {
             // The lease is still its first holder's.
             pieces.insert(0);
         }
-        if let Some(member) = blob.member_mut(node) {
-            member.lease_window = window;
+        if let Some(wish) = entry.wish_mut(node) {
+            wish.lease_window = window;
         }
-        let what = What::Lease { from, pieces: runs(pieces) };
-        out.push(Order { to: node.clone(), key: key.clone(), what });
+        out.push(self.lease(blob, (node, from), pieces));
     }
 
     /// Grants to everybody who wants the blob and is due.
-    pub(super) fn grant_all(&mut self, now: Tick, key: &BlobKey, out: &mut Vec<Order>) {
-        let wanting = self.blobs.get(key).map(|it| it.wanting.clone()).unwrap_or_default();
-        wanting.iter().for_each(|it| self.grant_leases(now, key, it, out));
-        let inner = self.blobs.get(key).map(BlobEntry::inner_levels).unwrap_or_default();
+    pub(super) fn grant_all(&mut self, now: Tick, blob: BlobNumber, out: &mut Vec<Order>) {
+        let wanting: Vec<_> = self.blobs[blob].wanting().collect();
+        wanting.into_iter().for_each(|it| self.grant_leases(now, blob, it, out));
+        let inner: Vec<_> = self.blobs[blob].inner_levels().collect();
         let mut grants = Grants::default();
-        inner.iter().for_each(|it| self.import(now, key, it, &mut grants));
-        grants.tell(key, out);
+        inner.into_iter().for_each(|it| self.import(now, blob, it, &mut grants));
+        self.tell_grants(blob, grants, out);
     }
 
     /// A node has come, or has brought pieces in: it may bring in more, and supply others with what it has.
     pub(super) fn pass_on(
         &mut self,
         now: Tick,
-        key: &BlobKey,
-        (node, brought): (&NodeId, &[Brought]),
+        blob: BlobNumber,
+        (node, brought): (NodeNumber, &[Brought]),
         out: &mut Vec<Order>,
     ) {
         let mut grants = Grants::default();
-        self.supply(now, key, (node, brought), &mut grants);
-        let blob = self.blobs.get(key);
-        let around = blob.and_then(|blob| Some(blob.levels_around(&blob.member(node)?.place)));
-        around.iter().flatten().skip(1).for_each(|it| self.import(now, key, it, &mut grants));
-        grants.tell(key, out);
+        brought.iter().for_each(|it| self.supply(now, blob, (node, it), &mut grants));
+        let inner: Vec<_> = self.blobs[blob].levels(self.nodes[node].around).skip(1).collect();
+        inner.into_iter().for_each(|it| self.import(now, blob, it, &mut grants));
+        self.tell_grants(blob, grants, out);
     }
 
     fn supply(
         &mut self,
         now: Tick,
-        key: &BlobKey,
-        (node, brought): (&NodeId, &[Brought]),
+        blob: BlobNumber,
+        (node, brought): (NodeNumber, &Brought),
         grants: &mut Grants,
     ) {
-        for Brought { piece, within } in brought {
-            let Some(level) = self.blobs.get_mut(key).and_then(|it| it.level_mut(within)) else { continue };
+        let entry = &mut self.blobs[blob];
+        for piece in &brought.pieces {
+            let Some(level) = entry.level_mut(brought.within) else { return };
             level.add_supplier(*piece, node);
             let mut takers = level.children.clone();
             self.rng.shuffle(&mut takers);
-            for at in takers {
-                let Some(blob) = self.blobs.get_mut(key) else { return };
-                let Some(importer) = blob.importer(&at, *piece, &mut self.rng) else { continue };
-                let Some(from) = blob.supplier(within, *piece) else { break };
-                blob.lease(&at, *piece, &importer, now.after(self.policy.lease_lives));
+            for place in takers {
+                let Some(importer) = entry.importer(place, *piece, &mut self.rng) else { continue };
+                let supplier = entry.level_mut(brought.within).and_then(|it| it.supplier(*piece));
+                let Some(from) = supplier else { break };
+                entry.lease(place, *piece, importer, now.after(self.policy.lease_lives));
                 grants.add(importer, from, *piece);
             }
         }
     }
 
     /// Has what the wider level holds brought into this one, as far as its members have room.
-    fn import(&mut self, now: Tick, key: &BlobKey, at: &Place, grants: &mut Grants) {
-        let Some(blob) = self.blobs.get(key) else { return };
-        let Some(wider) = blob.wider(at) else { return };
-        let (Some(level), Some(source)) = (blob.level(at), blob.level(&wider)) else { return };
+    fn import(&mut self, now: Tick, blob: BlobNumber, place: PlaceNumber, grants: &mut Grants) {
+        let entry = &mut self.blobs[blob];
+        let Some(level) = entry.level(place) else { return };
+        let Some((wider, source)) = level.wider.and_then(|it| Some((it, entry.level(it)?))) else { return };
         let mut there = level.open().clone();
         there.intersect(source.covered());
         for piece in there.iter().take(AT_ONCE) {
-            let Some(blob) = self.blobs.get_mut(key) else { return };
-            let Some(importer) = blob.importer(at, piece, &mut self.rng) else { return };
-            let known = blob.supplier(&wider, piece);
-            let Some(from) = known.or_else(|| blob.any_holder(&wider, piece, &mut self.rng)) else {
+            let Some(importer) = entry.importer(place, piece, &mut self.rng) else { return };
+            let known = entry.level_mut(wider).and_then(|it| it.supplier(piece));
+            let Some(from) = known.or_else(|| entry.any_holder(wider, piece, &mut self.rng)) else {
                 continue;
             };
-            blob.lease(at, piece, &importer, now.after(self.policy.lease_lives));
+            entry.lease(place, piece, importer, now.after(self.policy.lease_lives));
             grants.add(importer, from, piece);
         }
+    }
+
+    fn tell_grants(&self, blob: BlobNumber, grants: Grants, out: &mut Vec<Order>) {
+        out.extend(grants.0.into_iter().map(|(parties, pieces)| self.lease(blob, parties, pieces)));
+    }
+
+    fn lease(
+        &self,
+        blob: BlobNumber,
+        (importer, from): (NodeNumber, NodeNumber),
+        pieces: BTreeSet<PieceIndex>,
+    ) -> Order {
+        let from = self.nodes.name(from).clone();
+        self.order(blob, importer, What::Lease { from, pieces: runs(pieces) })
     }
 }

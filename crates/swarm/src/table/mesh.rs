@@ -7,79 +7,103 @@
 //! of later ones. A mesh of have-bitmaps cannot deadlock, so there is no cycle check, and a choice costs the few
 //! members that are drawn for it.
 
-use shoal_model::{BlobKey, NodeId, Place};
+use shoal_model::NodeId;
 
-use super::blob::{BlobEntry, Member, circles};
-use super::{Order, Table, What};
+use super::blob::Member;
+use super::numbers::Numbers;
+use super::place::{Around, PlaceNumber, REGION};
+use super::{BlobNumber, NodeNumber, Order, Table, What};
 
 /// A member accepts edges from others up to this many times its own wish.
 const CROWDED: usize = 4;
-/// Members drawn for one choice.
-const SAMPLE: usize = 64;
+/// Members that are looked at for one choice.
+const DRAWN: usize = 64;
+/// Whoever has enough neighbours hears of so many more at a time.
+const NEWS: usize = 3;
 
 impl Table {
     /// Fills the node's neighbours up, on both sides.
-    pub(super) fn find_neighbours(&mut self, key: &BlobKey, node: &NodeId) {
-        let Some(blob) = self.blobs.get(key).filter(|it| it.wanting.contains(node)) else { return };
-        let Some(member) = blob.member(node) else { return };
-        let home = blob.home(&member.place);
-        let (near, far) = blob.split(member, &home);
-        let n_near = self.policy.n_near.saturating_sub(near.len());
-        let n_far = self.policy.n_far.saturating_sub(far.len());
-        let mut chosen = self.sample(key, node, (&home, n_near), |_| true);
-        if home != Place::default() {
-            let is_far = |it: &Member| !circles(&it.place).contains(&home);
-            chosen.extend(self.sample(key, node, (&Place::default(), n_far), is_far));
+    pub(super) fn find_neighbours(&mut self, blob: BlobNumber, node: NodeNumber) {
+        let entry = &self.blobs[blob];
+        let Some(member) = entry.member(node).filter(|_| entry.wants(node)) else { return };
+        let home = entry.home(self.nodes[node].around);
+        let n_near = self.near(&member.neighbours, home).count();
+        let n_far = member.neighbours.len() - n_near;
+        let (more_near, more_far) =
+            (self.policy.n_near.saturating_sub(n_near), self.policy.n_far.saturating_sub(n_far));
+        let mut chosen = self.sample(blob, node, (home, more_near), |_| true);
+        if home != REGION {
+            chosen.extend(self.sample(blob, node, (REGION, more_far), |it| !it.contains(home)));
         }
-        self.connect(key, node, chosen);
+        self.connect(blob, node, &chosen);
     }
 
-    /// Up to so many members of a circle that `fit` and can take one more neighbour, at random.
+    /// Those that stand in this place.
+    fn near(&self, nodes: &Numbers<NodeId>, place: PlaceNumber) -> impl Iterator<Item = NodeNumber> {
+        nodes.iter().filter(move |it| self.nodes[*it].around.contains(place))
+    }
+
+    fn names(&self, nodes: impl Iterator<Item = NodeNumber>) -> Vec<NodeId> {
+        nodes.map(|it| self.nodes.name(it).clone()).collect()
+    }
+
+    /// Up to so many members of a circle that stand where `fits` says and can take one more neighbour, at random.
     fn sample(
         &mut self,
-        key: &BlobKey,
-        node: &NodeId,
-        (at, most): (&Place, usize),
-        fit: impl Fn(&Member) -> bool,
-    ) -> Vec<NodeId> {
-        let Some(blob) = self.blobs.get(key).filter(|_| most > 0) else { return Vec::new() };
+        blob: BlobNumber,
+        node: NodeNumber,
+        (place, most): (PlaceNumber, usize),
+        fits: impl Fn(Around) -> bool,
+    ) -> Vec<NodeNumber> {
+        let (nodes, entry) = (&self.nodes, &self.blobs[blob]);
+        let (Some(circle), Some(member)) = (entry.circle(place), entry.member(node)) else {
+            return Vec::new();
+        };
+        if most == 0 {
+            return Vec::new();
+        }
         let crowded = self.policy.n_near * CROWDED;
-        let has_room = |it: &Member| it.neighbours.len() < crowded && !it.neighbours.contains(node);
-        let is_free = |it: &&NodeId| *it != node && blob.member(it).is_some_and(|it| has_room(it) && fit(it));
-        let Some(circle) = blob.circle(at) else { return Vec::new() };
-        let mut sample: Vec<_> = circle.draw(SAMPLE, &mut self.rng).filter(is_free).cloned().collect();
-        self.rng.shuffle(&mut sample);
-        sample.truncate(most);
-        sample
+        let has_room = |it: &Member| it.neighbours.len() < crowded;
+        let is_free = |it: &NodeNumber| {
+            *it != node
+                && !member.neighbours.contains(*it)
+                && fits(nodes[*it].around)
+                && entry.member(*it).is_some_and(has_room)
+        };
+        circle.draw(DRAWN, &mut self.rng).filter(is_free).take(most).collect()
     }
 
-    fn connect(&mut self, key: &BlobKey, node: &NodeId, chosen: Vec<NodeId>) {
-        let Some(blob) = self.blobs.get_mut(key) else { return };
+    /// Whoever has few neighbours hears of another at once. The others have enough to fetch from for a moment: told
+    /// of each, they would take a dozen messages for every node that comes, and told at the next refresh only, the
+    /// slowest of a burst would end a quarter later.
+    fn connect(&mut self, blob: BlobNumber, node: NodeNumber, chosen: &[NodeNumber]) {
+        let n_near = self.policy.n_near;
+        let entry = &mut self.blobs[blob];
         for other in chosen {
-            for (one, another) in [(node, &other), (&other, node)] {
-                if blob.member_mut(one).is_some_and(|it| it.neighbours.insert(another.clone())) {
-                    blob.dirty.insert(one.clone());
-                }
+            if !entry.connect(node, *other) {
+                continue;
+            }
+            entry.urgent.insert(node);
+            if entry.wants(*other) {
+                let n_neighbours = entry.member(*other).map_or(0, |it| it.neighbours.len());
+                let is_due = n_neighbours <= n_near || n_neighbours.is_multiple_of(NEWS);
+                let news = if is_due { &mut entry.urgent } else { &mut entry.dirty };
+                news.insert(*other);
             }
         }
     }
 
-    /// Tells every wanting member whose list has changed.
-    pub(super) fn tell_neighbours(&mut self, key: &BlobKey, out: &mut Vec<Order>) {
-        let Some(blob) = self.blobs.get_mut(key) else { return };
-        for node in std::mem::take(&mut blob.dirty).intersection(&blob.wanting) {
-            let Some(member) = blob.member(node) else { continue };
-            let (near, mut far) = blob.split(member, &blob.home(&member.place));
-            far.truncate(self.policy.n_far);
-            out.push(Order { to: node.clone(), key: key.clone(), what: What::Neighbours { near, far } });
+    /// Tells those of their neighbours who are to know at once.
+    pub(super) fn tell_neighbours(&mut self, blob: BlobNumber, out: &mut Vec<Order>) {
+        for node in std::mem::take(&mut self.blobs[blob].urgent) {
+            self.blobs[blob].dirty.remove(&node);
+            let entry = &self.blobs[blob];
+            let Some(member) = entry.member(node) else { continue };
+            let home = entry.home(self.nodes[node].around);
+            let far = member.neighbours.iter().filter(|it| !self.nodes[*it].around.contains(home));
+            let near = self.names(self.near(&member.neighbours, home));
+            let what = What::Neighbours { near, far: self.names(far.take(self.policy.n_far)) };
+            out.push(self.order(blob, node, what));
         }
-    }
-}
-
-impl BlobEntry {
-    /// A member's neighbours in its home, and those elsewhere.
-    fn split(&self, member: &Member, home: &Place) -> (Vec<NodeId>, Vec<NodeId>) {
-        let is_near = |it: &&NodeId| self.member(it).is_some_and(|it| circles(&it.place).contains(home));
-        member.neighbours.iter().cloned().partition(|it| is_near(&it))
     }
 }

@@ -4,23 +4,30 @@
 //! a mesh of neighbours ([`mesh`]), grants import leases ([`leases`]) and has exactly one gateway seed
 //! what no node holds ([`seeding`]). It never sees bytes or tickets and is never asked per piece: a
 //! pull costs a constant number of messages and batched progress.
+//!
+//! Outside, nodes, blobs and places have their names ([`message`]); inside, numbers ([`numbers`]).
 
 mod blob;
 mod circle;
 mod leases;
 mod mesh;
+mod message;
+mod numbers;
+mod place;
 mod seeding;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
-use crate::{Bitmap, Geometry, PieceIndex};
 use blob::{BlobEntry, Brought};
+use numbers::{Number, Numbers, Register};
+use place::{Around, Places};
+
+pub use message::{Event, Order, Report, What};
 
 /// How the table decides.
 #[derive(Clone, Copy, Debug)]
@@ -58,96 +65,15 @@ impl Default for Policy {
     }
 }
 
-/// What a node said, or what became of it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A node's stream began; what it announced before is void.
-    Joined {
-        /// Who.
-        node: NodeId,
-        /// What it is for.
-        role: Role,
-        /// Where it stands.
-        place: Place,
-    },
-    /// A node's stream ended, or it said that it goes.
-    Left(NodeId),
-    /// A node wishes to hold a blob.
-    Want(Report),
-    /// What a node newly holds.
-    Progress(Report),
-    /// A node no longer wishes a blob.
-    Unwant {
-        /// Who.
-        node: NodeId,
-        /// Which blob.
-        key: BlobKey,
-    },
-    /// Nothing comes to this node from neighbours or gateway.
-    Stranded {
-        /// Who.
-        node: NodeId,
-        /// Which blob.
-        key: BlobKey,
-    },
-    /// The time that [`Table::next_deadline`] named has come.
-    Deadline,
-}
-
-/// What a node says that it holds of a blob.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Who.
-    pub node: NodeId,
-    /// Which blob.
-    pub key: BlobKey,
-    /// How it is cut.
-    pub geometry: Geometry,
-    /// What it held before is gone.
-    pub dropped: bool,
-    /// The pieces that were not told before.
-    pub gained: Vec<Range<PieceIndex>>,
-}
-
-/// What the scheduler is to tell a node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Order {
-    /// Whom.
-    pub to: NodeId,
-    /// About which blob.
-    pub key: BlobKey,
-    /// What.
-    pub what: What,
-}
-
-/// The content of an [`Order`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum What {
-    /// Ask these from now on.
-    Neighbours {
-        /// For everything.
-        near: Vec<NodeId>,
-        /// For what does not come from there.
-        far: Vec<NodeId>,
-    },
-    /// Bring these pieces in.
-    Lease {
-        /// From the gateway that seeds, or from a member that holds them.
-        from: NodeId,
-        /// Which pieces.
-        pieces: Vec<Range<PieceIndex>>,
-    },
-    /// To a gateway: seed the blob.
-    Seed,
-    /// Ask the registry yourself.
-    GoDirect,
-}
+type NodeNumber = Number<NodeId>;
+type BlobNumber = Number<BlobKey>;
 
 #[derive(Debug)]
 struct NodeEntry {
     role: Role,
-    place: Place,
-    blobs: BTreeSet<BlobKey>,
+    around: Around,
+    /// The blobs that it is a member of.
+    blobs: Numbers<BlobKey>,
 }
 
 /// The scheduler's table.
@@ -155,21 +81,23 @@ struct NodeEntry {
 pub struct Table {
     policy: Policy,
     rng: Rng,
-    nodes: BTreeMap<NodeId, NodeEntry>,
-    blobs: BTreeMap<BlobKey, BlobEntry>,
+    places: Places,
+    nodes: Register<NodeId, NodeEntry>,
+    blobs: Register<BlobKey, BlobEntry>,
     /// The blobs that some node wants: all that there is to do for.
-    wanted: BTreeSet<BlobKey>,
+    wanted: BTreeSet<BlobNumber>,
     refreshed_at: Tick,
 }
 
 impl Table {
     /// An empty table.
-    pub const fn new(policy: Policy, rng: Rng) -> Self {
+    pub fn new(policy: Policy, rng: Rng) -> Self {
         Self {
             policy,
             rng,
-            nodes: BTreeMap::new(),
-            blobs: BTreeMap::new(),
+            places: Places::new(),
+            nodes: Register::new(),
+            blobs: Register::new(),
             wanted: BTreeSet::new(),
             refreshed_at: Tick(0),
         }
@@ -187,27 +115,27 @@ impl Table {
 
     /// Whether some node holds or wants the blob.
     pub fn knows(&self, key: &BlobKey) -> bool {
-        self.blobs.contains_key(key)
+        self.blobs.number(key).is_some()
     }
 
     /// Takes in what was said and appends what to tell.
     pub fn on_event(&mut self, now: Tick, event: Event, out: &mut Vec<Order>) {
         match event {
-            Event::Joined { node, role, place } => {
-                self.forget_node(now, &node, out);
-                self.nodes.insert(node, NodeEntry { role, place, blobs: BTreeSet::new() });
-                if role == Role::Gateway {
-                    self.seed_waiting(now, out);
+            Event::Joined { node, role, place } => self.on_joined(now, (&node, role, &place), out),
+            Event::Left(node) => self.on_left(now, &node, out),
+            Event::Want(report) => self.on_want(now, &report, out),
+            Event::Progress(report) => self.on_progress(now, &report, out),
+            Event::Unwant { node, key } => {
+                if let Some((node, blob)) = self.known(&node, &key) {
+                    self.wants_no_more(now, blob, node, out);
+                    self.drop_if_idle(blob, node);
                 }
             }
-            Event::Left(node) => self.forget_node(now, &node, out),
-            Event::Want(report) => self.on_want(now, report, out),
-            Event::Progress(report) => self.on_progress(now, report, out),
-            Event::Unwant { node, key } => {
-                self.wants_no_more(now, &key, &node, out);
-                self.drop_if_idle(&key, &node);
+            Event::Stranded { node, key } => {
+                if let Some((node, blob)) = self.known(&node, &key) {
+                    self.on_stranded(now, blob, node, out);
+                }
             }
-            Event::Stranded { node, key } => self.on_stranded(now, &node, &key, out),
             Event::Deadline => self.on_deadline(now, out),
         }
     }
@@ -218,169 +146,202 @@ impl Table {
         (!self.wanted.is_empty()).then_some(due)
     }
 
-    fn on_want(&mut self, now: Tick, report: Report, out: &mut Vec<Order>) {
-        // A gateway has what it seeds from its registry.
-        if self.nodes.get(&report.node).is_none_or(|it| it.role == Role::Gateway) {
-            return;
-        }
-        self.make_way(&report);
-        let (node, key) = (report.node.clone(), report.key.clone());
-        let Some(brought) = self.take_report(now, &report) else { return };
-        let Some(blob) = self.blobs.get_mut(&key) else { return };
-        if blob.member(&node).is_none_or(|it| it.held.is_full()) {
-            return self.wants_no_more(now, &key, &node, out);
-        }
-        if blob.wanting.insert(node.clone()) {
-            // A wish, not the renewal of one.
-            blob.dirty.insert(node.clone());
-        }
-        self.wanted.insert(key.clone());
-        self.find_neighbours(&key, &node);
-        self.seed(now, &key, out);
-        self.grant_leases(now, &key, &node, out);
-        self.pass_on(now, &key, (&node, &brought), out);
-        self.tell_neighbours(&key, out);
+    fn known(&self, node: &NodeId, key: &BlobKey) -> Option<(NodeNumber, BlobNumber)> {
+        Some((self.nodes.number(node)?, self.blobs.number(key)?))
     }
 
-    fn on_progress(&mut self, now: Tick, report: Report, out: &mut Vec<Order>) {
-        let (node, key) = (report.node.clone(), report.key.clone());
-        let Some(brought) = self.take_report(now, &report) else { return };
-        let Some(member) = self.blobs.get_mut(&key).and_then(|it| it.member_mut(&node)) else { return };
-        member.n_stranded = 0;
-        if member.held.is_full() {
-            self.wants_no_more(now, &key, &node, out);
+    fn order(&self, blob: BlobNumber, to: NodeNumber, what: What) -> Order {
+        Order { to: self.nodes.name(to).clone(), key: self.blobs.name(blob).clone(), what }
+    }
+
+    fn on_joined(&mut self, now: Tick, (node, role, place): (&NodeId, Role, &Place), out: &mut Vec<Order>) {
+        self.on_left(now, node, out);
+        let around = self.places.enter(place);
+        self.nodes.enter(node, || NodeEntry { role, around, blobs: Numbers::new() });
+        if role == Role::Gateway {
+            self.seed_waiting(now, out);
+        }
+    }
+
+    fn on_want(&mut self, now: Tick, report: &Report, out: &mut Vec<Order>) {
+        let Some(node) = self.nodes.number(&report.node) else { return };
+        // A gateway has what it seeds from its registry.
+        if self.nodes[node].role == Role::Gateway {
+            return;
+        }
+        self.make_way(node, report);
+        let Some((blob, brought)) = self.take_report(now, node, report) else { return };
+        let entry = &mut self.blobs[blob];
+        if entry.member(node).is_none_or(|it| it.held.is_full()) {
+            return self.wants_no_more(now, blob, node, out);
+        }
+        if entry.wanted_by(node) {
+            // A wish, not the renewal of one.
+            entry.urgent.insert(node);
+        }
+        self.wanted.insert(blob);
+        self.find_neighbours(blob, node);
+        self.seed(now, blob, out);
+        self.grant_leases(now, blob, node, out);
+        self.pass_on(now, blob, (node, &brought), out);
+        self.tell_neighbours(blob, out);
+    }
+
+    fn on_progress(&mut self, now: Tick, report: &Report, out: &mut Vec<Order>) {
+        let Some(node) = self.nodes.number(&report.node) else { return };
+        let Some((blob, brought)) = self.take_report(now, node, report) else { return };
+        let entry = &mut self.blobs[blob];
+        if let Some(wish) = entry.wish_mut(node) {
+            wish.n_stranded = 0;
+        }
+        if entry.member(node).is_some_and(|it| it.held.is_full()) {
+            self.wants_no_more(now, blob, node, out);
         }
         if report.dropped {
-            self.seed(now, &key, out);
-            self.grant_all(now, &key, out);
+            self.seed(now, blob, out);
+            self.grant_all(now, blob, out);
         } else {
-            self.grant_leases(now, &key, &node, out);
+            self.grant_leases(now, blob, node, out);
         }
         if !brought.is_empty() {
-            self.pass_on(now, &key, (&node, &brought), out);
+            self.pass_on(now, blob, (node, &brought), out);
         }
-        self.drop_if_idle(&key, &node);
+        self.drop_if_idle(blob, node);
     }
 
     /// A wish for a blob that is known under another cut, which nobody else wishes for, counts anew.
-    fn make_way(&mut self, report: &Report) {
-        let Some(blob) = self.blobs.get(&report.key) else { return };
-        if blob.geometry != report.geometry && blob.wanting.iter().all(|it| *it == report.node) {
-            self.blobs.insert(report.key.clone(), BlobEntry::new(report.geometry));
+    fn make_way(&mut self, node: NodeNumber, report: &Report) {
+        let Some(blob) = self.blobs.number(&report.key) else { return };
+        let entry = &self.blobs[blob];
+        if entry.geometry != report.geometry && entry.wanting().all(|it| it == node) {
+            self.forget_blob(blob);
         }
     }
 
     /// Makes the node a member of the blob, takes in what it holds and returns what it can supply others with.
-    /// `None` for a node that never joined, or where it cuts the blob otherwise than those before it.
-    fn take_report(&mut self, now: Tick, report: &Report) -> Option<Vec<Brought>> {
-        let Report { node, key, geometry, dropped, gained } = report;
-        let entry = self.nodes.get_mut(node)?;
-        let blob = self.blobs.entry(key.clone()).or_insert_with(|| BlobEntry::new(*geometry));
-        if blob.geometry != *geometry {
+    /// `None` where it cuts the blob otherwise than those before it.
+    fn take_report(
+        &mut self,
+        now: Tick,
+        node: NodeNumber,
+        report: &Report,
+    ) -> Option<(BlobNumber, Vec<Brought>)> {
+        let blob = self.blobs.enter(&report.key, || BlobEntry::new(report.geometry));
+        let entry = &mut self.blobs[blob];
+        if entry.geometry != report.geometry {
             return None;
         }
-        entry.blobs.insert(key.clone());
-        match entry.role {
-            Role::Sidecar => {
-                blob.join(node, &entry.place, true);
-                if *dropped {
-                    blob.dropped(node);
-                }
-                Some(blob.gained(node, gained))
-            }
-            Role::Gateway => {
-                let member = blob.join(node, &entry.place, false);
-                if *dropped {
-                    member.held = Bitmap::new(geometry.n_pieces());
-                }
-                gained.iter().for_each(|it| member.held.insert_range(it.clone()));
-                if blob.seeder.as_ref() == Some(node) {
-                    blob.seed_moved_at = now;
-                }
-                Some(Vec::new())
-            }
+        let NodeEntry { role, around, blobs } = &mut self.nodes[node];
+        let stands = (*role == Role::Sidecar).then_some(*around);
+        if entry.join(node, stands) {
+            blobs.insert(blob);
         }
+        if report.dropped {
+            entry.dropped(node, stands);
+        }
+        let brought = match role {
+            Role::Sidecar => entry.gained(node, *around, &report.gained),
+            Role::Gateway => {
+                entry.seeded(now, node, &report.gained);
+                Vec::new()
+            }
+        };
+        Some((blob, brought))
     }
 
     /// The node's wish has ended. The last one's end lets the seeder rest: whoever wants the blob next has
     /// it seeded afresh, where need be.
-    fn wants_no_more(&mut self, now: Tick, key: &BlobKey, node: &NodeId, out: &mut Vec<Order>) {
-        let Some(blob) = self.blobs.get_mut(key) else { return };
-        blob.direct.remove(node);
-        if !blob.wanting.remove(node) {
+    fn wants_no_more(&mut self, now: Tick, blob: BlobNumber, node: NodeNumber, out: &mut Vec<Order>) {
+        let entry = &mut self.blobs[blob];
+        if !entry.wants(node) {
             return;
         }
-        let had_leases = blob.release(node);
-        if blob.wanting.is_empty() {
-            blob.seeded_by(now, None);
-            self.wanted.remove(key);
+        let had_leases = entry.unwanted_by(node, self.nodes[node].around);
+        if entry.wanting().len() == 0 {
+            entry.seeded_by(now, None);
+            self.wanted.remove(&blob);
         } else if had_leases {
-            self.grant_all(now, key, out);
+            self.grant_all(now, blob, out);
         }
     }
 
-    fn forget_node(&mut self, now: Tick, node: &NodeId, out: &mut Vec<Order>) {
-        let Some(entry) = self.nodes.remove(node) else { return };
+    fn on_left(&mut self, now: Tick, node: &NodeId, out: &mut Vec<Order>) {
+        let Some(node) = self.nodes.number(node) else { return };
+        let NodeEntry { role, around, .. } = self.nodes[node];
+        let stands = (role == Role::Sidecar).then_some(around);
         // A gateway may have been told to seed a blob of which it holds nothing yet.
-        let seeded = self.wanted.iter().filter(|it| self.blobs[*it].seeder.as_ref() == Some(node));
-        let keys: BTreeSet<_> = seeded.cloned().chain(entry.blobs).collect();
-        for key in keys {
+        let seeded = self.wanted.iter().copied().filter(|it| self.blobs[*it].seeder == Some(node));
+        let blobs: BTreeSet<_> = seeded.chain(self.nodes[node].blobs.iter()).collect();
+        let mut left = Vec::new();
+        for blob in blobs {
             // First of all, so that nobody is told to fetch anything there.
-            if let Some(blob) = self.blobs.get_mut(&key).filter(|_| entry.role == Role::Sidecar) {
-                blob.dropped(node);
+            self.blobs[blob].dropped(node, stands);
+            self.wants_no_more(now, blob, node, out);
+            let entry = &mut self.blobs[blob];
+            if entry.seeder == Some(node) {
+                entry.seeded_by(now, None);
             }
-            self.wants_no_more(now, &key, node, out);
-            let Some(blob) = self.blobs.get_mut(&key) else { continue };
-            if blob.seeder.as_ref() == Some(node) {
-                blob.seeded_by(now, None);
+            if self.part(blob, node) {
+                left.push(blob);
             }
-            blob.part(node);
-            if blob.n_members() == 0 {
-                self.blobs.remove(&key);
-                continue;
-            }
-            self.seed(now, &key, out);
-            self.grant_all(now, &key, out);
-            self.tell_neighbours(&key, out);
+        }
+        self.nodes.remove(node);
+        self.places.leave(around);
+        for blob in left {
+            self.seed(now, blob, out);
+            self.grant_all(now, blob, out);
+            self.tell_neighbours(blob, out);
+        }
+    }
+
+    /// The node is no member of the blob any more; true where others are.
+    fn part(&mut self, blob: BlobNumber, node: NodeNumber) -> bool {
+        let NodeEntry { around, blobs, .. } = &mut self.nodes[node];
+        blobs.remove(blob);
+        self.blobs[blob].part(node, *around);
+        let has_others = self.blobs[blob].has_members();
+        if !has_others {
+            self.forget_blob(blob);
+        }
+        has_others
+    }
+
+    fn forget_blob(&mut self, blob: BlobNumber) {
+        self.wanted.remove(&blob);
+        for node in self.blobs.remove(blob).members() {
+            self.nodes[node].blobs.remove(blob);
         }
     }
 
     /// A member that neither holds nor wants anything is none.
-    fn drop_if_idle(&mut self, key: &BlobKey, node: &NodeId) {
-        let Some(blob) = self.blobs.get_mut(key).filter(|it| !it.wanting.contains(node)) else { return };
-        if !blob.member(node).is_some_and(|it| it.held.is_empty()) {
-            return;
-        }
-        blob.part(node);
-        if blob.n_members() == 0 {
-            self.blobs.remove(key);
-        }
-        if let Some(entry) = self.nodes.get_mut(node) {
-            entry.blobs.remove(key);
+    fn drop_if_idle(&mut self, blob: BlobNumber, node: NodeNumber) {
+        let entry = &self.blobs[blob];
+        if !entry.wants(node) && entry.member(node).is_some_and(|it| it.held.is_empty()) {
+            self.part(blob, node);
         }
     }
 
-    fn on_stranded(&mut self, now: Tick, node: &NodeId, key: &BlobKey, out: &mut Vec<Order>) {
+    fn on_stranded(&mut self, now: Tick, blob: BlobNumber, node: NodeNumber, out: &mut Vec<Order>) {
         let policy = self.policy;
-        let Some(blob) = self.blobs.get_mut(key).filter(|it| it.wanting.contains(node)) else { return };
-        let n_direct = blob.direct.len();
-        let Some(member) = blob.member_mut(node) else { return };
-        if member.stranded_at.is_some_and(|it| now.since(it) < policy.retry_interval) {
+        let entry = &mut self.blobs[blob];
+        let n_direct = entry.direct.len();
+        let Some(wish) = entry.wish_mut(node) else { return };
+        if wish.stranded_at.is_some_and(|it| now.since(it) < policy.retry_interval) {
             return;
         }
-        member.stranded_at = Some(now);
-        member.n_stranded += 1;
-        let is_patient = member.n_stranded > policy.retry_back_to_source_limit;
-        let is_desperate = member.n_stranded > policy.retry_limit;
+        wish.stranded_at = Some(now);
+        wish.n_stranded += 1;
+        let is_patient = wish.n_stranded > policy.retry_back_to_source_limit;
+        let is_desperate = wish.n_stranded > policy.retry_limit;
         if (is_patient && n_direct < policy.back_to_source_count) || is_desperate {
-            blob.direct.insert(node.clone());
-            out.push(Order { to: node.clone(), key: key.clone(), what: What::GoDirect });
+            entry.direct.insert(node);
+            out.push(self.order(blob, node, What::GoDirect));
             return;
         }
         // Told in any case: the answer says that the scheduler lives.
-        blob.dirty.insert(node.clone());
-        self.find_neighbours(key, node);
-        self.tell_neighbours(key, out);
+        entry.urgent.insert(node);
+        self.find_neighbours(blob, node);
+        self.tell_neighbours(blob, out);
     }
 
     fn on_deadline(&mut self, now: Tick, out: &mut Vec<Order>) {
@@ -389,17 +350,38 @@ impl Table {
         }
         self.refreshed_at = now;
         self.seed_waiting(now, out);
-        for key in self.wanted.clone() {
-            self.seed_again(now, &key, out);
-            let Some(blob) = self.blobs.get_mut(&key) else { continue };
-            let lapsed = blob.lapse_leases(now);
-            for node in blob.wanting.clone() {
-                self.find_neighbours(&key, &node);
-            }
+        for blob in self.wanted.clone() {
+            self.seed_again(now, blob, out);
+            let entry = &mut self.blobs[blob];
+            let lapsed = entry.lapse_leases(now);
+            let wanting: Vec<_> = entry.wanting().collect();
+            wanting.into_iter().for_each(|it| self.find_neighbours(blob, it));
             if lapsed {
-                self.grant_all(now, &key, out);
+                self.grant_all(now, blob, out);
             }
-            self.tell_neighbours(&key, out);
+            let entry = &mut self.blobs[blob];
+            entry.urgent.append(&mut entry.dirty);
+            self.tell_neighbours(blob, out);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// What has to hold after every event.
+    #[track_caller]
+    fn check(&self) {
+        for (name, entry) in self.nodes.iter() {
+            let node = self.nodes.number(name);
+            for (key, blob) in self.blobs.iter() {
+                let is_listed = self.blobs.number(key).is_some_and(|it| entry.blobs.contains(it));
+                assert_eq!(is_listed, blob.members().any(|it| Some(it) == node), "{name} and {key}");
+            }
+        }
+        for (key, blob) in self.blobs.iter() {
+            blob.check();
+            let number = self.blobs.number(key).unwrap();
+            assert_eq!(self.wanted.contains(&number), blob.wanting().len() > 0, "{key}");
         }
     }
 }

@@ -3,7 +3,11 @@
 // A report or a lease of one run of pieces is what the scripts are about.
 #![allow(clippy::single_range_in_vec_init)]
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use super::*;
+use crate::Geometry;
 use proptest::prelude::*;
 use shoal_model::{Digest, Rng, TrustGroup};
 
@@ -62,6 +66,14 @@ impl Script {
 
     fn gain(&mut self, node: &str, gained: Range<u32>) -> Vec<Order> {
         self.on(Event::Progress(report(node, false, &[gained])))
+    }
+
+    fn blob(&self) -> &BlobEntry {
+        &self.table.blobs[self.table.blobs.number(&key()).unwrap()]
+    }
+
+    fn number(&self, node: &str) -> NodeNumber {
+        self.table.nodes.number(&id(node)).unwrap()
     }
 
     fn wait(&mut self, span: Duration) -> Vec<Order> {
@@ -422,7 +434,7 @@ fn only_a_few_nodes_of_a_blob_may_ask_the_registry() {
         }
     }
     assert!(direct >= 2, "{direct}");
-    assert_eq!(it.table.blobs[&key()].direct.len(), 2);
+    assert_eq!(it.blob().direct.len(), 2);
 }
 
 #[test]
@@ -473,48 +485,68 @@ fn unknown_nodes_change_nothing() {
 /// What can happen to a table, with small numbers for who and what.
 #[derive(Clone, Debug)]
 enum Step {
-    Join(usize),
+    Join(usize, usize),
     Leave(usize),
     Want(usize),
     Unwant(usize),
     Gain(usize, u32, u32),
     Drop(usize),
+    Cut(usize),
+    Strand(usize),
     Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let node = 0..14_usize;
     prop_oneof![
-        2 => node.clone().prop_map(Step::Join),
+        2 => (node.clone(), 0..3_usize).prop_map(|(node, rack)| Step::Join(node, rack)),
         1 => node.clone().prop_map(Step::Leave),
         4 => node.clone().prop_map(Step::Want),
         1 => node.clone().prop_map(Step::Unwant),
         8 => (node.clone(), 0..PIECES, 1..6_u32).prop_map(|(node, at, n)| Step::Gain(node, at, n)),
-        1 => node.prop_map(Step::Drop),
+        1 => node.clone().prop_map(Step::Drop),
+        1 => node.clone().prop_map(Step::Cut),
+        1 => node.prop_map(Step::Strand),
         2 => (0..9_u64).prop_map(Step::Wait),
     ]
 }
 
+fn name(number: usize) -> String {
+    if number < 2 { format!("gw{number}") } else { format!("n{number:02}") }
+}
+
 /// Two gateways, and nodes in three racks of two zones.
-fn take(it: &mut Script, step: Step) -> Vec<Order> {
-    let name = |number: usize| if number < 2 { format!("gw{number}") } else { format!("n{number:02}") };
-    let event = match step {
-        Step::Join(number) => {
+fn take(it: &mut Script, step: &Step) -> Vec<Order> {
+    let event = match *step {
+        Step::Join(number, rack) => {
             let role = if number < 2 { Role::Gateway } else { Role::Sidecar };
-            let zone = if number % 3 == 0 { "y" } else { "z" };
-            let place = Place { zone: zone.into(), rack: format!("r{}", number % 3).as_str().into() };
+            let zone = if rack == 0 { "y" } else { "z" };
+            let place = Place { zone: zone.into(), rack: format!("r{rack}").as_str().into() };
             Event::Joined { node: id(&name(number)), role, place }
         }
         Step::Leave(number) => Event::Left(id(&name(number))),
         Step::Want(number) => Event::Want(report(&name(number), false, &[])),
         Step::Unwant(number) => Event::Unwant { node: id(&name(number)), key: key() },
-        Step::Gain(number, at, n) => {
-            Event::Progress(report(&name(number), false, &[at..(at + n).min(PIECES)]))
-        }
+        Step::Gain(number, at, n) => return it.gain(&name(number), at..(at + n).min(PIECES)),
         Step::Drop(number) => Event::Progress(report(&name(number), true, &[])),
+        Step::Cut(number) => {
+            let geometry = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
+            Event::Want(Report { geometry, ..report(&name(number), false, &[]) })
+        }
+        Step::Strand(number) => Event::Stranded { node: id(&name(number)), key: key() },
         Step::Wait(seconds) => return it.wait(Duration::from_secs(seconds)),
     };
     it.on(event)
+}
+
+/// All that an order names: whom it is for, and whom it tells of.
+fn named(order: &Order) -> Vec<&NodeId> {
+    let others = match &order.what {
+        What::Neighbours { near, far } => near.iter().chain(far).collect(),
+        What::Lease { from, .. } => vec![from],
+        What::Seed | What::GoDirect => Vec::new(),
+    };
+    others.into_iter().chain([&order.to]).collect()
 }
 
 proptest! {
@@ -523,17 +555,44 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..120),
     ) {
         let mut it = Script::new(Policy::default());
-        (0..10).for_each(|number| drop(take(&mut it, Step::Join(number))));
+        (0..10).for_each(|number| drop(take(&mut it, &Step::Join(number, number % 3))));
         for step in steps {
-            for (importer, from, pieces) in imports(&take(&mut it, step)) {
-                let blob = &it.table.blobs[&key()];
-                prop_assert!(blob.wanting.contains(&id(&importer)));
+            for (importer, from, pieces) in imports(&take(&mut it, &step)) {
+                let blob = it.blob();
+                prop_assert!(blob.wants(it.number(&importer)));
                 if !from.starts_with("gw") {
-                    let held = &blob.member(&id(&from)).unwrap().held;
+                    let held = &blob.member(it.number(&from)).unwrap().held;
                     prop_assert!(pieces.iter().all(|it| held.contains(*it)), "{} lacks {:?}", from, pieces);
                 }
             }
-            it.table.blobs.values().for_each(BlobEntry::check);
+            it.table.check();
+        }
+    }
+
+    /// The number of a node that has left is given to the next one, which stands elsewhere and holds nothing.
+    #[test]
+    fn whoever_is_told_or_told_of_is_there_and_where_it_says(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut it = Script::new(Policy::default());
+        let mut racks = BTreeMap::new();
+        for step in (0..10).map(|number| Step::Join(number, number % 3)).chain(steps) {
+            let orders = take(&mut it, &step);
+            match step {
+                Step::Join(number, rack) => drop(racks.insert(id(&name(number)), rack)),
+                Step::Leave(number) => drop(racks.remove(&id(&name(number)))),
+                _ => {}
+            }
+            prop_assert_eq!(it.table.n_nodes(), racks.len());
+            for order in &orders {
+                prop_assert!(named(order).iter().all(|it| racks.contains_key(*it)), "{:?}", order);
+                if let What::Neighbours { near, far } = &order.what {
+                    let is_mine = |it: &NodeId| racks[it] == racks[&order.to];
+                    let home = near.iter().filter(|it| is_mine(it)).count();
+                    prop_assert!(near.iter().chain(far).all(|it| *it != order.to), "{:?}", order);
+                    prop_assert!(home > 0 || !far.iter().any(is_mine), "near ones are far: {:?}", order);
+                }
+            }
         }
     }
 }
