@@ -3,21 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use shoal_model::{NodeId, Tick};
+use shoal_model::Tick;
 
 use super::NodeNumber;
 use super::circle::{Circle, Level};
 use super::leases::FIRST_WINDOW;
-use super::numbers::Numbers;
+use super::mesh::Mesh;
 use super::place::{Around, PlaceNumber, REGION};
 use crate::{Bitmap, Geometry, PieceIndex};
-
-/// One node's part in one blob.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub held: Bitmap,
-    pub neighbours: Numbers<NodeId>,
-}
 
 /// A member's wish to hold the blob, and what it does about it.
 #[derive(Debug)]
@@ -32,7 +25,8 @@ pub(super) struct Wish {
 #[derive(Debug)]
 pub(super) struct BlobEntry {
     pub geometry: Geometry,
-    members: BTreeMap<NodeNumber, Member>,
+    /// The members, each with what it holds. Most want nothing and are nobody's neighbours, so no more stands here.
+    held: BTreeMap<NodeNumber, Bitmap>,
     circles: BTreeMap<PlaceNumber, Circle>,
     /// Of those members that have one.
     wishes: BTreeMap<NodeNumber, Wish>,
@@ -45,6 +39,7 @@ pub(super) struct BlobEntry {
     pub seeder: Option<NodeNumber>,
     /// When the seeder was named, or last gained a piece.
     pub seed_moved_at: Tick,
+    pub mesh: Mesh,
 }
 
 /// Pieces that a member can now supply within a level to the levels in it.
@@ -59,7 +54,7 @@ impl BlobEntry {
         let region = Circle { level: Some(Level::new(geometry.n_pieces(), None)), ..Circle::default() };
         Self {
             geometry,
-            members: BTreeMap::new(),
+            held: BTreeMap::new(),
             circles: [(REGION, region)].into_iter().collect(),
             wishes: BTreeMap::new(),
             direct: BTreeSet::new(),
@@ -67,19 +62,21 @@ impl BlobEntry {
             dirty: BTreeSet::new(),
             seeder: None,
             seed_moved_at: Tick(0),
+            mesh: Mesh::default(),
         }
     }
 
-    pub(super) fn member(&self, node: NodeNumber) -> Option<&Member> {
-        self.members.get(&node)
+    /// What a member holds.
+    pub(super) fn held(&self, node: NodeNumber) -> Option<&Bitmap> {
+        self.held.get(&node)
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = NodeNumber> {
-        self.members.keys().copied()
+        self.held.keys().copied()
     }
 
     pub(super) fn has_members(&self) -> bool {
-        !self.members.is_empty()
+        !self.held.is_empty()
     }
 
     pub(super) fn wish(&self, node: NodeNumber) -> Option<&Wish> {
@@ -134,11 +131,10 @@ impl BlobEntry {
 
     /// The node is a member from now on; true where it was none. A gateway is in no circle.
     pub(super) fn join(&mut self, node: NodeNumber, around: Option<Around>) -> bool {
-        if self.members.contains_key(&node) {
+        if self.held.contains_key(&node) {
             return false;
         }
-        let held = Bitmap::new(self.geometry.n_pieces());
-        self.members.insert(node, Member { held, neighbours: Numbers::new() });
+        self.held.insert(node, Bitmap::new(self.geometry.n_pieces()));
         if let Some(around) = around {
             self.enter_circles(node, around);
         }
@@ -161,9 +157,12 @@ impl BlobEntry {
         let mut level = Level::new(self.geometry.n_pieces(), Some(wider));
         let Some(circle) = self.circles.get_mut(&place) else { return };
         for node in &circle.crowd {
-            let held = self.members.get(node).map(|it| &it.held);
-            for piece in held.into_iter().flat_map(Bitmap::iter) {
+            let Some(held) = self.held.get(node) else { continue };
+            for piece in held.iter() {
                 level.gained(piece);
+            }
+            if held.is_full() && !held.is_empty() {
+                level.completed();
             }
         }
         self.urgent.extend(circle.crowd.iter().filter(|it| self.wishes.contains_key(it)));
@@ -175,14 +174,10 @@ impl BlobEntry {
 
     /// The node, which wishes and holds nothing, is a member no longer; its neighbours lose it.
     pub(super) fn part(&mut self, node: NodeNumber, around: Around) {
-        let Some(member) = self.members.remove(&node) else { return };
+        self.held.remove(&node);
         around.iter().for_each(|it| self.leave_circle(node, it));
-        for other in member.neighbours.iter() {
-            let lost = self.members.get_mut(&other).is_some_and(|it| it.neighbours.remove(node));
-            if lost && self.wants(other) {
-                self.urgent.insert(other);
-            }
-        }
+        let left = self.mesh.remove(node);
+        self.urgent.extend(left.iter().filter(|it| self.wishes.contains_key(it)));
     }
 
     fn leave_circle(&mut self, node: NodeNumber, place: PlaceNumber) {
@@ -197,19 +192,10 @@ impl BlobEntry {
         }
     }
 
-    /// Two members are neighbours from now on; true where they were not.
-    pub(super) fn connect(&mut self, one: NodeNumber, other: NodeNumber) -> bool {
-        let mut is_new = false;
-        for (node, neighbour) in [(one, other), (other, one)] {
-            is_new |= self.members.get_mut(&node).is_some_and(|it| it.neighbours.insert(neighbour));
-        }
-        is_new
-    }
-
     /// The gateway holds more pieces.
     pub(super) fn seeded(&mut self, now: Tick, gateway: NodeNumber, pieces: &[Range<PieceIndex>]) {
-        if let Some(member) = self.members.get_mut(&gateway) {
-            pieces.iter().for_each(|it| member.held.insert_range(it.clone()));
+        if let Some(held) = self.held.get_mut(&gateway) {
+            pieces.iter().for_each(|it| held.insert_range(it.clone()));
         }
         if self.seeder == Some(gateway) {
             self.seed_moved_at = now;
@@ -223,13 +209,15 @@ impl BlobEntry {
         around: Around,
         pieces: &[Range<PieceIndex>],
     ) -> Vec<Brought> {
-        let Some(member) = self.members.get_mut(&node) else { return Vec::new() };
-        let fresh: Vec<_> = pieces.iter().cloned().flatten().filter(|it| member.held.insert(*it)).collect();
+        let Some(held) = self.held.get_mut(&node) else { return Vec::new() };
+        let mut fresh = Vec::new();
+        for pieces in pieces {
+            fresh.extend((pieces.start..pieces.end.min(held.len())).filter(|it| !held.contains(*it)));
+            held.insert_range(pieces.clone());
+        }
+        let is_whole = held.is_full() && !fresh.is_empty();
         let levels: Vec<_> = self.levels(around).collect();
-        let firsts: Vec<Vec<_>> = levels
-            .iter()
-            .map(|level| fresh.iter().copied().filter(|it| self.settle(*level, *it)).collect())
-            .collect();
+        let firsts: Vec<_> = levels.iter().map(|it| self.settle(*it, &fresh, is_whole)).collect();
         // A level gains a supplier when a level within it, or else a member of its own, has a piece first.
         let new_in_it = firsts.iter().skip(1).chain(firsts.last());
         let brought = levels.into_iter().zip(new_in_it).filter(|(_, pieces)| !pieces.is_empty());
@@ -239,22 +227,35 @@ impl BlobEntry {
             .collect()
     }
 
-    /// One more member of a level holds the piece; true where it is the first.
-    fn settle(&mut self, level: PlaceNumber, piece: PieceIndex) -> bool {
-        let Some(lease) = self.level_mut(level).and_then(|it| it.gained(piece)) else { return false };
-        if let Some(holder) = lease.and_then(|it| self.wishes.get_mut(&it)) {
-            holder.n_leased = holder.n_leased.saturating_sub(1);
+    /// A member of a level holds more pieces, perhaps the last ones; returns those that it is the first to hold.
+    fn settle(&mut self, place: PlaceNumber, fresh: &[PieceIndex], is_whole: bool) -> Vec<PieceIndex> {
+        let Some(level) = self.circles.get_mut(&place).and_then(|it| it.level.as_mut()) else {
+            return Vec::new();
+        };
+        if fresh.len() == self.geometry.n_pieces() as usize && level.gained_whole() {
+            return Vec::new();
         }
-        true
+        let mut firsts = Vec::new();
+        for piece in fresh {
+            let Some(lease) = level.gained(*piece) else { continue };
+            firsts.push(*piece);
+            if let Some(holder) = lease.and_then(|it| self.wishes.get_mut(&it)) {
+                holder.n_leased = holder.n_leased.saturating_sub(1);
+            }
+        }
+        if is_whole {
+            level.completed();
+        }
+        firsts
     }
 
     /// The node holds nothing any more. What it, a sidecar, alone held has to be brought in again.
     pub(super) fn dropped(&mut self, node: NodeNumber, around: Option<Around>) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let held = std::mem::replace(&mut member.held, Bitmap::new(self.geometry.n_pieces()));
+        let Some(held) = self.held.get_mut(&node) else { return };
+        let held = std::mem::replace(held, Bitmap::new(self.geometry.n_pieces()));
         for place in around.into_iter().flat_map(Around::iter) {
             let Some(level) = self.level_mut(place) else { continue };
-            held.iter().for_each(|it| level.lost(it, node));
+            level.dropped(node, &held);
         }
     }
 
@@ -280,6 +281,12 @@ impl BlobEntry {
             set.remove(&node);
         }
         had_leases
+    }
+
+    /// Nobody wants the blob any more: nobody seeds it, and nobody is supplied.
+    pub(super) fn rest(&mut self, now: Tick) {
+        self.seeded_by(now, None);
+        self.circles.values_mut().filter_map(|it| it.level.as_mut()).for_each(Level::forget_suppliers);
     }
 
     /// Another gateway seeds, or none: the leases were to be taken up with the last one.
@@ -324,7 +331,7 @@ impl BlobEntry {
         for (place, circle) in &self.circles {
             let Some(level) = &circle.level else { continue };
             let mut covered = Bitmap::new(self.geometry.n_pieces());
-            circle.crowd.iter().for_each(|it| covered.unite(&self.members[it].held));
+            circle.crowd.iter().for_each(|it| covered.unite(&self.held[it]));
             assert_eq!(*level.covered(), covered, "{place:?}");
             let mut known = level.open().clone();
             known.unite(&covered);
@@ -336,7 +343,7 @@ impl BlobEntry {
             assert!(known.is_full(), "{place:?}: forgotten pieces");
             for (piece, supplier) in level.suppliers() {
                 assert!(circle.crowd.contains(&supplier), "{place:?}: {supplier:?} stands elsewhere");
-                assert!(self.members[&supplier].held.contains(piece), "{supplier:?} lacks {piece}");
+                assert!(self.held[&supplier].contains(piece), "{supplier:?} lacks {piece}");
             }
             let is_within = |it: &PlaceNumber| self.level(*it).is_some_and(|it| it.wider == Some(*place));
             assert!(level.children.iter().all(is_within), "{place:?}: {:?}", level.children);
@@ -344,13 +351,14 @@ impl BlobEntry {
         let wishes: BTreeMap<_, _> = self.wishes.iter().map(|(node, it)| (*node, it.n_leased)).collect();
         assert!(leased.iter().all(|(node, n_leased)| wishes[node] == *n_leased), "{leased:?} {wishes:?}");
         assert_eq!(leased.values().sum::<u32>(), wishes.values().sum::<u32>());
-        for (node, member) in &self.members {
-            let mutual = |it: NodeNumber| it != *node && self.members[&it].neighbours.contains(*node);
-            assert!(member.neighbours.iter().all(mutual), "{node:?}: {:?}", member.neighbours);
+        for node in self.members() {
+            let mutual = |it: &NodeNumber| *it != node && self.mesh.neighbours(*it).contains(&node);
+            assert!(self.mesh.neighbours(node).iter().all(mutual), "{node:?}: {:?}", self.mesh);
         }
+        assert!(self.mesh.members().all(|it| self.held.contains_key(&it)), "{:?}", self.mesh);
         for node in [&self.direct, &self.urgent, &self.dirty].into_iter().flatten() {
-            assert!(self.members.contains_key(node) && self.wants(*node), "{node:?} wants nothing");
+            assert!(self.held.contains_key(node) && self.wants(*node), "{node:?} wants nothing");
         }
-        assert!(self.wanting().all(|it| self.members.contains_key(&it)), "{:?}", self.wishes);
+        assert!(self.wanting().all(|it| self.held.contains_key(&it)), "{:?}", self.wishes);
     }
 }

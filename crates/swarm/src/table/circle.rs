@@ -32,8 +32,10 @@ pub(super) struct Circle {
 /// What the members of a circle hold between them, and bring in.
 #[derive(Debug)]
 pub(super) struct Level {
-    /// How many members hold each piece.
-    copies: Vec<u32>,
+    /// Members that hold every piece: most do, of most blobs.
+    n_whole: u32,
+    /// How many others hold each piece; left out where members hold all or nothing.
+    copies: Box<[u32]>,
     /// The pieces that some member holds.
     covered: Bitmap,
     /// The pieces that no member holds and none brings in.
@@ -89,7 +91,8 @@ impl Level {
     /// A level whose members hold nothing.
     pub(super) fn new(n_pieces: u32, wider: Option<PlaceNumber>) -> Self {
         Self {
-            copies: vec![0; n_pieces as usize],
+            n_whole: 0,
+            copies: Box::default(),
             covered: Bitmap::new(n_pieces),
             open: Bitmap::full(n_pieces),
             leases: BTreeMap::new(),
@@ -109,25 +112,62 @@ impl Level {
 
     /// One more member holds the piece. `Some` where none did before, with whose lease that ends.
     pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<NodeNumber>> {
+        self.count_pieces();
         let copies = &mut self.copies[piece as usize];
         *copies += 1;
-        (*copies == 1).then(|| {
+        (*copies == 1 && self.n_whole == 0).then(|| {
             self.covered.insert(piece);
             self.open.remove(piece);
             self.leases.remove(&piece).map(|it| it.holder)
         })
     }
 
-    /// The member holds the piece no longer; what nobody holds has to be brought in again.
-    pub(super) fn lost(&mut self, piece: PieceIndex, node: NodeNumber) {
+    /// One more member holds every piece, and held none before; false where it is the first, whose pieces count.
+    pub(super) const fn gained_whole(&mut self) -> bool {
+        if self.n_whole == 0 {
+            return false;
+        }
+        self.n_whole += 1;
+        true
+    }
+
+    /// A member has gained the last piece that it lacked.
+    pub(super) fn completed(&mut self) {
+        self.n_whole += 1;
+        self.copies.iter_mut().for_each(|it| *it -= 1);
+        if self.copies.iter().all(|it| *it == 0) {
+            self.copies = Box::default();
+        }
+    }
+
+    /// The member holds nothing any more of what it held; what nobody holds has to be brought in again.
+    pub(super) fn dropped(&mut self, node: NodeNumber, held: &Bitmap) {
+        if held.is_empty() {
+            return;
+        }
+        self.count_pieces();
+        if held.is_full() {
+            self.n_whole -= 1;
+            self.copies.iter_mut().for_each(|it| *it += 1);
+        }
+        held.iter().for_each(|it| self.lost(it, node));
+    }
+
+    fn lost(&mut self, piece: PieceIndex, node: NodeNumber) {
         let copies = &mut self.copies[piece as usize];
         *copies -= 1;
-        if *copies == 0 {
+        if *copies == 0 && self.n_whole == 0 {
             self.covered.remove(piece);
             self.open.insert(piece);
         }
         if let Some(suppliers) = self.suppliers.get_mut(&piece) {
             suppliers.retain(|(it, _)| *it != node);
+        }
+    }
+
+    fn count_pieces(&mut self) {
+        if self.copies.is_empty() {
+            self.copies = vec![0; self.covered.len() as usize].into();
         }
     }
 
@@ -159,6 +199,11 @@ impl Level {
         if suppliers.len() < SUPPLIERS {
             suppliers.push((node, CREDIT));
         }
+    }
+
+    /// Nobody is to be supplied any more.
+    pub(super) fn forget_suppliers(&mut self) {
+        self.suppliers = BTreeMap::new();
     }
 
     /// One who may supply the piece: the one with most credit left, a part of which is used up.

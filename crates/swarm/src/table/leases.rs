@@ -54,8 +54,7 @@ impl Grants {
 impl BlobEntry {
     /// Leases that lapsed go back to those that are to be had; true where there were any.
     pub(super) fn lapse_leases(&mut self, now: Tick) -> bool {
-        let seeder = self.seeder.and_then(|it| self.member(it));
-        let at_gateway = seeder.map(|it| it.held.clone());
+        let at_gateway = self.seeder.and_then(|it| self.held(it)).cloned();
         let inner: Vec<_> = self.inner_levels().collect();
         let mut lapsed = false;
         for place in [REGION].into_iter().chain(inner) {
@@ -86,7 +85,7 @@ impl BlobEntry {
 
     /// Some member of a level that is found to hold the piece.
     fn any_holder(&self, place: PlaceNumber, piece: PieceIndex, rng: &mut Rng) -> Option<NodeNumber> {
-        let holds = |it: &NodeNumber| self.member(*it).is_some_and(|it| it.held.contains(piece));
+        let holds = |it: &NodeNumber| self.held(*it).is_some_and(|it| it.contains(piece));
         self.circle(place)?.draw(DRAWN, rng).find(holds)
     }
 }
@@ -102,14 +101,13 @@ impl Table {
     ) {
         let until = now.after(self.policy.lease_lives);
         let entry = &mut self.blobs[blob];
-        let (Some(from), Some(wish), Some(member)) = (entry.seeder, entry.wish(node), entry.member(node))
-        else {
+        let (Some(from), Some(wish), Some(held)) = (entry.seeder, entry.wish(node), entry.held(node)) else {
             return;
         };
         if wish.n_leased * 2 > wish.lease_window {
             return;
         }
-        let is_first = wish.n_leased == 0 && member.held.is_empty();
+        let is_first = wish.n_leased == 0 && held.is_empty();
         let window = if is_first { wish.lease_window } else { (wish.lease_window * 2).min(LAST_WINDOW) };
         let most = (window - wish.n_leased) as usize;
         let Some(region) = entry.level(REGION) else { return };

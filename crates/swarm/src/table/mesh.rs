@@ -7,9 +7,10 @@
 //! of later ones. A mesh of have-bitmaps cannot deadlock, so there is no cycle check, and a choice costs the few
 //! members that are drawn for it.
 
+use std::collections::BTreeMap;
+
 use shoal_model::NodeId;
 
-use super::blob::Member;
 use super::numbers::Numbers;
 use super::place::{Around, PlaceNumber, REGION};
 use super::{BlobNumber, NodeNumber, Order, Table, What};
@@ -21,14 +22,49 @@ const DRAWN: usize = 64;
 /// Whoever has enough neighbours hears of so many more at a time.
 const NEWS: usize = 3;
 
+/// The neighbours of those members that have some.
+#[derive(Debug, Default)]
+pub(super) struct Mesh(BTreeMap<NodeNumber, Numbers<NodeId>>);
+
+impl Mesh {
+    pub(super) fn neighbours(&self, node: NodeNumber) -> &[NodeNumber] {
+        self.0.get(&node).map_or(&[], Numbers::as_slice)
+    }
+
+    /// Two members are neighbours from now on; true where they were not.
+    fn connect(&mut self, one: NodeNumber, other: NodeNumber) -> bool {
+        let mut add = |one, other| self.0.entry(one).or_insert_with(Numbers::new).insert(other);
+        add(one, other) && add(other, one)
+    }
+
+    /// A member leaves; returns whose neighbour it was.
+    pub(super) fn remove(&mut self, node: NodeNumber) -> Numbers<NodeId> {
+        let left = self.0.remove(&node).unwrap_or_else(Numbers::new);
+        for other in left.iter() {
+            if let Some(neighbours) = self.0.get_mut(&other) {
+                neighbours.remove(node);
+            }
+        }
+        left
+    }
+
+    #[cfg(test)]
+    pub(super) fn members(&self) -> impl Iterator<Item = NodeNumber> {
+        self.0.keys().copied()
+    }
+}
+
 impl Table {
     /// Fills the node's neighbours up, on both sides.
     pub(super) fn find_neighbours(&mut self, blob: BlobNumber, node: NodeNumber) {
         let entry = &self.blobs[blob];
-        let Some(member) = entry.member(node).filter(|_| entry.wants(node)) else { return };
+        if !entry.wants(node) {
+            return;
+        }
         let home = entry.home(self.nodes[node].around);
-        let n_near = self.near(&member.neighbours, home).count();
-        let n_far = member.neighbours.len() - n_near;
+        let neighbours = entry.mesh.neighbours(node);
+        let n_near = neighbours.iter().filter(|it| self.stands_in(**it, home)).count();
+        let n_far = neighbours.len() - n_near;
         let (more_near, more_far) =
             (self.policy.n_near.saturating_sub(n_near), self.policy.n_far.saturating_sub(n_far));
         let mut chosen = self.sample(blob, node, (home, more_near), |_| true);
@@ -38,9 +74,8 @@ impl Table {
         self.connect(blob, node, &chosen);
     }
 
-    /// Those that stand in this place.
-    fn near(&self, nodes: &Numbers<NodeId>, place: PlaceNumber) -> impl Iterator<Item = NodeNumber> {
-        nodes.iter().filter(move |it| self.nodes[*it].around.contains(place))
+    fn stands_in(&self, node: NodeNumber, place: PlaceNumber) -> bool {
+        self.nodes[node].around.contains(place)
     }
 
     fn names(&self, nodes: impl Iterator<Item = NodeNumber>) -> Vec<NodeId> {
@@ -56,19 +91,14 @@ impl Table {
         fits: impl Fn(Around) -> bool,
     ) -> Vec<NodeNumber> {
         let (nodes, entry) = (&self.nodes, &self.blobs[blob]);
-        let (Some(circle), Some(member)) = (entry.circle(place), entry.member(node)) else {
-            return Vec::new();
-        };
-        if most == 0 {
-            return Vec::new();
-        }
+        let Some(circle) = entry.circle(place).filter(|_| most > 0) else { return Vec::new() };
         let crowded = self.policy.n_near * CROWDED;
-        let has_room = |it: &Member| it.neighbours.len() < crowded;
+        let neighbours = entry.mesh.neighbours(node);
         let is_free = |it: &NodeNumber| {
             *it != node
-                && !member.neighbours.contains(*it)
+                && !neighbours.contains(it)
                 && fits(nodes[*it].around)
-                && entry.member(*it).is_some_and(has_room)
+                && entry.mesh.neighbours(*it).len() < crowded
         };
         circle.draw(DRAWN, &mut self.rng).filter(is_free).take(most).collect()
     }
@@ -80,12 +110,12 @@ impl Table {
         let n_near = self.policy.n_near;
         let entry = &mut self.blobs[blob];
         for other in chosen {
-            if !entry.connect(node, *other) {
+            if !entry.mesh.connect(node, *other) {
                 continue;
             }
             entry.urgent.insert(node);
             if entry.wants(*other) {
-                let n_neighbours = entry.member(*other).map_or(0, |it| it.neighbours.len());
+                let n_neighbours = entry.mesh.neighbours(*other).len();
                 let is_due = n_neighbours <= n_near || n_neighbours.is_multiple_of(NEWS);
                 let news = if is_due { &mut entry.urgent } else { &mut entry.dirty };
                 news.insert(*other);
@@ -98,11 +128,11 @@ impl Table {
         for node in std::mem::take(&mut self.blobs[blob].urgent) {
             self.blobs[blob].dirty.remove(&node);
             let entry = &self.blobs[blob];
-            let Some(member) = entry.member(node) else { continue };
             let home = entry.home(self.nodes[node].around);
-            let far = member.neighbours.iter().filter(|it| !self.nodes[*it].around.contains(home));
-            let near = self.names(self.near(&member.neighbours, home));
-            let what = What::Neighbours { near, far: self.names(far.take(self.policy.n_far)) };
+            let neighbours = entry.mesh.neighbours(node).iter().copied();
+            let (near, far): (Vec<_>, Vec<_>) = neighbours.partition(|it| self.stands_in(*it, home));
+            let far = far.into_iter().take(self.policy.n_far);
+            let what = What::Neighbours { near: self.names(near.into_iter()), far: self.names(far) };
             out.push(self.order(blob, node, what));
         }
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
+use crate::Bitmap;
 use blob::{BlobEntry, Brought};
 use numbers::{Number, Numbers, Register};
 use place::{Around, Places};
@@ -172,7 +173,7 @@ impl Table {
         self.make_way(node, report);
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
         let entry = &mut self.blobs[blob];
-        if entry.member(node).is_none_or(|it| it.held.is_full()) {
+        if entry.held(node).is_none_or(Bitmap::is_full) {
             return self.wants_no_more(now, blob, node, out);
         }
         if entry.wanted_by(node) {
@@ -194,7 +195,7 @@ impl Table {
         if let Some(wish) = entry.wish_mut(node) {
             wish.n_stranded = 0;
         }
-        if entry.member(node).is_some_and(|it| it.held.is_full()) {
+        if entry.held(node).is_some_and(Bitmap::is_full) {
             self.wants_no_more(now, blob, node, out);
         }
         if report.dropped {
@@ -203,7 +204,7 @@ impl Table {
         } else {
             self.grant_leases(now, blob, node, out);
         }
-        if !brought.is_empty() {
+        if !brought.is_empty() && self.wanted.contains(&blob) {
             self.pass_on(now, blob, (node, &brought), out);
         }
         self.drop_if_idle(blob, node);
@@ -258,7 +259,7 @@ impl Table {
         }
         let had_leases = entry.unwanted_by(node, self.nodes[node].around);
         if entry.wanting().len() == 0 {
-            entry.seeded_by(now, None);
+            entry.rest(now);
             self.wanted.remove(&blob);
         } else if had_leases {
             self.grant_all(now, blob, out);
@@ -316,7 +317,7 @@ impl Table {
     /// A member that neither holds nor wants anything is none.
     fn drop_if_idle(&mut self, blob: BlobNumber, node: NodeNumber) {
         let entry = &self.blobs[blob];
-        if !entry.wants(node) && entry.member(node).is_some_and(|it| it.held.is_empty()) {
+        if !entry.wants(node) && entry.held(node).is_some_and(Bitmap::is_empty) {
             self.part(blob, node);
         }
     }
@@ -374,7 +375,7 @@ impl Table {
         for (name, entry) in self.nodes.iter() {
             let node = self.nodes.number(name);
             for (key, blob) in self.blobs.iter() {
-                let is_listed = self.blobs.number(key).is_some_and(|it| entry.blobs.contains(it));
+                let is_listed = self.blobs.number(key).is_some_and(|it| entry.blobs.as_slice().contains(&it));
                 assert_eq!(is_listed, blob.members().any(|it| Some(it) == node), "{name} and {key}");
             }
         }

@@ -504,6 +504,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => node.clone().prop_map(Step::Want),
         1 => node.clone().prop_map(Step::Unwant),
         8 => (node.clone(), 0..PIECES, 1..6_u32).prop_map(|(node, at, n)| Step::Gain(node, at, n)),
+        1 => node.clone().prop_map(|node| Step::Gain(node, 0, PIECES)),
         1 => node.clone().prop_map(Step::Drop),
         1 => node.clone().prop_map(Step::Cut),
         1 => node.prop_map(Step::Strand),
@@ -561,7 +562,7 @@ proptest! {
                 let blob = it.blob();
                 prop_assert!(blob.wants(it.number(&importer)));
                 if !from.starts_with("gw") {
-                    let held = &blob.member(it.number(&from)).unwrap().held;
+                    let held = blob.held(it.number(&from)).unwrap();
                     prop_assert!(pieces.iter().all(|it| held.contains(*it)), "{} lacks {:?}", from, pieces);
                 }
             }
