@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_model::{Authorization, BlobKey, Digest, Node, TrustGroup};
-use shoal_swarm::{Geometry, PieceIndex};
+use shoal_swarm::{Algorithm, Geometry, PieceIndex};
 
 /// The revision of the rules that this build follows, told in [`Hello`].
 pub const PROTOCOL: u32 = 1;
@@ -254,6 +254,8 @@ pub struct Neighbours {
     pub near: Vec<Node>,
     /// For what does not come from those; in no order.
     pub far: Vec<Node>,
+    /// How to choose among them.
+    pub algorithm: Algorithm,
 }
 
 /// A grant to bring pieces into the region, the zone or the rack.

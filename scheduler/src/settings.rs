@@ -31,7 +31,6 @@ impl Settings {
     pub fn read(reader: &Reader) -> Self {
         const SOON: Duration = Duration::from_millis(10);
         const LATE: Duration = Duration::from_secs(600);
-        reader.parse("scheduler.algorithm", known_algorithm);
         let security = Source::read(reader, STATE.into());
         let gateways = security.gateways(reader);
         if gateways.is_empty() {
@@ -42,6 +41,7 @@ impl Settings {
             gateways,
             security,
             policy: Policy {
+                algorithm: reader.parse("scheduler.algorithm", str::parse),
                 n_near: reader.get_in("scheduler.neighbourCount", 2..=64_usize),
                 n_far: Policy::default().n_far,
                 lease_lives: reader.get_in("scheduler.pieceDownloadTimeout", SOON..=LATE),
@@ -53,12 +53,6 @@ impl Settings {
             },
         }
     }
-}
-
-/// There is one algorithm so far, so that its name changes nothing: it is there to be refused where it names
-/// another one, which a newer scheduler may have.
-fn known_algorithm(name: &str) -> Result<(), String> {
-    if name == "default" { Ok(()) } else { Err("is not default, the only algorithm there is".into()) }
 }
 
 #[cfg(test)]
@@ -77,12 +71,13 @@ mod tests {
 
     #[test]
     fn mistakes_name_key_value_and_what_is_allowed() {
-        let user = "scheduler: {algorithm: ml, neighbourCount: 1, retryIntervall: 3s, refreshInterval: soon}";
+        let user =
+            "scheduler: {algorithm: best, neighbourCount: 1, retryIntervall: 3s, refreshInterval: soon}";
         let reader = Reader::new(user, DEFAULT, |_| None);
         Settings::read(&reader);
         let text = reader.finish().unwrap_err().to_string();
         for part in [
-            "scheduler.algorithm = \"ml\" is not default",
+            "scheduler.algorithm = \"best\" is not default or ml",
             "neighbourCount = \"1\" is not from 2 to 64",
             "retryIntervall",
             "refreshInterval = \"soon\"",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr as _;
 
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
@@ -9,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use shoal_model::{ByteSize, Rng};
 use shoal_simulator::{Bound, Outcome, Simulation, World, svg};
+use shoal_swarm::Algorithm;
 
 /// What to simulate.
 #[derive(clap::Args)]
@@ -19,9 +21,12 @@ pub(crate) struct Args {
     /// Size of the blob; `layers` has eight blobs of its own.
     #[arg(long, default_value = "500Mi")]
     size: ByteSize,
-    /// Which world.
+    /// Which world. `uneven`: three tenths of the nodes send at 10 Gbit/s, and always others are busy for a second.
     #[arg(long, default_value = "flat", value_parser = PossibleValuesParser::new(World::NAMES))]
     world: String,
+    /// How nodes compare their neighbours: default or ml.
+    #[arg(long, default_value_t, value_parser = Algorithm::from_str)]
+    algorithm: Algorithm,
     /// Everything that is random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -37,7 +42,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut rng = Rng::new(args.seed);
     let world = World::named(&args.world, args.nodes, args.size.0, &mut rng);
-    let world = world.with_context(|| format!("{}: too large to be cut into pieces", args.size))?;
+    let mut world = world.with_context(|| format!("{}: too large to be cut into pieces", args.size))?;
+    world.algorithm = args.algorithm;
     let progress = progress_of(&world)?;
     let run = Simulation::new(world, args.seed).run(|now, n_unfinished| {
         progress.set_message(format!("{}.{:03} s simulated", now / 1_000_000, now / 1000 % 1000));
@@ -65,6 +71,7 @@ fn progress_of(world: &World) -> Result<ProgressBar> {
 fn print_json(args: &Args, outcome: &Outcome) {
     let figures = json!({
         "world": args.world,
+        "algorithm": args.algorithm.as_str(),
         "nodes": outcome.n_nodes,
         "size": args.size.0,
         "seed": args.seed,
@@ -85,9 +92,9 @@ fn print_json(args: &Args, outcome: &Outcome) {
 }
 
 fn print_table(args: &Args, outcome: &Outcome) {
-    let Args { world, seed, .. } = args;
+    let Args { world, algorithm, seed, .. } = args;
     println!(
-        "{world}: {} nodes, seed {seed}, {:.2} s simulated\n",
+        "{world}, {algorithm}: {} nodes, seed {seed}, {:.2} s simulated\n",
         outcome.n_nodes, outcome.simulated_seconds
     );
     for (name, figure) in [

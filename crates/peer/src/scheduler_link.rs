@@ -245,6 +245,7 @@ mod tests {
     use crate::testing::{self, key, soon};
     use shoal_proto::Neighbours;
     use shoal_proto::scheduler_server::{Scheduler, SchedulerServer};
+    use shoal_swarm::Algorithm;
     use tokio::net::TcpListener;
     use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
     use tonic::transport::Server;
@@ -334,8 +335,12 @@ mod tests {
         connected(&node, true).await;
         node.link.send(NodeMessage::Unwant(key(1)));
         assert_eq!(soon(joined.from_node.message()).await.unwrap(), Some(NodeMessage::Unwant(key(1))));
-        let reply =
-            SchedulerMessage::Neighbours(Neighbours { key: key(1), near: Vec::new(), far: Vec::new() });
+        let reply = SchedulerMessage::Neighbours(Neighbours {
+            key: key(1),
+            near: Vec::new(),
+            far: Vec::new(),
+            algorithm: Algorithm::Default,
+        });
         joined.to_node.send(Ok(reply.clone())).await.unwrap();
         assert_eq!(soon(node.received.recv()).await, Some(reply));
     }

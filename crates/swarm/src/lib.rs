@@ -5,11 +5,13 @@
 //!
 //! Knows nothing of: sockets, files, clocks, operating-system randomness, HTTP, registries.
 
+mod algorithm;
 pub mod bitmap;
 pub mod fetch;
 pub mod geometry;
 pub mod rendezvous;
 pub mod table;
 
+pub use algorithm::Algorithm;
 pub use bitmap::Bitmap;
 pub use geometry::{Geometry, PieceIndex};

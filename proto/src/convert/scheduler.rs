@@ -1,6 +1,7 @@
 //! What nodes and schedulers say to each other.
 
 use shoal_model::{BlobKey, Node};
+use shoal_swarm::Algorithm;
 
 use super::{Checked, MAX_ITEMS, Wire, each, geometry, need, runs_from_wire, runs_to_wire, source};
 use crate::messages::{
@@ -108,6 +109,7 @@ impl Wire for SchedulerMessage {
                 blob: Some(it.key.into_wire()),
                 near: it.near.into_iter().map(Node::into_wire).collect(),
                 far: it.far.into_iter().map(Node::into_wire).collect(),
+                algorithm: algorithm_to_wire(it.algorithm).into(),
             }),
             Self::Lease(it) => Message::Lease(wire::Lease {
                 blob: Some(it.key.into_wire()),
@@ -132,6 +134,7 @@ impl Wire for SchedulerMessage {
         need("scheduler message", it.message, |it| {
             Ok(match it {
                 Message::Neighbours(it) => Self::Neighbours(Neighbours {
+                    algorithm: algorithm_from_wire(it.algorithm()),
                     key: need("blob", it.blob, BlobKey::from_wire)?,
                     near: each("near", it.near, MAX_ITEMS, Node::from_wire)?,
                     far: each("far", it.far, MAX_ITEMS, Node::from_wire)?,
@@ -150,5 +153,20 @@ impl Wire for SchedulerMessage {
                 }),
             })
         })
+    }
+}
+
+const fn algorithm_to_wire(it: Algorithm) -> wire::Algorithm {
+    match it {
+        Algorithm::Default => wire::Algorithm::Unspecified,
+        Algorithm::Ml => wire::Algorithm::Ml,
+    }
+}
+
+/// One that this build does not know yet is read as unspecified: a node that cannot follow goes by the default.
+const fn algorithm_from_wire(it: wire::Algorithm) -> Algorithm {
+    match it {
+        wire::Algorithm::Unspecified => Algorithm::Default,
+        wire::Algorithm::Ml => Algorithm::Ml,
     }
 }

@@ -153,11 +153,12 @@ impl Keeper {
 
     fn message(&self, Order { key, what, .. }: Order) -> Option<SchedulerMessage> {
         Some(match what {
-            What::Neighbours { near, far } => {
+            What::Neighbours { near, far, algorithm } => {
                 let seated = |it: Vec<NodeId>| {
                     it.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect()
                 };
-                SchedulerMessage::Neighbours(Neighbours { key, near: seated(near), far: seated(far) })
+                let (near, far) = (seated(near), seated(far));
+                SchedulerMessage::Neighbours(Neighbours { key, near, far, algorithm })
             }
             What::Lease { from, pieces } => {
                 let from = self.seats.get(&from)?.node.clone();

@@ -70,6 +70,7 @@ mod tests {
     use super::*;
     use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TrustGroup};
     use shoal_proto::Neighbours;
+    use shoal_swarm::Algorithm;
 
     fn key(number: u8) -> BlobKey {
         BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([number; 32]) }
@@ -78,7 +79,12 @@ mod tests {
     fn neighbours(number: u8, name: &str) -> SchedulerMessage {
         let (id, place) = (NodeId::new(name), Place::default());
         let node = Node { id, address: "a:1".into(), role: Role::Sidecar, place };
-        SchedulerMessage::Neighbours(Neighbours { key: key(number), near: vec![node], far: Vec::new() })
+        SchedulerMessage::Neighbours(Neighbours {
+            key: key(number),
+            near: vec![node],
+            far: Vec::new(),
+            algorithm: Algorithm::Default,
+        })
     }
 
     #[tokio::test]

@@ -12,8 +12,8 @@ use std::time::Duration;
 use shoal_blobstore::StoreError;
 use shoal_model::{Node, NodeId, Rng, Tick};
 use shoal_proto::{NodeMessage, SchedulerMessage, Want};
-use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::{Action, Event, Fault, Fetch, Policy, Rung};
+use shoal_swarm::{Algorithm, PieceIndex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -211,7 +211,7 @@ impl Driver {
 
     fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
         match message {
-            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.near, it.far)),
+            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.near, it.far, it.algorithm)),
             SchedulerMessage::Lease(it) => {
                 let role = it.from.role;
                 Some(Event::Leased { from: self.know(it.from), role, pieces: it.pieces })
@@ -228,13 +228,13 @@ impl Driver {
         let gateway = Event::Gateway(self.know(gateway));
         // With a scheduler its list is better; without one these are all that there is.
         let alone = !*self.tools.link.connected().borrow();
-        let holders = alone.then(|| self.neighbours(holders, Vec::new()));
+        let holders = alone.then(|| self.neighbours(holders, Vec::new(), Algorithm::Default));
         [gateway].into_iter().chain(holders).collect()
     }
 
-    fn neighbours(&mut self, near: Vec<Node>, far: Vec<Node>) -> Event {
+    fn neighbours(&mut self, near: Vec<Node>, far: Vec<Node>, algorithm: Algorithm) -> Event {
         let mut know = |nodes: Vec<Node>| nodes.into_iter().map(|it| self.know(it)).collect();
-        Event::Neighbours { near: know(near), far: know(far) }
+        Event::Neighbours { near: know(near), far: know(far), algorithm }
     }
 
     fn know(&mut self, node: Node) -> NodeId {

@@ -2,6 +2,7 @@
 
 use shoal_model::Node;
 use shoal_proto::Neighbours;
+use shoal_swarm::Algorithm;
 use tokio::sync::Notify;
 
 use super::testing::{self, Me, content, geometry, grant, key, neighbour, source};
@@ -52,7 +53,12 @@ async fn a_neighbour_that_dawdles_is_overtaken_by_another() {
     testing::soon(asked.notified()).await;
 
     let near = vec![slow, testing::online(fast).await];
-    me.pulls.hear(SchedulerMessage::Neighbours(Neighbours { key: key(), near, far: Vec::new() }));
+    me.pulls.hear(SchedulerMessage::Neighbours(Neighbours {
+        key: key(),
+        near,
+        far: Vec::new(),
+        algorithm: Algorithm::Default,
+    }));
     read_to(&mut reader, geometry().range_of(0).end).await.unwrap();
 }
 

@@ -203,6 +203,11 @@ impl Network {
         self.uplinks[node as usize].n_uploads
     }
 
+    /// What the node sends from now on goes out at this rate.
+    pub(crate) fn send_at(&mut self, node: u32, rate: ByteRate) {
+        self.uplinks[node as usize].rate = rate;
+    }
+
     /// Gives the transfer an upload slot and lets it run.
     pub(crate) fn start(&mut self, queue: &mut Queue<Happens>, id: TransferId) {
         let it = &mut self.transfers[id as usize];

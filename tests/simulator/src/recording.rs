@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_model::{ByteRate, Role};
-use shoal_swarm::Geometry;
+use shoal_swarm::{Algorithm, Geometry};
 
 use crate::bound::Bound;
 use crate::outcome::{Outcome, percentile};
@@ -58,6 +58,7 @@ impl Recording {
             blobs: vec![Geometry::stated(self.size, self.piece_length)?],
             spread: self.joins.iter().max().copied().unwrap_or(0),
             joins,
+            algorithm: Algorithm::Default,
             faults: Vec::new(),
             delay: [DELAY; 2],
         })

@@ -3,7 +3,7 @@
 //! A world is data. [`World::named`] makes the documented ones at any size; a test may build its own.
 
 use shoal_model::{ByteRate, Rng, Role};
-use shoal_swarm::Geometry;
+use shoal_swarm::{Algorithm, Geometry};
 
 /// 1 Gbit/s.
 const GBIT: u64 = 125_000_000;
@@ -28,6 +28,8 @@ pub struct World {
     pub blobs: Vec<Geometry>,
     /// When which node asks for them.
     pub joins: Vec<(u64, usize)>,
+    /// How the schedulers have nodes compare their neighbours.
+    pub algorithm: Algorithm,
     /// What breaks when.
     pub faults: Vec<(u64, Fault)>,
     /// Over how long the joins are spread, in microseconds.
@@ -64,6 +66,8 @@ pub enum Fault {
     Dies(usize),
     /// A region's scheduler ends.
     SchedulerDies(usize),
+    /// From now on a node can send at this rate: other work on its machine takes the rest, or no longer does.
+    SendsAt(usize, ByteRate),
 }
 
 impl Site {
@@ -87,8 +91,8 @@ impl Site {
 
 impl World {
     /// The names that [`World::named`] knows.
-    pub const NAMES: [&'static str; 8] =
-        ["flat", "racks", "zones", "mixed", "churn", "burst", "layers", "regions"];
+    pub const NAMES: [&'static str; 9] =
+        ["flat", "racks", "zones", "mixed", "churn", "burst", "layers", "regions", "uneven"];
 
     /// The documented world `name` with about `n_nodes` nodes and a blob of `size` bytes (`layers` has sizes
     /// of its own); `None` where there is no such world.
@@ -112,6 +116,7 @@ impl World {
                 let sizes = [1, 5, 20, 40, 60, 80, 120, 200];
                 it.blobs = sizes.into_iter().filter_map(|it| Geometry::stated(it << 20, PIECE)).collect();
             }
+            "uneven" => it.make_uneven(rng),
             "regions" => it.split_into_regions(n_nodes),
             _ => return None,
         }
@@ -128,6 +133,7 @@ impl World {
             racks: Vec::new(),
             blobs: vec![Geometry::stated(size, PIECE)?],
             joins: (1..=n_nodes).map(|it| (0, it)).collect(),
+            algorithm: Algorithm::Default,
             faults: Vec::new(),
             spread: 0,
             delay: DELAY,
@@ -164,6 +170,25 @@ impl World {
     fn slow_down_a_tenth(&mut self) {
         for site in self.sites.iter_mut().filter(|it| it.role == Role::Sidecar).step_by(10) {
             (site.up, site.down) = (ByteRate(GBIT / 10), ByteRate(GBIT / 10));
+        }
+    }
+
+    /// As machines are that were bought over years and have other work, too: three tenths can send at 10 Gbit/s,
+    /// and for a second at a time a tenth of all, always others, are busy and send at a fiftieth of their rate.
+    fn make_uneven(&mut self, rng: &mut Rng) {
+        let mut nodes: Vec<_> = self.nodes().collect();
+        rng.shuffle(&mut nodes);
+        for node in &nodes[..nodes.len() * 3 / 10] {
+            self.sites[*node].up = ByteRate(10 * GBIT);
+        }
+        let run = 2 * (SECOND + self.size() * SECOND / GBIT);
+        for second in (0..run).step_by(SECOND as usize) {
+            rng.shuffle(&mut nodes);
+            for node in &nodes[..nodes.len() / 10] {
+                let (begin, up) = (second + rng.below(SECOND as usize) as u64, self.sites[*node].up);
+                self.faults.push((begin, Fault::SendsAt(*node, ByteRate(up.0 / 50))));
+                self.faults.push((begin + SECOND, Fault::SendsAt(*node, up)));
+            }
         }
     }
 

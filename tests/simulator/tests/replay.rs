@@ -6,24 +6,31 @@ use shoal_model::{BlobKey, NodeId, Rng};
 use shoal_simulator::{Asked, Entry, Journal, Simulation, World};
 use shoal_swarm::fetch::{self, Action, Fetch};
 use shoal_swarm::table::{self, Table, What};
-use shoal_swarm::{Bitmap, Geometry};
+use shoal_swarm::{Algorithm, Bitmap, Geometry};
 
 /// What a fetch hears from its scheduler, as the machines told it.
 type Said = BTreeMap<(NodeId, BlobKey), Vec<fetch::Event>>;
 
-fn journal(name: &str, n_nodes: usize) -> Journal {
-    let world = World::named(name, n_nodes, 32 << 20, &mut Rng::new(7)).expect("a documented world");
+/// Each world with each algorithm.
+fn in_both_ways<const N: usize>(names: [&str; N]) -> impl Iterator<Item = (&str, Algorithm)> {
+    Algorithm::ALL.into_iter().flat_map(move |it| names.map(|name| (name, it)))
+}
+
+fn journal(name: &str, n_nodes: usize, algorithm: Algorithm) -> Journal {
+    let mut world = World::named(name, n_nodes, 32 << 20, &mut Rng::new(7)).expect("a documented world");
+    world.algorithm = algorithm;
     let run = Simulation::with_journal(world, 7).run(|_, _| true);
     run.into_journal().expect("one was asked for")
 }
 
 /// Every order of fresh tables that hear what the simulator's heard.
-fn replayed_orders(journal: &Journal) -> Said {
+fn replayed_orders(journal: &Journal, algorithm: Algorithm) -> Said {
     let (mut tables, mut roles, mut said) = (BTreeMap::new(), BTreeMap::new(), Said::new());
     for entry in &journal.entries {
         match entry.clone() {
             Entry::TableBegins { region, rng } => {
-                tables.insert(region, Table::new(table::Policy::default(), rng));
+                let policy = table::Policy { algorithm, ..table::Policy::default() };
+                tables.insert(region, Table::new(policy, rng));
             }
             Entry::TableHears { region, now, event } => {
                 if let table::Event::Joined { node, role, .. } = &event {
@@ -33,7 +40,9 @@ fn replayed_orders(journal: &Journal) -> Said {
                 tables.get_mut(&region).expect("begun").on_event(now, event, &mut orders);
                 for order in orders {
                     let event = match order.what {
-                        What::Neighbours { near, far } => fetch::Event::Neighbours { near, far },
+                        What::Neighbours { near, far, algorithm } => {
+                            fetch::Event::Neighbours { near, far, algorithm }
+                        }
                         What::Lease { from, pieces } => {
                             let role = roles[&from];
                             fetch::Event::Leased { from, role, pieces }
@@ -106,24 +115,24 @@ fn heard(journal: &Journal) -> Said {
 
 #[test]
 fn every_ask_on_the_network_is_an_action_of_the_nodes_own_machine() {
-    for name in ["flat", "churn", "layers"] {
-        let journal = journal(name, 12);
+    for (name, algorithm) in in_both_ways(["flat", "churn", "layers", "uneven"]) {
+        let journal = journal(name, 12, algorithm);
         let (mut expected, mut asked) = (replayed_asks(&journal), journal.asks);
         assert!(!asked.is_empty());
         expected.sort();
         asked.sort();
-        assert_eq!(asked, expected, "{name}");
+        assert_eq!(asked, expected, "{name}, {algorithm}");
     }
 }
 
 #[test]
 fn every_neighbour_and_importer_is_named_by_the_schedulers_own_table() {
-    for name in ["racks", "churn", "regions"] {
-        let journal = journal(name, 45);
-        let said = replayed_orders(&journal);
+    for (name, algorithm) in in_both_ways(["racks", "churn", "regions"]) {
+        let journal = journal(name, 45, algorithm);
+        let said = replayed_orders(&journal, algorithm);
         for (fetch, heard) in heard(&journal) {
             // What is said to a fetch that has come to its end is not heard any more.
-            assert_eq!(said[&fetch][..heard.len()], heard, "{name}: {fetch:?}");
+            assert_eq!(said[&fetch][..heard.len()], heard, "{name}, {algorithm}: {fetch:?}");
         }
     }
 }

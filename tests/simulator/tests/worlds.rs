@@ -2,7 +2,7 @@
 
 use shoal_model::Rng;
 use shoal_simulator::{Fault, Outcome, Simulation, World};
-use shoal_swarm::table;
+use shoal_swarm::{Algorithm, table};
 
 const MIB: u64 = 1 << 20;
 const MILLI: u64 = 1_000;
@@ -19,10 +19,11 @@ fn broken(n_nodes: usize, mebibytes: u64, faults: &[(u64, Fault)]) -> Outcome {
 
 #[test]
 fn every_world_is_served_whole_and_reads_the_registry_once() {
-    for name in World::NAMES {
+    let in_both_ways = Algorithm::ALL.into_iter().flat_map(|it| World::NAMES.map(|name| (name, it)));
+    for (name, algorithm) in in_both_ways {
         let world = World::named(name, 60, 64 * MIB, &mut Rng::new(1)).unwrap();
-        let outcome = run(world);
-        assert_eq!((outcome.failed_pulls, outcome.direct_pulls), (0, 0), "{name}");
+        let outcome = run(World { algorithm, ..world });
+        assert_eq!((outcome.failed_pulls, outcome.direct_pulls), (0, 0), "{name}, {algorithm}");
         assert!((outcome.registry_egress_ratio - 1.0).abs() < 0.001, "{name}: {outcome:?}");
         assert!((1.0..4.0).contains(&outcome.p50_ratio), "{name}: {outcome:?}");
         assert!(outcome.last_node_ratio < 8.0, "{name}: {outcome:?}");

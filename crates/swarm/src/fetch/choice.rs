@@ -18,15 +18,33 @@ struct Choice {
 
 impl Fetch {
     pub(super) fn fill_slots(&mut self, now: Tick, out: &mut Vec<Action>) {
-        while self.n_asked() < self.policy.slots {
+        while self.n_taken(now) < self.policy.slots {
             let Some(Choice { piece, from, demanded }) = self.choose(now) else {
                 return;
             };
-            self.sources.asked(&from);
-            self.asked.entry(piece).or_default().push(Ask { from: from.clone(), since: now, demanded });
+            let hedge_after = self.policy.hedge_after;
+            let late_at =
+                now.after(self.sources.late_after(&from).map_or(hedge_after, |it| it.min(hedge_after)));
+            self.sources.asked(now, &from);
+            self.asked.entry(piece).or_default().push(Ask {
+                from: from.clone(),
+                since: now,
+                late_at,
+                demanded,
+            });
             let is_urgent = self.leases.get(&piece) == Some(&from) || self.n_asked() * 2 <= self.policy.slots;
             out.push(Action::Ask { from, piece, is_urgent });
         }
+    }
+
+    /// Slots in use. Where late asks free theirs, no more asks are late at once than there are slots.
+    fn n_taken(&self, now: Tick) -> usize {
+        let asks = || self.asked.values().flatten();
+        if !self.sources.frees_late_slots() {
+            return asks().count();
+        }
+        let in_time = asks().filter(|it| it.late_at > now).count();
+        in_time.max(asks().count().saturating_sub(self.policy.slots))
     }
 
     fn choose(&mut self, now: Tick) -> Option<Choice> {
@@ -82,7 +100,7 @@ impl Fetch {
     /// A late answer, or the end game: ask one more source.
     fn doubled(&mut self, now: Tick) -> Option<Choice> {
         let end_game = (self.held.len() - self.held.count()) as usize <= self.policy.slots;
-        let late = |it: &Ask| end_game || it.since.after(self.policy.hedge_after) <= now;
+        let late = |it: &Ask| end_game || it.late_at <= now;
         let doubtful = |asks: &[Ask]| asks.len() < MAX_ASKS && asks.iter().all(late);
         let pieces: Vec<_> = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it).collect();
         pieces.into_iter().find_map(|piece| {

@@ -10,11 +10,15 @@
 //! 4. near the end, or where an answer is late, a second ask for a piece already asked;
 //! 5. on a lower rung (see [`ladder`]), pieces from the gateway without a lease.
 //!
+//! Which neighbour is asked, and when an answer is late, goes by averages and a fixed time, or by a model that learns
+//! (see [`score`]): the scheduler says which.
+//!
 //! A refused ask ("busy") means "ask these others", never a step down the ladder; only a lack of any
 //! progress is.
 
 mod choice;
 mod ladder;
+mod score;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,7 +29,7 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Rng, Role, Tick};
 
-use crate::{Bitmap, Geometry, PieceIndex, rendezvous};
+use crate::{Algorithm, Bitmap, Geometry, PieceIndex, rendezvous};
 use ladder::Ladder;
 pub use ladder::Rung;
 use source::{Reach, Sources};
@@ -52,7 +56,8 @@ pub struct Policy {
     pub busy: Duration,
     /// For this long a source that is well and could not be watched is not watched again.
     pub watch_again: Duration,
-    /// An ask older than this may be doubled at another source.
+    /// An ask older than this may be doubled at another source; with `ml` one that is younger, too, where it is
+    /// later than predicted.
     pub hedge_after: Duration,
     /// Without a scheduler, the node of rank k imports a piece after k of these.
     pub rank_slot: Duration,
@@ -90,6 +95,8 @@ pub enum Event {
         near: Vec<NodeId>,
         /// For what does not come from those.
         far: Vec<NodeId>,
+        /// How to choose among them.
+        algorithm: Algorithm,
     },
     /// The gateway of last resort in the region.
     Gateway(NodeId),
@@ -204,6 +211,8 @@ pub enum Action {
 struct Ask {
     from: NodeId,
     since: Tick,
+    /// From when on it may be doubled.
+    late_at: Tick,
     demanded: bool,
 }
 
@@ -287,7 +296,7 @@ impl Fetch {
         if self.finished {
             return None;
         }
-        let hedge = self.asked.values().flatten().map(|it| it.since.after(self.policy.hedge_after));
+        let hedge = self.asked.values().flatten().map(|it| it.late_at);
         let ahead = hedge
             .chain(self.turns())
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
@@ -299,7 +308,8 @@ impl Fetch {
 
     fn take_in(&mut self, now: Tick, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Neighbours { near, far } => {
+            Event::Neighbours { near, far, algorithm } => {
+                self.sources.score_by(algorithm);
                 self.ladder.answered(now, &self.policy);
                 let gone = self.sources.replace_neighbours(&near, &far, &self.me);
                 gone.into_iter().for_each(|it| self.leave(it, out));
@@ -360,8 +370,10 @@ impl Fetch {
             return;
         }
         self.ladder.moved(now);
-        for (at, ask) in self.asked.remove(&piece).into_iter().flatten().enumerate() {
-            self.sources.finished(&ask.from, now.since(ask.since));
+        let asks = self.asked.remove(&piece).unwrap_or_default();
+        let is_only = asks.len() == 1;
+        for (at, ask) in asks.into_iter().enumerate() {
+            self.sources.finished(now, &ask.from, ask.since, is_only);
             if at == 0 && self.sources.is_near(&ask.from) {
                 self.ladder.swarm_moved(now);
             }

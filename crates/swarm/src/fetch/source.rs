@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shoal_model::{NodeId, Rng, Tick};
 
-use crate::{Bitmap, PieceIndex};
+use super::score::{self, Model, Record};
+use crate::{Algorithm, Bitmap, PieceIndex};
 
 /// After so many refusals in a row the time of rest doubles no more.
 const MAX_REFUSED: u32 = 2;
@@ -50,6 +51,10 @@ struct Source {
     banned: bool,
     /// Moving average of the time that a piece took, in microseconds; 0 before the first.
     piece_time: u64,
+    /// What the model has learned of it.
+    record: Record,
+    /// When it last sent a piece, or began to have something to send.
+    silent_since: Tick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub(super) struct Sources {
     copies: Vec<u16>,
     /// Moving average of the time that a piece took from anywhere, in microseconds; 0 before the first.
     piece_time: u64,
+    /// Predicts the time of a piece, where the region's algorithm is `ml`.
+    model: Option<Model>,
 }
 
 /// A moving average over about eight values, which begins with the first.
@@ -109,6 +116,8 @@ impl Source {
             n_refused: 0,
             banned: false,
             piece_time: 0,
+            record: Record::default(),
+            silent_since: Tick(0),
         }
     }
 
@@ -132,9 +141,23 @@ impl Source {
             && (leased || self.is_within(reach) || matches!(self.part, Part::Gateway) && reach.gateway)
     }
 
-    /// Lower is better: what this source would have at work, times how long it takes for a piece.
-    fn cost(&self) -> u64 {
-        u64::from(self.n_asked + 1) * self.piece_time.max(1)
+    /// Lower is better: what this source would have at work, times how long it takes for a piece; with a model,
+    /// how long it should take.
+    fn cost(&self, now: Tick, model: Option<&Model>) -> Duration {
+        let average = Duration::from_micros(self.piece_time.max(1));
+        model.map_or_else(|| average.saturating_mul(self.n_asked + 1), |it| self.expected(now, it))
+    }
+
+    /// The time that the model predicts, or that it has been silent, where that is longer.
+    fn expected(&self, now: Tick, model: &Model) -> Duration {
+        let silent = if self.n_asked > 0 { now.since(self.silent_since) } else { Duration::ZERO };
+        model.expected(&self.record).max(silent)
+    }
+
+    /// Whether it may be asked for one more piece.
+    fn has_room(&self, now: Tick, slots_per_source: u32, model: Option<&Model>) -> bool {
+        self.n_asked < slots_per_source
+            && model.is_none_or(|it| it.has_room(self.n_asked, self.expected(now, it)))
     }
 }
 
@@ -148,7 +171,16 @@ impl Sources {
             offered: BTreeMap::new(),
             copies: vec![0; n_pieces as usize],
             piece_time: 0,
+            model: None,
         }
+    }
+
+    /// How sources are compared from now on; what was learned for it before is kept.
+    pub(super) fn score_by(&mut self, algorithm: Algorithm) {
+        self.model = match algorithm {
+            Algorithm::Default => None,
+            Algorithm::Ml => Some(self.model.take().unwrap_or_default()),
+        };
     }
 
     pub(super) fn neighbour_ids(&self) -> impl Iterator<Item = &NodeId> {
@@ -339,8 +371,9 @@ impl Sources {
     /// piece takes; whoever is refused again and again stays away for longer.
     pub(super) fn refused(&mut self, now: Tick, from: &NodeId, at_least: Duration) {
         let soon = at_least.max(self.piece_time() / 4);
+        let longest = if self.model.is_some() { score::LONGEST_REST } else { Duration::MAX };
         let Some(source) = self.get_mut(from) else { return };
-        let until = now.after(soon * (1 << source.n_refused));
+        let until = now.after((soon * (1 << source.n_refused)).min(longest));
         source.n_refused = (source.n_refused + 1).min(MAX_REFUSED);
         self.rest(from, until);
     }
@@ -351,8 +384,11 @@ impl Sources {
         }
     }
 
-    pub(super) fn asked(&mut self, from: &NodeId) {
+    pub(super) fn asked(&mut self, now: Tick, from: &NodeId) {
         if let Some(source) = self.get_mut(from) {
+            if source.n_asked == 0 {
+                source.silent_since = now;
+            }
             source.n_asked += 1;
         }
     }
@@ -363,15 +399,40 @@ impl Sources {
         }
     }
 
-    /// An ask has done its work, or another was faster.
-    pub(super) fn finished(&mut self, from: &NodeId, took: Duration) {
+    /// An ask has done its work, or, unless it was the only one, another was faster.
+    pub(super) fn finished(&mut self, now: Tick, from: &NodeId, since: Tick, is_only: bool) {
         self.freed(from);
+        let took = now.since(since);
+        self.learn(now, from, took, is_only);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         self.piece_time = averaged(self.piece_time, took);
         if let Some(source) = self.get_mut(from) {
             source.piece_time = averaged(source.piece_time, took);
             source.n_refused = 0;
         }
+    }
+
+    fn learn(&mut self, now: Tick, from: &NodeId, took: Duration, is_exact: bool) {
+        let Some(mut model) = self.model.take() else { return };
+        match self.get_mut(from) {
+            Some(source) if is_exact => {
+                source.silent_since = now;
+                model.learn(&mut source.record, took);
+            }
+            Some(source) => model.learn_at_least(&mut source.record, took),
+            None => {}
+        }
+        self.model = Some(model);
+    }
+
+    /// After what time an answer of this source is late, where a model can tell.
+    pub(super) fn late_after(&self, from: &NodeId) -> Option<Duration> {
+        self.model.as_ref()?.late_after(&self.get(from)?.record)
+    }
+
+    /// Whether a late ask holds its slot no longer.
+    pub(super) const fn frees_late_slots(&self) -> bool {
+        self.model.is_some()
     }
 
     /// What a piece took lately, from anywhere; zero before the first.
@@ -385,7 +446,8 @@ impl Sources {
     fn askable(&self, now: Tick, reach: Reach, slots_per_source: u32) -> impl Iterator<Item = &Source> {
         self.known
             .iter()
-            .filter(move |it| it.is_within(reach) && it.answers(now) && it.n_asked < slots_per_source)
+            .filter(move |it| it.is_within(reach) && it.answers(now))
+            .filter(move |it| it.has_room(now, slots_per_source, self.model.as_ref()))
     }
 
     /// Every piece that some neighbour holds that can be asked now.
@@ -405,7 +467,8 @@ impl Sources {
     ) -> Option<&NodeId> {
         let holders = self.askable(now, reach, slots_per_source).filter(|it| it.holds.contains(piece));
         let holders = holders.filter(|it| fits(&it.id));
-        holders.min_by_key(|it| (it.cost(), rng.next_u64())).map(|it| &it.id)
+        let model = self.model.as_ref();
+        holders.min_by_key(|it| (it.cost(now, model), rng.next_u64())).map(|it| &it.id)
     }
 
     /// Whether this source holds the piece and can be asked now.

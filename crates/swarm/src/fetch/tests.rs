@@ -26,7 +26,11 @@ fn news(from: &str, gained: Range<u32>) -> Event {
 }
 
 fn neighbours(near: &[&str]) -> Event {
-    Event::Neighbours { near: ids(near), far: Vec::new() }
+    neighbours_by(Algorithm::Default, near)
+}
+
+fn neighbours_by(algorithm: Algorithm, near: &[&str]) -> Event {
+    Event::Neighbours { near: ids(near), far: Vec::new(), algorithm }
 }
 
 /// A lease from a gateway, which is called so, or from a node.
@@ -205,7 +209,7 @@ fn a_lease_ends_with_its_source() {
 
 #[test]
 fn far_neighbours_are_asked_where_nothing_comes_from_the_near() {
-    let far = || Event::Neighbours { near: ids(&["a"]), far: ids(&["b"]) };
+    let far = || Event::Neighbours { near: ids(&["a"]), far: ids(&["b"]), algorithm: Algorithm::Default };
     let mut it = Script::new(8, two_slots());
     assert_eq!(it.on(far()), ["watch a"]);
     assert_eq!(it.on(Event::Scheduler(false)), ["watch b"], "nobody leases any more");
@@ -437,4 +441,46 @@ fn a_node_that_holds_everything_is_finished_at_once() {
     let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) };
     let fetch = Fetch::new(Tick(0), id("me"), key, Bitmap::full(3), Policy::default(), Rng::new(5));
     assert_eq!(Script { fetch, now: 0 }.on(Event::Deadline), ["finished"]);
+}
+
+/// Two sources hold everything and need so many milliseconds for each piece. Returns the script once `n_pieces` have
+/// come, and how many of them came from either.
+fn served_by_two(algorithm: Algorithm, millis: [u64; 2], n_pieces: usize) -> (Script, [usize; 2]) {
+    let mut it = Script::new(200, two_slots());
+    it.on(neighbours_by(algorithm, &["a", "b"]));
+    let mut words = it.on(news("a", 0..200));
+    words.extend(it.on(news("b", 0..200)));
+    let (mut due, mut shares) = (std::collections::BTreeSet::new(), [0; 2]);
+    for _ in 0..n_pieces {
+        for ask in words.drain(..).filter_map(|it| Some(it.strip_prefix("ask ")?.to_owned())) {
+            let (from, piece) = ask.split_once(' ').unwrap();
+            let source = usize::from(from == "b");
+            due.insert((it.now + millis[source] * 1000, source, piece.parse::<u32>().unwrap()));
+        }
+        let (at, source, piece) = due.pop_first().unwrap();
+        it.now = at;
+        shares[source] += 1;
+        words = it.on(Event::Held(piece));
+    }
+    (it, shares)
+}
+
+#[test]
+fn a_slow_source_is_asked_less_often() {
+    for algorithm in Algorithm::ALL {
+        let (_, [fast, slow]) = served_by_two(algorithm, [10, 100], 100);
+        assert!(slow * 4 < fast, "{algorithm}: {fast} and {slow}");
+    }
+}
+
+#[test]
+fn an_ask_that_is_later_than_predicted_holds_no_slot() {
+    for (algorithm, frees) in [(Algorithm::Default, false), (Algorithm::Ml, true)] {
+        let (mut it, _) = served_by_two(algorithm, [50, 50], 60);
+        let until = it.now + SECOND;
+        let asks = it.until(until).iter().filter(|it| it.starts_with("ask")).count();
+        assert_eq!(asks > 0, frees, "{algorithm}");
+        let in_flight = it.fetch.asked.values().flatten().count();
+        assert!(in_flight <= 4, "{algorithm}: {in_flight} where there are two slots");
+    }
 }

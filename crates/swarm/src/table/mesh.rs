@@ -132,7 +132,8 @@ impl Table {
             let neighbours = entry.mesh.neighbours(node).iter().copied();
             let (near, far): (Vec<_>, Vec<_>) = neighbours.partition(|it| self.stands_in(*it, home));
             let far = far.into_iter().take(self.policy.n_far);
-            let what = What::Neighbours { near: self.names(near.into_iter()), far: self.names(far) };
+            let (near, far) = (self.names(near.into_iter()), self.names(far));
+            let what = What::Neighbours { near, far, algorithm: self.policy.algorithm };
             out.push(self.order(blob, node, what));
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use shoal_model::{BlobKey, NodeId, Place, Role};
 
-use crate::{Geometry, PieceIndex};
+use crate::{Algorithm, Geometry, PieceIndex};
 
 /// What a node said, or what became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,8 @@ pub enum What {
         near: Vec<NodeId>,
         /// For what does not come from there.
         far: Vec<NodeId>,
+        /// How to choose among them.
+        algorithm: Algorithm,
     },
     /// Bring these pieces in.
     Lease {

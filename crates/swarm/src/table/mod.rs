@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
-use crate::Bitmap;
+use crate::{Algorithm, Bitmap};
 use blob::{BlobEntry, Brought};
 use numbers::{Number, Numbers, Register};
 use place::{Around, Places};
@@ -33,6 +33,8 @@ pub use message::{Event, Order, Report, What};
 /// How the table decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
+    /// How nodes compare the neighbours that they are given.
+    pub algorithm: Algorithm,
     /// Neighbours that a node is given for a blob where it fetches it from: in its own rack, else its own zone.
     pub n_near: usize,
     /// Neighbours elsewhere, for when nothing comes from there.
@@ -54,6 +56,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            algorithm: Algorithm::default(),
             n_near: 12,
             n_far: 2,
             lease_lives: Duration::from_secs(5),

@@ -543,7 +543,7 @@ fn take(it: &mut Script, step: &Step) -> Vec<Order> {
 /// All that an order names: whom it is for, and whom it tells of.
 fn named(order: &Order) -> Vec<&NodeId> {
     let others = match &order.what {
-        What::Neighbours { near, far } => near.iter().chain(far).collect(),
+        What::Neighbours { near, far, .. } => near.iter().chain(far).collect(),
         What::Lease { from, .. } => vec![from],
         What::Seed | What::GoDirect => Vec::new(),
     };
@@ -587,7 +587,7 @@ proptest! {
             prop_assert_eq!(it.table.n_nodes(), racks.len());
             for order in &orders {
                 prop_assert!(named(order).iter().all(|it| racks.contains_key(*it)), "{:?}", order);
-                if let What::Neighbours { near, far } = &order.what {
+                if let What::Neighbours { near, far, .. } = &order.what {
                     let is_mine = |it: &NodeId| racks[it] == racks[&order.to];
                     let home = near.iter().filter(|it| is_mine(it)).count();
                     prop_assert!(near.iter().chain(far).all(|it| *it != order.to), "{:?}", order);

@@ -263,7 +263,7 @@ impl Simulation {
     fn open_scheduler(&mut self, region: usize) {
         let rng = Rng::new(self.rng.next_u64());
         self.note(Entry::TableBegins { region, rng: rng.clone() });
-        self.schedulers.push(Some(Scheduler::new(rng)));
+        self.schedulers.push(Some(Scheduler::new(self.world.algorithm, rng)));
     }
 
     fn note(&mut self, entry: Entry) {

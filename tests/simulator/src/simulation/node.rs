@@ -2,7 +2,7 @@
 
 use shoal_model::Rng;
 use shoal_swarm::fetch::{Action, Event, Fetch, Policy, Rung, next_needed, slots_each};
-use shoal_swarm::{Bitmap, PieceIndex};
+use shoal_swarm::{Algorithm, Bitmap, PieceIndex};
 
 use super::{Happens, ShareId, Simulation, number};
 use crate::journal::Entry;
@@ -53,7 +53,10 @@ impl Simulation {
         self.tell_fetch(id, Event::Scheduler(has_scheduler));
         self.tell_fetch(id, Event::Gateway(gateway));
         if !has_scheduler {
-            self.tell_fetch(id, Event::Neighbours { near: known, far: Vec::new() });
+            self.tell_fetch(
+                id,
+                Event::Neighbours { near: known, far: Vec::new(), algorithm: Algorithm::Default },
+            );
         }
         self.tell_demand(id);
         self.divide_slots(node);

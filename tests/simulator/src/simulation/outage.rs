@@ -15,6 +15,7 @@ impl Simulation {
     pub(super) fn breaks(&mut self, fault: Fault) {
         match fault {
             Fault::Dies(node) => self.dies(node as u32),
+            Fault::SendsAt(node, rate) => self.network.send_at(node as u32, rate),
             Fault::SchedulerDies(region) => self.scheduler_dies(region),
         }
     }

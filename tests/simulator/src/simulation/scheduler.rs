@@ -3,8 +3,8 @@
 //! The table's own time is not simulated: it answers at once.
 
 use shoal_model::{Place, Rng};
-use shoal_swarm::fetch;
 use shoal_swarm::table::{Event, Order, Policy, Table, What};
+use shoal_swarm::{Algorithm, fetch};
 
 use super::{Happens, ShareId, Simulation, number};
 use crate::journal::Entry;
@@ -22,8 +22,9 @@ pub(crate) struct Heard {
 }
 
 impl Scheduler {
-    pub(super) fn new(rng: Rng) -> Self {
-        Self { table: Table::new(Policy::default(), rng), wakes_at: None }
+    pub(super) fn new(algorithm: Algorithm, rng: Rng) -> Self {
+        let policy = Policy { algorithm, ..Policy::default() };
+        Self { table: Table::new(policy, rng), wakes_at: None }
     }
 }
 
@@ -114,7 +115,9 @@ impl Simulation {
         }
         let id = self.share_called(node, &order);
         match order.what {
-            What::Neighbours { near, far } => self.tell_fetch(id, fetch::Event::Neighbours { near, far }),
+            What::Neighbours { near, far, algorithm } => {
+                self.tell_fetch(id, fetch::Event::Neighbours { near, far, algorithm });
+            }
             What::Lease { from, pieces } => {
                 let role = self.world.sites[number(&from) as usize].role;
                 self.tell_fetch(id, fetch::Event::Leased { from, role, pieces });
