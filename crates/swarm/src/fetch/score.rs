@@ -37,8 +37,9 @@ const MOST_SURPRISE: f64 = 3.0;
 const DEVIATIONS: f64 = 3.0;
 /// Never late before this, which is a few times what a processor may keep an answer waiting.
 const EARLIEST: Duration = Duration::from_millis(50);
-/// How long a source may be at work on asks of this node before it gets another, in common pieces.
-const BACKLOG: f64 = 2.0;
+/// How long a source may be at work on asks of this node before it gets another, in common pieces. With half of it
+/// a node with few neighbours did not fill its link: last nodes of `burst` were 8 % later.
+const BACKLOG: f64 = 4.0;
 /// The longest time of rest after a refusal: sources that are always busy serve whoever asks when a slot is free.
 pub(super) const LONGEST_REST: Duration = Duration::from_millis(50);
 
@@ -186,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn a_source_gets_as_many_asks_as_it_answers_in_two_common_piece_times() {
+    fn a_source_gets_as_many_asks_as_it_answers_in_four_common_piece_times() {
         let (model, _) = taught(10, [60, 60]);
-        for (each, most) in [(240, 1), (60, 2), (30, 4)] {
+        for (each, most) in [(240, 1), (120, 2), (60, 4)] {
             let n_asked = (0..).find(|it| !model.has_room(*it, MILLI * each));
             assert_eq!(n_asked, Some(most), "{each} ms");
         }
