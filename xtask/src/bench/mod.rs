@@ -27,6 +27,17 @@ pub(crate) struct Args {
     what: What,
 }
 
+/// How every bench can be run.
+#[derive(clap::Args)]
+struct How {
+    /// Only checks that everything runs, in seconds; the figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Prints one JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Subcommand)]
 enum What {
     /// What it costs to move bytes: from node to client, from node to node, from registry to nodes.

@@ -7,24 +7,21 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use super::How;
 use crate::test::cargo;
 
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only checks that everything runs, in seconds; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Prints one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// Builds and runs it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut bench = cargo("bench");
     bench.args(["--package", "shoal-scheduler", "--bench", "fleet", "--"]);
-    bench.args(args.quick.then_some("--quick")).args(args.json.then_some("--json"));
+    bench.args(args.how.quick.then_some("--quick")).args(args.how.json.then_some("--json"));
     let status = bench.status().context("cargo cannot be started")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

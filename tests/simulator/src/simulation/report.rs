@@ -1,9 +1,9 @@
 //! How a node tells its scheduler what it holds: what `crates/peer/src/report.rs` is in production.
 
+use shoal_swarm::bitmap::runs;
 use shoal_swarm::table::{Event, Report};
 
 use super::scheduler::Heard;
-use super::watch::runs;
 use super::{Happens, ShareId, Simulation};
 
 /// How long changes are gathered, and the same where somebody waits for the answer
@@ -88,7 +88,7 @@ impl Simulation {
         }
         gained.sort_unstable();
         share.n_reported = share.log.len();
-        Some(Event::Progress(self.statement(id, runs(gained.into_iter()))))
+        Some(Event::Progress(self.statement(id, runs(gained))))
     }
 
     pub(super) fn statement(&self, id: ShareId, gained: Vec<std::ops::Range<u32>>) -> Report {

@@ -4,10 +4,8 @@
 //! quiet time goes out at once. A message is planned once, for when it arrives, and holds what its sender
 //! had when it left.
 
-use std::ops::Range;
-
 use shoal_model::Role;
-use shoal_swarm::PieceIndex;
+use shoal_swarm::bitmap::runs;
 use shoal_swarm::fetch::Event;
 
 use super::{Happens, ShareId, Simulation};
@@ -153,16 +151,4 @@ impl Simulation {
             self.queue.plan(at, Happens::WatchEnds { id, is_well: false });
         }
     }
-}
-
-/// Pieces as the intervals that messages carry.
-pub(super) fn runs(pieces: impl Iterator<Item = PieceIndex>) -> Vec<Range<PieceIndex>> {
-    let mut runs: Vec<Range<PieceIndex>> = Vec::new();
-    for piece in pieces {
-        match runs.last_mut() {
-            Some(run) if run.end == piece => run.end += 1,
-            _ => runs.push(piece..piece + 1),
-        }
-    }
-    runs
 }

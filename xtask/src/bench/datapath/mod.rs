@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::How;
 use super::figures::load;
 use super::origin::Origin;
 use crate::region::fleet::Security;
@@ -28,12 +29,8 @@ use report::Report;
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only checks that everything runs, in seconds; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Prints one JSON object instead of tables.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
     /// Measures one part only; the figures of the others are missing then.
     #[arg(long)]
     only: Option<Part>,
@@ -75,9 +72,9 @@ impl Extent {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     build_binaries()?;
-    let pieces = if args.wants(Part::Pieces) { Some(pieces::measure(args.quick)?) } else { None };
+    let pieces = if args.wants(Part::Pieces) { Some(pieces::measure(args.how.quick)?) } else { None };
     let report = measure(args, pieces)?;
-    if args.json {
+    if args.how.json {
         println!("{:#}", report.json());
     } else {
         print!("{report}");
@@ -87,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 #[tokio::main]
 async fn measure(args: &Args, pieces: Option<Pieces>) -> Result<Report> {
-    let extent = if args.quick { Extent::QUICK } else { Extent::FULL };
+    let extent = if args.how.quick { Extent::QUICK } else { Extent::FULL };
     let load_before = load()?;
     let origin = Origin::start(extent.blob).await?;
     let (mut one, mut plain, mut mtls, mut near) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use shoal_proto::Source;
 use tokio::time::Instant;
 
-use super::cpu;
 use super::figures::{Spread, load};
 use super::registry::Registry;
 use super::stage::Stage;
+use super::{How, cpu};
 use crate::region::fleet::Security;
 use crate::test::build_binaries;
 use nodes::Nodes;
@@ -29,12 +29,8 @@ use nodes::Nodes;
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only checks that everything runs, in seconds; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Prints one JSON object instead of tables.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// How much is measured.
@@ -77,8 +73,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     build_binaries()?;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    let report = measure(if args.quick { Extent::QUICK } else { Extent::FULL })?;
-    if args.json {
+    let report = measure(if args.how.quick { Extent::QUICK } else { Extent::FULL })?;
+    if args.how.json {
         println!("{:#}", report.json());
     } else {
         report.print();

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::How;
 use super::download::Place;
 use super::figures::{Spread, load};
 use super::registry::Registry;
@@ -25,12 +26,8 @@ use client::download;
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only checks that everything runs, in seconds; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Prints one JSON object instead of tables.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
 }
 
 /// How much is measured.
@@ -74,8 +71,8 @@ struct Report {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     build_binaries()?;
-    let report = measure(if args.quick { Extent::QUICK } else { Extent::FULL })?;
-    if args.json {
+    let report = measure(if args.how.quick { Extent::QUICK } else { Extent::FULL })?;
+    if args.how.json {
         println!("{:#}", report.json());
     } else {
         report.print();

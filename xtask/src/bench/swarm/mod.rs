@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
+use super::How;
 use super::figures::load;
 use crate::packages;
 use crate::test::build_binaries;
@@ -25,12 +26,8 @@ use stage::Stage;
 /// How to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only checks that everything runs, in seconds; the figures mean nothing.
-    #[arg(long)]
-    quick: bool,
-    /// Prints one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    how: How,
     /// Number of nodes; 50 when left out, and 3 with `--quick`.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=200))]
     nodes: Option<u16>,
@@ -55,9 +52,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     packages::ensure_installed()?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
-    let extent = if args.quick { Extent::QUICK } else { Extent::FULL };
+    let extent = if args.how.quick { Extent::QUICK } else { Extent::FULL };
     let report = measure(Extent { n_nodes: args.nodes.unwrap_or(extent.n_nodes), ..extent })?;
-    if args.json {
+    if args.how.json {
         println!("{:#}", report.json());
     } else {
         print!("{report}");
