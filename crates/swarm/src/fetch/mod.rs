@@ -18,8 +18,10 @@
 
 mod choice;
 mod ladder;
+mod message;
 mod score;
 mod source;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +31,12 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Rng, Role, Tick};
 
-use crate::{Algorithm, Bitmap, Geometry, PieceIndex, rendezvous};
+use crate::{Bitmap, Geometry, PieceIndex, rendezvous};
 use ladder::Ladder;
 pub use ladder::Rung;
-use source::{Reach, Sources};
+pub use message::{Action, Event, Fault};
+use source::Reach;
+use sources::Sources;
 
 /// A fetch is never left with fewer slots: while one brings a piece, the next is asked for.
 const FEWEST_SLOTS: usize = 2;
@@ -84,127 +88,6 @@ impl Default for Policy {
             direct_jitter: Duration::from_millis(500),
         }
     }
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// Whom to ask from now on; replaces what was said before.
-    Neighbours {
-        /// For everything.
-        near: Vec<NodeId>,
-        /// For what does not come from those.
-        far: Vec<NodeId>,
-        /// How to choose among them.
-        algorithm: Algorithm,
-    },
-    /// The gateway of last resort in the region.
-    Gateway(NodeId),
-    /// This node brings these pieces in. A lease ends when the piece is held: where a slow node's lease
-    /// has gone to a successor meanwhile, the piece may come in twice, and that is all.
-    Leased {
-        /// From the gateway, or from a node that holds them.
-        from: NodeId,
-        /// Which of the two it is.
-        role: Role,
-        /// Which pieces.
-        pieces: Vec<Range<PieceIndex>>,
-    },
-    /// A watched source said what it holds.
-    News {
-        /// Which source.
-        from: NodeId,
-        /// All that it said before is void.
-        dropped: bool,
-        /// What it newly holds.
-        gained: Vec<Range<PieceIndex>>,
-        /// A seed gave a sign of life: busy is not sick.
-        alive: bool,
-    },
-    /// A source can no longer be watched, or never could.
-    Lost {
-        /// Which source.
-        from: NodeId,
-        /// It answered, and only has no place or no such blob at this moment.
-        is_well: bool,
-    },
-    /// The store has verified a piece, whoever sent it.
-    Held(PieceIndex),
-    /// What the store has now, where that is less than it was told: content was poisoned or damaged.
-    Have(Bitmap),
-    /// An ask came to nothing.
-    Failed {
-        /// Of whom it was asked.
-        from: NodeId,
-        /// Which piece.
-        piece: PieceIndex,
-        /// Why.
-        fault: Fault,
-    },
-    /// Bytes of some asked piece arrived.
-    Moved,
-    /// The next piece that each reader needs.
-    Demand(Vec<PieceIndex>),
-    /// Whether a scheduler is connected.
-    Scheduler(bool),
-    /// How many pieces may be asked at the same time from now on; what is asked already goes on.
-    Slots(usize),
-    /// The scheduler lets this node ask the registry.
-    MayGoDirect,
-    /// The registry did not serve this node either.
-    DirectFailed,
-    /// The time that [`Fetch::next_deadline`] named has come.
-    Deadline,
-}
-
-/// Why an ask came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// No free slot; the source is well.
-    Busy,
-    /// The source does not hold the piece after all.
-    NotHeld,
-    /// It could not be reached, or the transfer broke or stood still.
-    Broken,
-    /// It sent wrong bytes.
-    WrongBytes,
-    /// It offered a piece that nobody has vouched for; what it says has to be heard from the beginning.
-    Unvouched,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Learn what this source holds, from now on.
-    Watch(NodeId),
-    /// Nothing is to be had from this source any more: stop watching it, and whatever was asked of it.
-    Leave(NodeId),
-    /// Ask a source for a piece.
-    Ask {
-        /// Whom.
-        from: NodeId,
-        /// For what.
-        piece: PieceIndex,
-        /// It comes before other asks: others wait for this node to bring the piece in, or little else is under
-        /// way to it. Those who are at work ask anew the moment that they are served, and a newcomer would find
-        /// every slot taken.
-        is_urgent: bool,
-    },
-    /// Another source was faster: stop this ask.
-    Cancel {
-        /// Whom.
-        from: NodeId,
-        /// For what.
-        piece: PieceIndex,
-    },
-    /// Tell the scheduler that nothing comes.
-    Strand,
-    /// Read from the registry, from the first missing byte on, with the caller's own credential.
-    GoDirect,
-    /// Nothing is left to try: end the readers' streams early, so that the runtime resumes elsewhere.
-    GiveUp,
-    /// Every piece is held.
-    Finished,
 }
 
 #[derive(Clone, Debug)]

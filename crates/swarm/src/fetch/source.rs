@@ -1,20 +1,15 @@
-//! What is known of the neighbours and of the gateway as sources of one blob.
+//! One source of a blob: what it is asked for, what it holds, how it does.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::Duration;
 
-use shoal_model::{NodeId, Rng, Tick};
+use shoal_model::{NodeId, Tick};
 
-use super::score::{self, Model, Record};
-use crate::{Algorithm, Bitmap, PieceIndex};
-
-/// After so many refusals in a row the time of rest doubles no more.
-const MAX_REFUSED: u32 = 2;
+use super::score::{Model, Record};
+use crate::Bitmap;
 
 /// What a source is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     /// For leased pieces, and as the last resort in the region.
     Gateway,
     /// For everything that it has.
@@ -35,30 +30,30 @@ pub(super) struct Reach {
 }
 
 #[derive(Clone, Debug)]
-struct Source {
-    id: NodeId,
-    part: Part,
-    holds: Bitmap,
-    watch: Watch,
-    n_asked: u32,
+pub(super) struct Source {
+    pub id: NodeId,
+    pub part: Part,
+    pub holds: Bitmap,
+    pub watch: Watch,
+    pub n_asked: u32,
     /// Pieces that are leased from it.
-    n_leased: u32,
+    pub n_leased: u32,
     /// Not asked before this: it failed, or it had no free slot.
-    rests_until: Tick,
+    pub rests_until: Tick,
     /// How often in a row it had no free slot.
-    n_refused: u32,
+    pub n_refused: u32,
     /// It sent wrong bytes; never asked for this blob again.
-    banned: bool,
+    pub banned: bool,
     /// Moving average of the time that a piece took, in microseconds; 0 before the first.
-    piece_time: u64,
+    pub piece_time: u64,
     /// What the model has learned of it.
-    record: Record,
+    pub record: Record,
     /// When it last sent a piece, or began to have something to send.
-    silent_since: Tick,
+    pub silent_since: Tick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watch {
+pub(super) enum Watch {
     /// Never tried.
     Untried,
     /// Asked for the first time; nothing came yet.
@@ -71,40 +66,19 @@ enum Watch {
     Retrying,
 }
 
-/// All that can be asked for pieces: neighbours, suppliers that a lease names, the gateway.
-#[derive(Debug)]
-pub(super) struct Sources {
-    /// In the order of their names, without the gateway.
-    known: Vec<Source>,
-    gateway: Option<Source>,
-    /// When a source may be asked or watched again that may not now.
-    wakes: BTreeSet<Tick>,
-    /// Which sources might have to be watched that are not, so that they need not be looked through each time:
-    /// any, or none of those that this reach covers.
-    watched_within: Option<Reach>,
-    /// When the gateway first offered each piece that it holds.
-    offered: BTreeMap<PieceIndex, Tick>,
-    /// How many neighbours are known to hold each piece.
-    copies: Vec<u16>,
-    /// Moving average of the time that a piece took from anywhere, in microseconds; 0 before the first.
-    piece_time: u64,
-    /// Predicts the time of a piece, where the region's algorithm is `ml`.
-    model: Option<Model>,
-}
-
 /// A moving average over about eight values, which begins with the first.
-const fn averaged(before: u64, value: u64) -> u64 {
+pub(super) const fn averaged(before: u64, value: u64) -> u64 {
     if before == 0 { value } else { before.saturating_mul(7).saturating_add(value) / 8 }
 }
 
 impl Part {
-    const fn is_neighbour(self) -> bool {
+    pub(super) const fn is_neighbour(self) -> bool {
         matches!(self, Self::Near | Self::Far)
     }
 }
 
 impl Source {
-    fn new(id: NodeId, part: Part, n_pieces: u32) -> Self {
+    pub(super) fn new(id: NodeId, part: Part, n_pieces: u32) -> Self {
         Self {
             id,
             part,
@@ -121,12 +95,12 @@ impl Source {
         }
     }
 
-    fn answers(&self, now: Tick) -> bool {
+    pub(super) fn answers(&self, now: Tick) -> bool {
         !self.banned && self.rests_until <= now && self.watch == Watch::On
     }
 
     /// Whether it is asked for pieces without a lease.
-    const fn is_within(&self, reach: Reach) -> bool {
+    pub(super) const fn is_within(&self, reach: Reach) -> bool {
         match self.part {
             Part::Near => true,
             Part::Far => reach.far,
@@ -135,7 +109,7 @@ impl Source {
     }
 
     /// Whether it matters what it holds.
-    const fn is_of_interest(&self, reach: Reach) -> bool {
+    pub(super) const fn is_of_interest(&self, reach: Reach) -> bool {
         let leased = self.n_leased > 0;
         !self.banned
             && (leased || self.is_within(reach) || matches!(self.part, Part::Gateway) && reach.gateway)
@@ -143,7 +117,7 @@ impl Source {
 
     /// Lower is better: what this source would have at work, times how long it takes for a piece; with a model,
     /// how long it should take.
-    fn cost(&self, now: Tick, model: Option<&Model>) -> Duration {
+    pub(super) fn cost(&self, now: Tick, model: Option<&Model>) -> Duration {
         let average = Duration::from_micros(self.piece_time.max(1));
         model.map_or_else(|| average.saturating_mul(self.n_asked + 1), |it| self.expected(now, it))
     }
@@ -155,376 +129,8 @@ impl Source {
     }
 
     /// Whether it may be asked for one more piece.
-    fn has_room(&self, now: Tick, slots_per_source: u32, model: Option<&Model>) -> bool {
+    pub(super) fn has_room(&self, now: Tick, slots_per_source: u32, model: Option<&Model>) -> bool {
         self.n_asked < slots_per_source
             && model.is_none_or(|it| it.has_room(self.n_asked, self.expected(now, it)))
-    }
-}
-
-impl Sources {
-    pub(super) fn new(n_pieces: u32) -> Self {
-        Self {
-            known: Vec::new(),
-            gateway: None,
-            wakes: BTreeSet::new(),
-            watched_within: None,
-            offered: BTreeMap::new(),
-            copies: vec![0; n_pieces as usize],
-            piece_time: 0,
-            model: None,
-        }
-    }
-
-    /// How sources are compared from now on; what was learned for it before is kept.
-    pub(super) fn score_by(&mut self, algorithm: Algorithm) {
-        self.model = match algorithm {
-            Algorithm::Default => None,
-            Algorithm::Ml => Some(self.model.take().unwrap_or_default()),
-        };
-    }
-
-    pub(super) fn neighbour_ids(&self) -> impl Iterator<Item = &NodeId> {
-        self.known.iter().filter(|it| it.part.is_neighbour()).map(|it| &it.id)
-    }
-
-    pub(super) fn is_gateway(&self, id: &NodeId) -> bool {
-        self.gateway.as_ref().is_some_and(|it| it.id == *id)
-    }
-
-    /// Whether this node fetches from that one while all is well.
-    pub(super) fn is_near(&self, id: &NodeId) -> bool {
-        self.get(id).is_some_and(|it| it.part == Part::Near)
-    }
-
-    /// Neighbouring copies of a piece.
-    pub(super) fn copies(&self, piece: PieceIndex) -> u16 {
-        self.copies.get(piece as usize).copied().unwrap_or(0)
-    }
-
-    // === Who is known ===
-
-    /// Takes the new lists; what is known of those that stay is kept. Returns who is gone.
-    pub(super) fn replace_neighbours(&mut self, near: &[NodeId], far: &[NodeId], me: &NodeId) -> Vec<NodeId> {
-        let neighbours: Vec<_> = self.neighbour_ids().cloned().collect();
-        let others = neighbours.into_iter().filter(|it| !near.contains(it) && !far.contains(it));
-        let gone = others.filter(|it| {
-            self.make(it, Part::Guest);
-            self.leave_if_idle(it)
-        });
-        let gone = gone.collect();
-        let lists = [(far, Part::Far), (near, Part::Near)];
-        for (id, part) in lists.iter().flat_map(|(list, part)| list.iter().map(move |id| (id, *part))) {
-            if id != me && !self.is_gateway(id) {
-                self.make(id, part);
-            }
-        }
-        gone
-    }
-
-    /// The region has this gateway now. Returns the one before, if it was another.
-    pub(super) fn set_gateway(&mut self, id: &NodeId) -> Option<NodeId> {
-        if self.is_gateway(id) {
-            return None;
-        }
-        self.offered.clear();
-        self.watched_within = None;
-        let gateway = Source::new(id.clone(), Part::Gateway, self.copies.len() as u32);
-        self.gateway.replace(gateway).map(|it| it.id)
-    }
-
-    /// A piece is leased from this source.
-    pub(super) fn leased(&mut self, from: &NodeId) {
-        if self.get(from).is_none() {
-            self.make(from, Part::Guest);
-        }
-        if let Some(source) = self.get_mut(from) {
-            source.n_leased += 1;
-        }
-        self.watched_within = None;
-    }
-
-    /// A lease has ended; true where nothing more is to be had from its source.
-    pub(super) fn lease_ended(&mut self, from: &NodeId) -> bool {
-        if let Some(source) = self.get_mut(from) {
-            source.n_leased = source.n_leased.saturating_sub(1);
-        }
-        self.leave_if_idle(from)
-    }
-
-    fn leave_if_idle(&mut self, id: &NodeId) -> bool {
-        let Ok(at) = self.find(id) else { return false };
-        let leaves = self.known[at].part == Part::Guest && self.known[at].n_leased == 0;
-        if leaves {
-            self.known.remove(at);
-        }
-        leaves
-    }
-
-    /// Makes a source other than the gateway what it is for from now on.
-    fn make(&mut self, id: &NodeId, part: Part) {
-        self.watched_within = None;
-        let n_pieces = self.copies.len() as u32;
-        let at = self.find(id).unwrap_or_else(|at| {
-            self.known.insert(at, Source::new(id.clone(), part, n_pieces));
-            at
-        });
-        let was = std::mem::replace(&mut self.known[at].part, part);
-        if was.is_neighbour() != part.is_neighbour() {
-            for piece in self.known[at].holds.iter() {
-                let copies = &mut self.copies[piece as usize];
-                *copies = if part.is_neighbour() { *copies + 1 } else { *copies - 1 };
-            }
-        }
-    }
-
-    /// Where a source other than the gateway stands, or belongs.
-    fn find(&self, id: &NodeId) -> Result<usize, usize> {
-        self.known.binary_search_by(|it| it.id.cmp(id))
-    }
-
-    fn get(&self, id: &NodeId) -> Option<&Source> {
-        let gateway = self.gateway.as_ref().filter(|it| it.id == *id);
-        gateway.or_else(|| self.find(id).ok().map(|at| &self.known[at]))
-    }
-
-    fn get_mut(&mut self, id: &NodeId) -> Option<&mut Source> {
-        if self.is_gateway(id) {
-            return self.gateway.as_mut();
-        }
-        self.find(id).ok().map(|at| &mut self.known[at])
-    }
-
-    // === What they hold ===
-
-    /// Takes in what a watched source said; true where it holds something that it did not before.
-    pub(super) fn news(
-        &mut self,
-        now: Tick,
-        from: &NodeId,
-        dropped: bool,
-        gained: Vec<Range<PieceIndex>>,
-    ) -> bool {
-        if dropped {
-            self.holds_nothing(from);
-        }
-        let (at, mut fresh) = (self.find(from), false);
-        let source = match (&mut self.gateway, at) {
-            (Some(gateway), _) if gateway.id == *from => gateway,
-            (_, Ok(at)) => &mut self.known[at],
-            _ => return false,
-        };
-        source.watch = Watch::On;
-        let n_pieces = source.holds.len();
-        for piece in gained.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
-            if !source.holds.insert(piece) {
-                continue;
-            }
-            fresh = true;
-            if source.part.is_neighbour() {
-                self.copies[piece as usize] += 1;
-            } else if source.part == Part::Gateway {
-                self.offered.insert(piece, now);
-            }
-        }
-        fresh
-    }
-
-    fn holds_nothing(&mut self, id: &NodeId) {
-        let nothing = Bitmap::new(self.copies.len() as u32);
-        let Some(source) = self.get_mut(id) else { return };
-        let held = std::mem::replace(&mut source.holds, nothing);
-        match source.part {
-            Part::Gateway => self.offered.clear(),
-            Part::Near | Part::Far => held.iter().for_each(|it| self.copies[it as usize] -= 1),
-            Part::Guest => {}
-        }
-    }
-
-    pub(super) fn lacks(&mut self, from: &NodeId, piece: PieceIndex) {
-        let Some(source) = self.get_mut(from) else { return };
-        if source.holds.remove(piece) && source.part.is_neighbour() {
-            self.copies[piece as usize] -= 1;
-        }
-    }
-
-    /// The watch on a source ended; it is tried again at `until`.
-    pub(super) fn lost(&mut self, from: &NodeId, until: Tick) {
-        self.holds_nothing(from);
-        if let Some(source) = self.get_mut(from) {
-            source.watch = Watch::Lost(until);
-            source.n_asked = 0;
-        }
-        self.wakes.insert(until);
-    }
-
-    // === How they do ===
-
-    /// Do not ask this source before `until`.
-    pub(super) fn rest(&mut self, from: &NodeId, until: Tick) {
-        if let Some(source) = self.get_mut(from) {
-            source.rests_until = source.rests_until.max(until);
-        }
-        self.wakes.insert(until);
-    }
-
-    /// The source had no free slot. One at work on many pieces has one again after a part of the time that a
-    /// piece takes; whoever is refused again and again stays away for longer.
-    pub(super) fn refused(&mut self, now: Tick, from: &NodeId, at_least: Duration) {
-        let soon = at_least.max(self.piece_time() / 4);
-        let longest = if self.model.is_some() { score::LONGEST_REST } else { Duration::MAX };
-        let Some(source) = self.get_mut(from) else { return };
-        let until = now.after((soon * (1 << source.n_refused)).min(longest));
-        source.n_refused = (source.n_refused + 1).min(MAX_REFUSED);
-        self.rest(from, until);
-    }
-
-    pub(super) fn ban(&mut self, from: &NodeId) {
-        if let Some(source) = self.get_mut(from) {
-            source.banned = true;
-        }
-    }
-
-    pub(super) fn asked(&mut self, now: Tick, from: &NodeId) {
-        if let Some(source) = self.get_mut(from) {
-            if source.n_asked == 0 {
-                source.silent_since = now;
-            }
-            source.n_asked += 1;
-        }
-    }
-
-    pub(super) fn freed(&mut self, from: &NodeId) {
-        if let Some(source) = self.get_mut(from) {
-            source.n_asked = source.n_asked.saturating_sub(1);
-        }
-    }
-
-    /// An ask has done its work, or, unless it was the only one, another was faster.
-    pub(super) fn finished(&mut self, now: Tick, from: &NodeId, since: Tick, is_only: bool) {
-        self.freed(from);
-        let took = now.since(since);
-        self.learn(now, from, took, is_only);
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.piece_time = averaged(self.piece_time, took);
-        if let Some(source) = self.get_mut(from) {
-            source.piece_time = averaged(source.piece_time, took);
-            source.n_refused = 0;
-        }
-    }
-
-    fn learn(&mut self, now: Tick, from: &NodeId, took: Duration, is_exact: bool) {
-        let Some(mut model) = self.model.take() else { return };
-        match self.get_mut(from) {
-            Some(source) if is_exact => {
-                source.silent_since = now;
-                model.learn(&mut source.record, took);
-            }
-            Some(source) => model.learn_at_least(&mut source.record, took),
-            None => {}
-        }
-        self.model = Some(model);
-    }
-
-    /// After what time an answer of this source is late, where a model can tell.
-    pub(super) fn late_after(&self, from: &NodeId) -> Option<Duration> {
-        self.model.as_ref()?.late_after(&self.get(from)?.record)
-    }
-
-    /// Whether a late ask holds its slot no longer.
-    pub(super) const fn frees_late_slots(&self) -> bool {
-        self.model.is_some()
-    }
-
-    /// What a piece took lately, from anywhere; zero before the first.
-    pub(super) const fn piece_time(&self) -> Duration {
-        Duration::from_micros(self.piece_time)
-    }
-
-    // === Whom to ask ===
-
-    /// The neighbours that can be asked now, for one more piece.
-    fn askable(&self, now: Tick, reach: Reach, slots_per_source: u32) -> impl Iterator<Item = &Source> {
-        self.known
-            .iter()
-            .filter(move |it| it.is_within(reach) && it.answers(now))
-            .filter(move |it| it.has_room(now, slots_per_source, self.model.as_ref()))
-    }
-
-    /// Every piece that some neighbour holds that can be asked now.
-    pub(super) fn offers(&self, now: Tick, reach: Reach, slots_per_source: u32) -> Bitmap {
-        let mut offers = Bitmap::new(self.copies.len() as u32);
-        self.askable(now, reach, slots_per_source).for_each(|it| offers.unite(&it.holds));
-        offers
-    }
-
-    /// The cheapest neighbour that holds the piece, can be asked now and `fits`; ties at random.
-    pub(super) fn best_neighbour(
-        &self,
-        (now, reach, slots_per_source): (Tick, Reach, u32),
-        piece: PieceIndex,
-        fits: impl Fn(&NodeId) -> bool,
-        rng: &mut Rng,
-    ) -> Option<&NodeId> {
-        let holders = self.askable(now, reach, slots_per_source).filter(|it| it.holds.contains(piece));
-        let holders = holders.filter(|it| fits(&it.id));
-        let model = self.model.as_ref();
-        holders.min_by_key(|it| (it.cost(now, model), rng.next_u64())).map(|it| &it.id)
-    }
-
-    /// Whether this source holds the piece and can be asked now.
-    pub(super) fn has(&self, now: Tick, from: &NodeId, piece: PieceIndex) -> bool {
-        self.get(from).is_some_and(|it| it.answers(now) && it.holds.contains(piece))
-    }
-
-    /// The gateway, where it holds the piece and can be asked now.
-    pub(super) fn gateway_with(&self, now: Tick, piece: PieceIndex) -> Option<&NodeId> {
-        let gateway = self.gateway.as_ref().filter(|it| it.answers(now) && it.holds.contains(piece));
-        gateway.map(|it| &it.id)
-    }
-
-    /// When the gateway first offered the piece, where it does.
-    pub(super) fn offered_by_gateway(&self, piece: PieceIndex) -> Option<Tick> {
-        self.offered.get(&piece).copied()
-    }
-
-    /// Whether the gateway is known and, as far as was tried, well.
-    pub(super) fn gateway_answers(&self) -> bool {
-        self.gateway
-            .as_ref()
-            .is_some_and(|it| !it.banned && matches!(it.watch, Watch::Untried | Watch::Starting | Watch::On))
-    }
-
-    /// Whether some neighbour that answers holds a piece that is missing here.
-    pub(super) fn neighbours_offer(&self, now: Tick, held: &Bitmap) -> bool {
-        let neighbours = self.known.iter().filter(|it| it.part.is_neighbour());
-        neighbours.filter(|it| it.answers(now)).any(|it| it.holds.has_beyond(held))
-    }
-
-    // === Watches ===
-
-    /// Sources to watch from now on, marked as asked for.
-    pub(super) fn start_watching(&mut self, now: Tick, reach: Reach) -> Vec<NodeId> {
-        let awake = self.wakes.split_off(&now.after(Duration::from_micros(1)));
-        let has_slept = !std::mem::replace(&mut self.wakes, awake).is_empty();
-        if !has_slept && self.watched_within == Some(reach) {
-            return Vec::new();
-        }
-        self.watched_within = Some(reach);
-        let mut to_watch = Vec::new();
-        let all = self.known.iter_mut().chain(&mut self.gateway);
-        for source in all.filter(|it| it.is_of_interest(reach)) {
-            source.watch = match source.watch {
-                Watch::Untried => Watch::Starting,
-                Watch::Lost(until) if until <= now => Watch::Retrying,
-                _ => continue,
-            };
-            to_watch.push(source.id.clone());
-        }
-        to_watch
-    }
-
-    /// When the next resting source may be asked or watched again.
-    pub(super) fn next_wake(&self) -> Option<Tick> {
-        self.wakes.first().copied()
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::single_range_in_vec_init)]
 
 use super::*;
+use crate::Algorithm;
 use shoal_model::{Digest, TrustGroup};
 
 const SECOND: u64 = 1_000_000;
