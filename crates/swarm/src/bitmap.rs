@@ -128,16 +128,25 @@ impl Bitmap {
 
     /// Adds what `other` holds; both are of the same length.
     pub fn unite(&mut self, other: &Self) {
+        if self.is_full() || other.is_empty() {
+            return;
+        }
         self.combine(other, |own, other| own | other);
     }
 
     /// Takes out what `other` holds; both are of the same length.
     pub fn subtract(&mut self, other: &Self) {
+        if self.is_empty() || other.is_empty() {
+            return;
+        }
         self.combine(other, |own, other| own & !other);
     }
 
     /// Keeps what `other` holds as well; both are of the same length.
     pub fn intersect(&mut self, other: &Self) {
+        if self.is_empty() || other.is_full() {
+            return;
+        }
         self.combine(other, |own, other| own & other);
     }
 

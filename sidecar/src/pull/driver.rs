@@ -49,6 +49,8 @@ pub(super) struct Driver {
     direct: Option<AbortHandle>,
     /// When the ticket was granted that the scheduler was told.
     told_of: Instant,
+    /// As the scheduler said last; without one it goes on.
+    algorithm: Algorithm,
 }
 
 impl Driver {
@@ -59,7 +61,7 @@ impl Driver {
         ended: watch::Sender<Option<End>>,
     ) -> Self {
         let (reports_in, reports) = mpsc::channel(REPORTS);
-        let policy = Policy { slots: *tools.slots.each().borrow(), ..Policy::default() };
+        let policy = Policy::default();
         let (me, key) = (tools.node.id.clone(), shared.blob.key().clone());
         let fetch = Fetch::new(Tick(0), me, key, shared.blob.readable(), policy, Rng::new(rand::random()));
         Self {
@@ -77,6 +79,7 @@ impl Driver {
             asks: BTreeMap::new(),
             watches: BTreeMap::new(),
             direct: None,
+            algorithm: Algorithm::default(),
         }
     }
 
@@ -104,10 +107,10 @@ impl Driver {
         let (mut version, mut slots) = (self.shared.blob.version(), self.tools.slots.each());
         self.keep_fresh();
         self.want();
-        let mut next = vec![Event::Scheduler(*connected.borrow_and_update())];
+        let mut next = vec![Event::Slots(*slots.borrow_and_update())];
+        next.push(Event::Scheduler(*connected.borrow_and_update()));
         next.extend(self.take_start());
         next.push(Event::Demand(self.shared.demand()));
-        next.push(Event::Slots(*slots.borrow_and_update()));
         loop {
             for event in std::mem::take(&mut next) {
                 if self.feed(event).await? {
@@ -211,7 +214,10 @@ impl Driver {
 
     fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
         match message {
-            SchedulerMessage::Neighbours(it) => Some(self.neighbours(it.near, it.far, it.algorithm)),
+            SchedulerMessage::Neighbours(it) => {
+                self.algorithm = it.algorithm;
+                Some(self.neighbours(it.near, it.far))
+            }
             SchedulerMessage::Lease(it) => {
                 let role = it.from.role;
                 Some(Event::Leased { from: self.know(it.from), role, pieces: it.pieces })
@@ -228,11 +234,12 @@ impl Driver {
         let gateway = Event::Gateway(self.know(gateway));
         // With a scheduler its list is better; without one these are all that there is.
         let alone = !*self.tools.link.connected().borrow();
-        let holders = alone.then(|| self.neighbours(holders, Vec::new(), Algorithm::Default));
+        let holders = alone.then(|| self.neighbours(holders, Vec::new()));
         [gateway].into_iter().chain(holders).collect()
     }
 
-    fn neighbours(&mut self, near: Vec<Node>, far: Vec<Node>, algorithm: Algorithm) -> Event {
+    fn neighbours(&mut self, near: Vec<Node>, far: Vec<Node>) -> Event {
+        let algorithm = self.algorithm;
         let mut know = |nodes: Vec<Node>| nodes.into_iter().map(|it| self.know(it)).collect();
         Event::Neighbours { near: know(near), far: know(far), algorithm }
     }

@@ -4,11 +4,11 @@
 //! bytes: a piece counts once the store has verified it.
 //!
 //! Rules, in the order in which a free slot is used:
-//! 1. pieces leased to this node, from the gateway, because others wait for them;
+//! 1. pieces leased to this node, from the gateway or a node elsewhere, because others wait for them;
 //! 2. the pieces that a reader needs next, for up to half of the slots;
 //! 3. the rarest piece among the neighbours, ties at random;
-//! 4. near the end, or where an answer is late, a second ask for a piece already asked;
-//! 5. on a lower rung (see [`ladder`]), pieces from the gateway without a lease.
+//! 4. on a lower rung (see [`ladder`]), pieces from the gateway without a lease;
+//! 5. near the end, or where an answer is late, a second ask for a piece already asked.
 //!
 //! Which neighbour is asked, and when an answer is late, goes by averages and a fixed time, or by a model that learns
 //! (see [`score`]): the scheduler says which.
@@ -197,7 +197,13 @@ impl Fetch {
                 let gone = self.sources.replace_neighbours(&near, &far, &self.me);
                 gone.into_iter().for_each(|it| self.leave(it, out));
             }
-            Event::Gateway(node) => self.set_gateway(&node, out),
+            Event::Gateway(node) => {
+                // What a scheduler has leased from another that is well is not given up for this one.
+                let has_leases = self.leases.values().any(|it| self.sources.is_gateway(it));
+                if !has_leases || !self.sources.gateway_answers() {
+                    self.set_gateway(&node, out);
+                }
+            }
             Event::Leased { from, role, pieces } => {
                 if role == Role::Gateway {
                     self.set_gateway(&from, out);
@@ -301,8 +307,9 @@ impl Fetch {
         let n_pieces = self.held.len();
         for piece in pieces.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
             if !self.held.contains(piece) && *from != self.me {
-                self.end_lease(piece, out);
+                // Before the old one ends: a source that is leased from anew is not left.
                 self.sources.leased(from);
+                self.end_lease(piece, out);
                 self.leases.insert(piece, from.clone());
             }
         }

@@ -95,6 +95,11 @@ impl Source {
         }
     }
 
+    /// Whether it once had to be left alone.
+    pub(super) fn has_failed(&self) -> bool {
+        self.banned || self.rests_until > Tick(0)
+    }
+
     pub(super) fn answers(&self, now: Tick) -> bool {
         !self.banned && self.rests_until <= now && self.watch == Watch::On
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shoal_model::{NodeId, Rng, Tick};
 
-use super::score::{self, Model};
+use super::score::{self, Model, Record};
 use super::source::{Part, Reach, Source, Watch, averaged};
 use crate::{Algorithm, Bitmap, PieceIndex};
 
@@ -49,12 +49,13 @@ impl Sources {
         }
     }
 
-    /// How sources are compared from now on; what was learned for it before is kept.
+    /// How sources are compared from now on; what was learned is kept while that stays the same.
     pub(super) fn score_by(&mut self, algorithm: Algorithm) {
-        self.model = match algorithm {
-            Algorithm::Default => None,
-            Algorithm::Ml => Some(self.model.take().unwrap_or_default()),
-        };
+        if (algorithm == Algorithm::Ml) == self.model.is_some() {
+            return;
+        }
+        self.model = (algorithm == Algorithm::Ml).then(Model::default);
+        self.known.iter_mut().chain(&mut self.gateway).for_each(|it| it.record = Record::default());
     }
 
     pub(super) fn neighbour_ids(&self) -> impl Iterator<Item = &NodeId> {
@@ -127,8 +128,13 @@ impl Sources {
 
     fn leave_if_idle(&mut self, id: &NodeId) -> bool {
         let Ok(at) = self.find(id) else { return false };
-        let leaves = self.known[at].part == Part::Guest && self.known[at].n_leased == 0;
-        if leaves {
+        let source = &mut self.known[at];
+        let leaves = source.part == Part::Guest && source.n_leased == 0;
+        if leaves && source.has_failed() {
+            // A later lease does not make it better.
+            (source.watch, source.n_asked) = (Watch::Untried, 0);
+            self.holds_nothing(id);
+        } else if leaves {
             self.known.remove(at);
         }
         leaves

@@ -189,6 +189,36 @@ fn a_lease_of_a_neighbour_leaves_it_one() {
 }
 
 #[test]
+fn a_lease_that_is_given_again_does_not_leave_its_source() {
+    let mut it = Script::new(8, two_slots());
+    it.on(leased("elsewhere", 2..3));
+    assert_eq!(it.on(leased("elsewhere", 2..3)), [""; 0]);
+    assert_eq!(it.on(news("elsewhere", 2..3)), ["ask elsewhere 2"]);
+    assert_eq!(it.on(Event::Held(2)), ["cancel elsewhere 2", "leave elsewhere"]);
+}
+
+#[test]
+fn a_source_of_wrong_bytes_is_not_asked_again_by_lease_either() {
+    let mut it = Script::new(8, two_slots());
+    it.on(leased("elsewhere", 0..1));
+    it.on(news("elsewhere", 0..1));
+    assert_eq!(it.on(failed("elsewhere", 0, Fault::WrongBytes)), ["leave elsewhere"]);
+    assert_eq!(it.on(leased("elsewhere", 1..2)), [""; 0]);
+    assert_eq!(it.on(news("elsewhere", 0..8)), [""; 0]);
+}
+
+#[test]
+fn a_gateway_that_answered_an_open_does_not_end_the_leases_of_another() {
+    let mut it = Script::new(8, two_slots());
+    it.on(leased("gw", 0..1));
+    it.on(news("gw", 0..8));
+    assert_eq!(it.on(Event::Gateway(id("gw2"))), [""; 0]);
+    assert_eq!(it.fetch.n_leased(), 1);
+    it.on(Event::Held(0));
+    assert_eq!(it.on(Event::Gateway(id("gw2"))), ["leave gw"], "nothing is leased from it any more");
+}
+
+#[test]
 fn a_lease_ends_with_its_source() {
     for end in [
         failed("elsewhere", 0, Fault::Broken),

@@ -3,7 +3,8 @@
 //! A circle of enough members is an *import level*: its members fetch from each other, and each piece is
 //! brought into it about once, by whoever holds the lease on it ([`super::leases`]). So the links between racks
 //! and zones carry about one copy. A circle of a few is none, for there each piece would be leased to save
-//! hardly a copy; its members belong to the next wider one. The region is a level always.
+//! hardly a copy; its members belong to the next wider one. The region is a level always. What has become a level
+//! stays one until its last member leaves, so that neighbours do not change with each who comes and goes.
 
 use std::collections::BTreeMap;
 

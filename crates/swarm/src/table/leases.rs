@@ -133,6 +133,11 @@ impl Table {
     pub(super) fn grant_all(&mut self, now: Tick, blob: BlobNumber, out: &mut Vec<Order>) {
         let wanting: Vec<_> = self.blobs[blob].wanting().collect();
         wanting.into_iter().for_each(|it| self.grant_leases(now, blob, it, out));
+        self.import_all(now, blob, out);
+    }
+
+    /// Has what is open in any level within the region brought in, where somebody now has it.
+    pub(super) fn import_all(&mut self, now: Tick, blob: BlobNumber, out: &mut Vec<Order>) {
         let inner: Vec<_> = self.blobs[blob].inner_levels().collect();
         let mut grants = Grants::default();
         inner.into_iter().for_each(|it| self.import(now, blob, it, &mut grants));
@@ -147,6 +152,9 @@ impl Table {
         (node, brought): (NodeNumber, &[Brought]),
         out: &mut Vec<Order>,
     ) {
+        if !self.wanted.contains(&blob) {
+            return;
+        }
         let mut grants = Grants::default();
         brought.iter().for_each(|it| self.supply(now, blob, (node, it), &mut grants));
         let inner: Vec<_> = self.blobs[blob].levels(self.nodes[node].around).skip(1).collect();
@@ -180,7 +188,7 @@ impl Table {
     /// Has what the wider level holds brought into this one, as far as its members have room.
     fn import(&mut self, now: Tick, blob: BlobNumber, place: PlaceNumber, grants: &mut Grants) {
         let entry = &mut self.blobs[blob];
-        let Some(level) = entry.level(place) else { return };
+        let Some(level) = entry.level(place).filter(|it| !it.open().is_empty()) else { return };
         let Some((wider, source)) = level.wider.and_then(|it| Some((it, entry.level(it)?))) else { return };
         let mut there = level.open().clone();
         there.intersect(source.covered());

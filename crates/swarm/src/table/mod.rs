@@ -177,7 +177,8 @@ impl Table {
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
         let entry = &mut self.blobs[blob];
         if entry.held(node).is_none_or(Bitmap::is_full) {
-            return self.wants_no_more(now, blob, node, out);
+            self.wants_no_more(now, blob, node, out);
+            return self.pass_on(now, blob, (node, &brought), out);
         }
         if entry.wanted_by(node) {
             // A wish, not the renewal of one.
@@ -207,7 +208,7 @@ impl Table {
         } else {
             self.grant_leases(now, blob, node, out);
         }
-        if !brought.is_empty() && self.wanted.contains(&blob) {
+        if !brought.is_empty() {
             self.pass_on(now, blob, (node, &brought), out);
         }
         self.drop_if_idle(blob, node);
@@ -362,6 +363,9 @@ impl Table {
             wanting.into_iter().for_each(|it| self.find_neighbours(blob, it));
             if lapsed {
                 self.grant_all(now, blob, out);
+            } else {
+                // Nobody may have been found to have a piece that is rare.
+                self.import_all(now, blob, out);
             }
             let entry = &mut self.blobs[blob];
             entry.urgent.append(&mut entry.dirty);

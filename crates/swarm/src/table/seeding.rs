@@ -40,7 +40,7 @@ impl Table {
 
     /// A gateway has come: blobs that waited for one get it.
     pub(super) fn seed_waiting(&mut self, now: Tick, out: &mut Vec<Order>) {
-        let waits = |it: &BlobNumber| self.blobs[*it].seeder.is_none();
+        let waits = |it: &BlobNumber| self.blobs[*it].seeder.is_none() && !self.blobs[*it].is_covered();
         let waiting: Vec<_> = self.wanted.iter().copied().filter(waits).take(AT_ONCE).collect();
         waiting.into_iter().for_each(|it| self.seed(now, it, out));
     }
