@@ -83,10 +83,8 @@ impl Link {
         let Self { namespace, hub, mtu, .. } = self;
         let (port, address) = (self.port(), self.address());
         ip(&format!("netns add {namespace}")).await?;
-        ip(&format!("link add {port} netns {hub} type veth peer name {INTERFACE} netns {namespace}")).await?;
-        for (namespace, interface) in [(hub, port.as_str()), (namespace, INTERFACE)] {
-            ip(&format!("-n {namespace} link set {interface} mtu {mtu}")).await?;
-        }
+        let peer = format!("peer name {INTERFACE} mtu {mtu} netns {namespace}");
+        ip(&format!("link add {port} mtu {mtu} netns {hub} type veth {peer}")).await?;
         ip(&format!("-n {hub} link set {port} master {BRIDGE} up")).await?;
         ip(&format!("-n {namespace} addr add {address}/16 dev {INTERFACE}")).await?;
         ip(&format!("-n {namespace} link set {INTERFACE} up")).await?;

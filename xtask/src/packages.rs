@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each Debian package with a program that proves it.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 15] = [
     ("nginx-light", "nginx"),
     ("perl-base", "perl"),
     ("podman", "podman"),
+    ("procps", "sysctl"),
     ("redis-server", "redis-server"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),

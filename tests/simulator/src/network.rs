@@ -54,6 +54,8 @@ pub(crate) struct Transfer {
     pub is_urgent: bool,
     /// It has an upload slot.
     is_active: bool,
+    /// That slot is one of those for urgent asks.
+    has_urgent_slot: bool,
     receiver: u32,
     size: u64,
     unsent: u64,
@@ -86,6 +88,7 @@ struct Uplink {
     rate: ByteRate,
     is_busy: bool,
     n_uploads: u32,
+    n_urgent: u32,
     ready: VecDeque<TransferId>,
 }
 
@@ -114,7 +117,8 @@ impl Pipe {
 
 impl Network {
     pub(crate) fn new(world: &World, jitter: Rng) -> Self {
-        let uplink = |rate| Uplink { rate, is_busy: false, n_uploads: 0, ready: VecDeque::new() };
+        let uplink =
+            |rate| Uplink { rate, is_busy: false, n_uploads: 0, n_urgent: 0, ready: VecDeque::new() };
         let racks = || world.racks.iter().copied().map(Pipe::new).collect();
         Self {
             uplinks: world.sites.iter().map(|it| uplink(it.up)).collect(),
@@ -156,6 +160,7 @@ impl Network {
             is_awaited: true,
             is_urgent,
             is_active: false,
+            has_urgent_slot: false,
             receiver,
             size,
             unsent: size,
@@ -198,9 +203,24 @@ impl Network {
         }
     }
 
-    /// Uploads at work at a node.
-    pub(crate) fn n_uploads(&self, node: u32) -> u32 {
-        self.uplinks[node as usize].n_uploads
+    /// Gives the transfer an upload slot, of so many or, where it is urgent, of a third more, and lets it run; false
+    /// where none is free (`crates/peer/src/pieces.rs`).
+    pub(crate) fn start(&mut self, queue: &mut Queue<Happens>, id: TransferId, slots: u32) -> bool {
+        let it = &mut self.transfers[id as usize];
+        let uplink = &mut self.uplinks[it.from as usize];
+        it.has_urgent_slot = uplink.n_uploads >= slots;
+        if !it.has_urgent_slot {
+            uplink.n_uploads += 1;
+        } else if it.is_urgent && uplink.n_urgent < slots.div_ceil(3) {
+            uplink.n_urgent += 1;
+        } else {
+            return false;
+        }
+        it.is_active = true;
+        let from = it.from;
+        self.enqueue(id);
+        self.serve(queue, from);
+        true
     }
 
     /// What the node sends from now on goes out at this rate.
@@ -208,21 +228,13 @@ impl Network {
         self.uplinks[node as usize].rate = rate;
     }
 
-    /// Gives the transfer an upload slot and lets it run.
-    pub(crate) fn start(&mut self, queue: &mut Queue<Happens>, id: TransferId) {
-        let it = &mut self.transfers[id as usize];
-        it.is_active = true;
-        let from = it.from;
-        self.uplinks[from as usize].n_uploads += 1;
-        self.enqueue(id);
-        self.serve(queue, from);
-    }
-
     /// Takes the upload slot back, where the transfer has one.
     pub(crate) fn stop(&mut self, id: TransferId) {
         let it = &mut self.transfers[id as usize];
         if std::mem::take(&mut it.is_active) {
-            self.uplinks[it.from as usize].n_uploads -= 1;
+            let uplink = &mut self.uplinks[it.from as usize];
+            let taken = if it.has_urgent_slot { &mut uplink.n_urgent } else { &mut uplink.n_uploads };
+            *taken -= 1;
         }
     }
 

@@ -182,9 +182,10 @@ impl World {
             self.sites[*node].up = ByteRate(10 * GBIT);
         }
         let run = 2 * (SECOND + self.size() * SECOND / GBIT);
+        let n_busy = nodes.len() / 10;
         for second in (0..run).step_by(SECOND as usize) {
-            rng.shuffle(&mut nodes);
-            for node in &nodes[..nodes.len() / 10] {
+            nodes.rotate_left(n_busy);
+            for node in &nodes[..n_busy] {
                 let (begin, up) = (second + rng.below(SECOND as usize) as u64, self.sites[*node].up);
                 self.faults.push((begin, Fault::SendsAt(*node, ByteRate(up.0 / 50))));
                 self.faults.push((begin + SECOND, Fault::SendsAt(*node, up)));

@@ -23,12 +23,11 @@ fn eight_measured_nodes_are_replayed_within_15_percent() {
     check(include_str!("recorded/lab-8.json"), 8, 0.85..1.15);
 }
 
-/// Too fast by a fifth, where 15 % are the aim. Which part of it comes from the processors, which other work kept
-/// busy during the run, was not measured; the simulator knows nothing of their time, nor of the losses by which
-/// many streams on one link get uneven shares.
+/// Too fast by almost a quarter, where 15 % are the aim. The processors had time: most likely the links carry more
+/// transfers at once than the slots say, since a node gives one back while the piece is still in its kernel's buffer.
 #[test]
 fn twenty_measured_nodes_are_replayed_too_fast() {
-    check(include_str!("recorded/lab-20.json"), 20, 0.75..0.85);
+    check(include_str!("recorded/lab-20.json"), 20, 0.72..0.82);
 }
 
 #[test]

@@ -20,8 +20,11 @@ pub(crate) struct Args {
 /// Builds and runs it.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut bench = cargo("bench");
-    bench.args(["--package", "shoal-scheduler", "--bench", "fleet", "--"]);
-    bench.args(args.how.quick.then_some("--quick")).args(args.how.json.then_some("--json"));
+    bench.args(["--package", "shoal-scheduler", "--bench", "fleet"]);
+    if args.how.quick {
+        bench.args(["--profile", "dev"]);
+    }
+    bench.arg("--").args(args.how.quick.then_some("--quick")).args(args.how.json.then_some("--json"));
     let status = bench.status().context("cargo cannot be started")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

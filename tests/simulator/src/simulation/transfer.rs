@@ -10,8 +10,6 @@ use crate::network::TransferId;
 
 /// Uploads at once, as the default settings of sidecar and gateway say (`upload.concurrentPieceCount`).
 const SIDECAR_SLOTS: u32 = 10;
-/// Further ones for urgent asks (`crates/peer/src/pieces.rs`).
-const URGENT_SLOTS: u32 = SIDECAR_SLOTS.div_ceil(3);
 const GATEWAY_SLOTS: u32 = 64;
 /// An answer that makes no progress for this long is given up (`crates/peer/src/client.rs`), and a dial.
 const STALLED: u64 = 3_000_000;
@@ -41,7 +39,6 @@ impl Simulation {
             return self.fails_after(id, if is_linked { STALLED } else { DIAL }, Fault::Broken);
         }
         let slots = match self.world.sites[from as usize].role {
-            Role::Sidecar if transfer.is_urgent => SIDECAR_SLOTS + URGENT_SLOTS,
             Role::Sidecar => SIDECAR_SLOTS,
             Role::Gateway => GATEWAY_SLOTS,
         };
@@ -49,12 +46,11 @@ impl Simulation {
         let back = self.network.delay(from, self.node_of(transfer.to));
         if !self.shares[source as usize].held.contains(transfer.piece) {
             self.fails_after(id, back, Fault::NotHeld);
-        } else if self.network.n_uploads(from) >= slots {
+        } else if self.network.start(&mut self.queue, id, slots) {
+            self.network.unmention(id);
+        } else {
             self.counts.refused += 1;
             self.fails_after(id, back, Fault::Busy);
-        } else {
-            self.network.start(&mut self.queue, id);
-            self.network.unmention(id);
         }
     }
 

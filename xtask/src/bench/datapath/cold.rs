@@ -43,12 +43,12 @@ pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> 
 /// for its first byte.
 pub(super) async fn from_neighbour(origin: &Origin) -> Result<Duration> {
     let stage = Stage::start(&origin.source()?, 2, Security::Mtls).await?;
-    let mut first_byte = Duration::ZERO;
-    for mirror in stage.mirrors() {
-        first_byte = download::all([origin.through(mirror)]).await?[0].first_byte;
-        // The scheduler hears of what the node has while it sends it once more.
-        download::all([origin.through(mirror)]).await?;
+    let mirrors: Vec<_> = stage.mirrors().collect();
+    // The scheduler hears of what the node has while that sends it once more.
+    for _ in 0..2 {
+        download::all([origin.through(mirrors[0])]).await?;
     }
+    let pulled = download::all([origin.through(mirrors[1])]).await?;
     stage.end().await?;
-    Ok(first_byte)
+    Ok(pulled[0].first_byte)
 }

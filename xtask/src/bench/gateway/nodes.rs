@@ -64,16 +64,15 @@ impl Nodes {
         Ok(Self { nodes, _keepers: keepers })
     }
 
-    /// Has the nodes, one after the other, open a blob each until the time is over; how many were opened.
+    /// Has the nodes, one after the other, open all blobs until the time is over; how many were opened.
     pub(super) async fn open(&self, source: &Source, digests: &[Digest], lasts: Duration) -> Result<u64> {
         let (end, turn) = (Instant::now() + lasts, AtomicU64::new(0));
         let asking = (0..ASKING).map(async |_| {
             let mut n_opened = 0;
             while Instant::now() < end {
                 let turn = turn.fetch_add(1, Ordering::Relaxed) as usize;
-                let (node, digest) =
-                    (&self.nodes[turn % self.nodes.len()], digests[turn / self.nodes.len() % digests.len()]);
-                node.open(source, digest).await?;
+                let node = &self.nodes[turn / digests.len() % self.nodes.len()];
+                node.open(source, digests[turn % digests.len()]).await?;
                 n_opened += 1;
             }
             anyhow::Ok(n_opened)
