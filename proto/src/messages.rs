@@ -27,6 +27,8 @@ pub struct OpenRequest {
 impl OpenRequest {
     /// The most digests in one request.
     pub const MAX_DIGESTS: usize = 256;
+    /// So many of them a gateway decides about at the same time; more in one request wait for each other.
+    pub const AT_ONCE: usize = 16;
 }
 
 /// A place that a registry serves blobs from.

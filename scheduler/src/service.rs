@@ -148,7 +148,7 @@ impl Listening {
                     return "too many wishes without a good ticket";
                 }
             } else if !session.hear(message).await {
-                return "leaving";
+                return "leaving, or the scheduler stops";
             }
         }
         "stream ended"

@@ -43,13 +43,13 @@ impl Settings {
             policy: Policy {
                 algorithm: reader.parse("scheduler.algorithm", str::parse),
                 n_near: reader.get_in("scheduler.neighbourCount", 2..=64_usize),
-                n_far: Policy::default().n_far,
                 lease_lives: reader.get_in("scheduler.pieceDownloadTimeout", SOON..=LATE),
                 back_to_source_count: reader.get_in("scheduler.backToSourceCount", 0..=10_000_usize),
                 retry_back_to_source_limit: reader.get_in("scheduler.retryBackToSourceLimit", 0..=100),
                 retry_limit: reader.get_in("scheduler.retryLimit", 0..=100),
                 retry_interval: reader.get_in("scheduler.retryInterval", SOON..=LATE),
                 refresh_interval: reader.get_in("scheduler.refreshInterval", SOON..=LATE),
+                ..Policy::default()
             },
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::HeaderValue;
 use shoal_identity::{Caller, Impostor};
 use shoal_model::{Authorization, BlobKey, Digest, Node};
@@ -37,8 +37,6 @@ use refusal::refuse;
 
 /// How long an answer may take, decision and content together: nodes wait for 1.6 s.
 const ANSWER: Duration = Duration::from_millis(1300);
-/// How many blobs of one request are decided at the same time.
-const AT_ONCE: usize = 16;
 
 /// Answers `Open`.
 pub(crate) struct Opener {
@@ -80,7 +78,7 @@ impl Opener {
         self: Arc<Self>,
         from: &Caller,
         request: OpenRequest,
-    ) -> Result<BoxStream<'static, OpenReply>, Impostor> {
+    ) -> Result<impl Stream<Item = OpenReply> + Send + use<>, Impostor> {
         if let Err(impostor) = from.must_be_node(&request.node) {
             self.gate.rejected(from, Requested::Open, Reason::Impostor, None).await;
             return Err(impostor);
@@ -94,13 +92,17 @@ impl Opener {
                     async move { Opened { index, outcome: this.open_one(&admitted, digest).await } }
                 };
                 let answers = stream::iter(digests.into_iter().enumerate()).map(answer);
-                answers.buffer_unordered(AT_ONCE).ready_chunks(AT_ONCE).map(OpenReply).boxed()
+                answers
+                    .buffer_unordered(OpenRequest::AT_ONCE)
+                    .ready_chunks(OpenRequest::AT_ONCE)
+                    .map(OpenReply)
+                    .left_stream()
             }
             Err(Unfit { error, reason, registry }) => {
                 self.gate.rejected(from, Requested::Open, reason, registry).await;
                 let refused = |index| Opened { index, outcome: Err(refuse(error.code, &error.message)) };
                 let reply = OpenReply((0..digests.len()).map(refused).collect());
-                stream::iter([reply]).boxed()
+                stream::iter([reply]).right_stream()
             }
         })
     }

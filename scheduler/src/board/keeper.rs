@@ -1,6 +1,6 @@
 //! One shard: a table, and the task that feeds it and passes its orders on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,34 +121,35 @@ impl Keeper {
 
     fn decide(&mut self, event: Event) {
         let n_blobs = self.table.n_blobs();
-        let mut orders = Vec::new();
-        self.table.on_event(self.now(), event, &mut orders);
-        let mut cut_off = Vec::new();
-        for order in orders {
-            self.metrics.ordered.inc();
-            let to = order.to.clone();
-            if let Some(message) = self.message(order)
-                && let Some(seat) = self.seats.get(&to)
-                && !seat.orders.push(message)
-            {
-                cut_off.push(seat.clone());
+        // One that is cut off has left, which others are told of, who may not take that either.
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let mut orders = Vec::new();
+            self.table.on_event(self.now(), event, &mut orders);
+            for order in orders {
+                self.metrics.ordered.inc();
+                let to = order.to.clone();
+                if let Some(message) = self.message(order)
+                    && self.seats.get(&to).is_some_and(|it| !it.orders.push(message))
+                {
+                    self.cut_off(&to);
+                    events.push_back(Event::Left(to));
+                }
             }
         }
         if self.wanted.len() > self.table.n_blobs() {
             self.wanted.retain(|key, _| self.table.knows(key));
         }
         self.metrics.blobs.inc_by(self.table.n_blobs() as i64 - n_blobs as i64);
-        cut_off.iter().for_each(|it| self.cut_off(it));
     }
 
-    fn cut_off(&mut self, seat: &Seat) {
+    fn cut_off(&mut self, node: &NodeId) {
         // Another shard may have found the same.
-        if !seat.over.is_cancelled() {
+        if let Some(seat) = self.seats.remove(node).filter(|it| !it.over.is_cancelled()) {
             seat.over.cancel();
             self.metrics.cut_off.inc();
-            tracing::warn!(node = %seat.node.id, "did not take its orders, is cut off");
+            tracing::warn!(%node, "did not take its orders, is cut off");
         }
-        self.unseat(&seat.node.id);
     }
 
     fn message(&self, Order { key, what, .. }: Order) -> Option<SchedulerMessage> {

@@ -28,7 +28,8 @@ impl BoardMetrics {
                 "What nodes said, each blob of a message counted",
                 its.heard,
             );
-            registry.register("scheduler_orders", "Messages sent to nodes", its.ordered);
+            let help = "What nodes were ordered; a list of neighbours may replace one that waits to be sent";
+            registry.register("scheduler_orders", help, its.ordered);
             registry.register("scheduler_cut_off", "Nodes that did not take their orders", its.cut_off);
         });
         it

@@ -19,6 +19,7 @@ mod orders;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -82,6 +83,8 @@ impl Board {
     /// Starts so many shards.
     pub(crate) fn start(ctx: &Context, policy: Policy, n_shards: NonZeroUsize) -> Self {
         let metrics = BoardMetrics::register(ctx);
+        // A gateway hears from all of them at once.
+        let policy = Policy { seeds_at_once: (policy.seeds_at_once / n_shards).max(1), ..policy };
         let shard = |_| {
             let (shard, heard) = mpsc::channel(HEARD);
             let keeper = Keeper::new(policy, Rng::new(rand::random()), metrics.clone());
@@ -100,11 +103,13 @@ impl Board {
         let number = self.n_sessions.fetch_add(1, Ordering::Relaxed);
         let (orders, over) = (Orders::default(), CancellationToken::new());
         let seat = Arc::new(Seat { node, number, orders, over });
+        self.nodes.inc();
+        // Before the shards are told: a stream that ends meanwhile takes back what some of them have heard by then.
+        let session = Session { seat: seat.clone(), shards: self.shards.clone(), nodes: self.nodes.clone() };
         if !self.shards.tell_all(Heard::Joined(seat.clone())).await {
             seat.over.cancel();
         }
-        self.nodes.inc();
-        Session { seat, shards: self.shards.clone(), nodes: self.nodes.clone() }
+        session
     }
 }
 
@@ -115,10 +120,12 @@ impl Session {
             NodeMessage::Hello(_) => true,
             NodeMessage::Leaving => false,
             NodeMessage::Progress(blobs) => {
-                let mut parts = vec![Vec::new(); self.shards.0.len()];
-                blobs.into_iter().for_each(|it| parts[self.shards.index(&it.key)].push(it));
-                for (shard, part) in self.shards.0.iter().zip(parts) {
-                    if !part.is_empty() && !self.tell(shard, NodeMessage::Progress(part)).await {
+                let mut parts: BTreeMap<_, Vec<_>> = BTreeMap::new();
+                for it in blobs {
+                    parts.entry(self.shards.index(&it.key)).or_default().push(it);
+                }
+                for (shard, part) in parts {
+                    if !self.tell(&self.shards.0[shard], NodeMessage::Progress(part)).await {
                         return false;
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! They are bounded, and so is what a slow node can make the scheduler keep. In a burst a node's neighbours change
 //! faster than its connection takes the news; a list of neighbours replaces the one before it, so of each blob only
-//! the newest waits. A queue that nothing waits in takes no memory: there is one for every node of a fleet.
+//! the newest waits. So does the order to seed a blob, which is given again where the seed does not get on. A queue that nothing waits in takes no memory: there is one for every node of a fleet.
 
 use std::collections::VecDeque;
 
@@ -61,6 +61,7 @@ impl Orders {
 fn is_replaced(older: &SchedulerMessage, newer: &SchedulerMessage) -> bool {
     match (older, newer) {
         (SchedulerMessage::Neighbours(older), SchedulerMessage::Neighbours(newer)) => older.key == newer.key,
+        (SchedulerMessage::Seed(older), SchedulerMessage::Seed(newer)) => older.key == newer.key,
         _ => false,
     }
 }
@@ -69,8 +70,9 @@ fn is_replaced(older: &SchedulerMessage, newer: &SchedulerMessage) -> bool {
 mod tests {
     use super::*;
     use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TrustGroup};
-    use shoal_proto::Neighbours;
+    use shoal_proto::{Neighbours, Source, Ticket, WantedBlob};
     use shoal_swarm::Algorithm;
+    use shoal_swarm::Geometry;
 
     fn key(number: u8) -> BlobKey {
         BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([number; 32]) }
@@ -99,6 +101,23 @@ mod tests {
         }
         assert!(orders.push(neighbours(1, "c")));
         assert_eq!(orders.next().await, neighbours(1, "c"));
+    }
+
+    #[tokio::test]
+    async fn an_order_to_seed_waits_once() {
+        let orders = Orders::default();
+        let seed = |number, ticket: &str| {
+            SchedulerMessage::Seed(WantedBlob {
+                key: key(number),
+                geometry: Geometry::by_rule(1),
+                source: Source { registry: "r".into(), repository: "a".into() },
+                ticket: Ticket(ticket.into()),
+            })
+        };
+        for order in [seed(1, "old"), seed(2, "old"), seed(1, "new")] {
+            assert!(orders.push(order));
+        }
+        assert_eq!([orders.next().await, orders.next().await], [seed(1, "new"), seed(2, "old")]);
     }
 
     #[tokio::test]

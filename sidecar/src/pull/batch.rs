@@ -20,9 +20,6 @@ use tokio::task::yield_now;
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// The most questions in one request: so many a gateway decides about at the same time.
-const MAX_QUESTIONS: usize = 16;
-
 /// What the gateway says about one blob.
 pub(super) type Answer = Result<OpenedBlob, Refusal>;
 
@@ -97,7 +94,7 @@ impl Batches {
         if let Some((batch, sending)) = latest.as_ref().and_then(Latest::alive)
             && batch.source == *source
             && batch.authorization.as_ref() == authorization
-            && let Some(questions) = batch.questions().as_mut().filter(|it| it.len() < MAX_QUESTIONS)
+            && let Some(questions) = batch.questions().as_mut().filter(|it| it.len() < OpenRequest::AT_ONCE)
         {
             questions.push(question);
             return sending;

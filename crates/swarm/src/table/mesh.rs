@@ -107,19 +107,25 @@ impl Table {
     /// of each, they would take a dozen messages for every node that comes, and told at the next refresh only, the
     /// slowest of a burst would end a quarter later.
     fn connect(&mut self, blob: BlobNumber, node: NodeNumber, chosen: &[NodeNumber]) {
-        let n_near = self.policy.n_near;
-        let entry = &mut self.blobs[blob];
         for other in chosen {
-            if !entry.mesh.connect(node, *other) {
+            if !self.blobs[blob].mesh.connect(node, *other) {
                 continue;
             }
-            entry.urgent.insert(node);
-            if entry.wants(*other) {
-                let n_neighbours = entry.mesh.neighbours(*other).len();
-                let is_due = n_neighbours <= n_near || n_neighbours.is_multiple_of(NEWS);
-                let news = if is_due { &mut entry.urgent } else { &mut entry.dirty };
-                news.insert(*other);
+            self.blobs[blob].urgent.insert(node);
+            let entry = &self.blobs[blob];
+            let home = entry.home(self.nodes[*other].around);
+            let is_near = self.stands_in(node, home);
+            let like_it =
+                entry.mesh.neighbours(*other).iter().filter(|it| self.stands_in(**it, home) == is_near);
+            let (n_like_it, policy) = (like_it.count(), self.policy);
+            let entry = &mut self.blobs[blob];
+            if !entry.wants(*other) || !is_near && n_like_it > policy.n_far {
+                // A list names no more elsewhere than these.
+                continue;
             }
+            let is_due = !is_near || n_like_it <= policy.n_near || n_like_it.is_multiple_of(NEWS);
+            let news = if is_due { &mut entry.urgent } else { &mut entry.dirty };
+            news.insert(*other);
         }
     }
 

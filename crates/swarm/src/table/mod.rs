@@ -51,6 +51,8 @@ pub struct Policy {
     pub retry_interval: Duration,
     /// Neighbour lists that lack members are filled up this often.
     pub refresh_interval: Duration,
+    /// Blobs whose seeding is ordered in one go when a gateway comes; the others follow at the next refresh.
+    pub seeds_at_once: usize,
 }
 
 impl Default for Policy {
@@ -65,6 +67,7 @@ impl Default for Policy {
             retry_limit: 20,
             retry_interval: Duration::from_millis(500),
             refresh_interval: Duration::from_secs(1),
+            seeds_at_once: 128,
         }
     }
 }

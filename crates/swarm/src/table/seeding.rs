@@ -9,9 +9,6 @@ use shoal_model::Tick;
 use super::{BlobNumber, Order, Role, Table, What};
 use crate::rendezvous;
 
-/// Blobs whose seeding is ordered in one go when a gateway comes; the others follow at the next refresh.
-const AT_ONCE: usize = 128;
-
 impl Table {
     /// Names a gateway for the blob, where it needs one and has none, and lets it start.
     pub(super) fn seed(&mut self, now: Tick, blob: BlobNumber, out: &mut Vec<Order>) {
@@ -41,7 +38,8 @@ impl Table {
     /// A gateway has come: blobs that waited for one get it.
     pub(super) fn seed_waiting(&mut self, now: Tick, out: &mut Vec<Order>) {
         let waits = |it: &BlobNumber| self.blobs[*it].seeder.is_none() && !self.blobs[*it].is_covered();
-        let waiting: Vec<_> = self.wanted.iter().copied().filter(waits).take(AT_ONCE).collect();
+        let waiting: Vec<_> =
+            self.wanted.iter().copied().filter(waits).take(self.policy.seeds_at_once).collect();
         waiting.into_iter().for_each(|it| self.seed(now, it, out));
     }
 }
