@@ -10,8 +10,11 @@ use shoal_model::{Node as Named, NodeId};
 use shoal_proto::scheduler_client::SchedulerClient;
 use shoal_proto::{Hello, NodeMessage, PROTOCOL, SchedulerMessage};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+
+use crate::scheduler::PATIENCE;
 
 /// Messages that wait for the connection. Few, so that what is sent soon is on its way.
 const OUTGOING: usize = 2;
@@ -36,18 +39,21 @@ pub(crate) struct Node {
 impl Node {
     /// Connects to the scheduler and joins.
     pub(crate) async fn join(scheduler: SocketAddr, node: Named, told: Arc<Told>) -> Result<Self> {
-        let mut client = SchedulerClient::connect(format!("http://{scheduler}")).await?;
+        let connecting = SchedulerClient::connect(format!("http://{scheduler}"));
+        let mut client = timeout(PATIENCE, connecting).await??;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let id = node.id.clone();
         outgoing.send(NodeMessage::Hello(Hello { node, protocol: PROTOCOL })).await?;
-        let incoming = client.join(ReceiverStream::new(messages)).await?.into_inner();
+        let incoming = timeout(PATIENCE, client.join(ReceiverStream::new(messages))).await??.into_inner();
         tokio::spawn(listen(incoming, told));
         Ok(Self { id, outgoing })
     }
 
     /// Says something, once the connection takes it.
     pub(crate) async fn say(&self, message: NodeMessage) -> Result<()> {
-        self.outgoing.send(message).await.ok().with_context(|| format!("{}: lost its stream", self.id))
+        let said = timeout(PATIENCE, self.outgoing.send(message)).await;
+        let said = said.with_context(|| format!("{}: not heard within {PATIENCE:?}", self.id))?;
+        said.ok().with_context(|| format!("{}: lost its stream", self.id))
     }
 }
 

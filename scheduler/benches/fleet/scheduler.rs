@@ -5,19 +5,22 @@ use std::process::{Child, Command};
 use std::time::Duration;
 use std::{fs, io};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{interval, timeout};
+use tokio::time::{sleep, timeout};
 
 /// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// How often it is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// How often it is looked for. Each look at its metrics costs the scheduler a little, which counts as its own.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What it writes.
+const LOG: &str = "scheduler.log";
 
 /// A running scheduler; it is killed when dropped.
 pub(crate) struct Scheduler {
@@ -25,7 +28,7 @@ pub(crate) struct Scheduler {
     /// Where nodes connect.
     pub(crate) listen: SocketAddr,
     admin: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Scheduler {
@@ -44,13 +47,26 @@ impl Scheduler {
             "security": { "mtls": false },
         });
         fs::write(&config, settings.to_string())?;
-        let log = fs::File::create(dir.path().join("scheduler.log"))?;
+        let log = fs::File::create(dir.path().join(LOG))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-scheduler"));
         command.arg("--config").arg(config).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("the scheduler cannot be started")?;
-        let it = Self { child, listen, admin, _dir: dir };
-        until("the scheduler is ready", async || it.get("/readyz").await.is_ok()).await?;
-        Ok(it)
+        let mut it = Self { child, listen, admin, dir };
+        let mut ended = None;
+        until("the scheduler is ready", async || {
+            ended = it.child.try_wait().ok().flatten();
+            ended.is_some() || it.get("/readyz").await.is_ok()
+        })
+        .await?;
+        match ended {
+            Some(status) => bail!("the scheduler has ended, {status}: {}", it.last_words()),
+            None => Ok(it),
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.dir.path().join(LOG)).unwrap_or_default();
+        log.lines().next_back().unwrap_or("it said nothing").to_owned()
     }
 
     /// CPU time of all its threads so far, in the kernel included.
@@ -85,6 +101,10 @@ impl Scheduler {
     }
 
     async fn get(&self, path: &str) -> Result<String> {
+        timeout(PATIENCE, self.ask(path)).await.with_context(|| format!("GET {path}: no answer"))?
+    }
+
+    async fn ask(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(self.admin).await?;
         let req = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         stream.write_all(req.as_bytes()).await?;
@@ -109,9 +129,8 @@ impl Drop for Scheduler {
 /// Looks until something is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) -> Result<()> {
     let looking = async {
-        let mut ticks = interval(LOOK_EVERY);
         while !is_so().await {
-            ticks.tick().await;
+            sleep(LOOK_EVERY).await;
         }
     };
     timeout(PATIENCE, looking).await.with_context(|| format!("{what}: not so within {PATIENCE:?}"))
