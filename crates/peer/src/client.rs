@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Builder;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -145,7 +144,8 @@ impl PeerClient {
         range: Range<u64>,
         ticket: &Ticket,
     ) -> Result<PieceBytes, FetchError> {
-        self.ask(node, key, range, |it| it.header(piece_path::TICKET, &ticket.0)).await
+        let request = piece_request(node, key, &range, ticket);
+        self.ask(node, key, range, request).await
     }
 
     /// The same, before other asks: nodes have further slots for pieces that many wait for, and for those who have
@@ -157,8 +157,11 @@ impl PeerClient {
         range: Range<u64>,
         ticket: &Ticket,
     ) -> Result<PieceBytes, FetchError> {
-        let headers = |it: Builder| it.header(piece_path::TICKET, &ticket.0).header(piece_path::URGENT, "1");
-        self.ask(node, key, range, headers).await
+        let mut request = piece_request(node, key, &range, ticket);
+        if let Ok(request) = &mut request {
+            request.headers_mut().insert(piece_path::URGENT, HeaderValue::from_static("1"));
+        }
+        self.ask(node, key, range, request).await
     }
 
     async fn ask(
@@ -166,13 +169,12 @@ impl PeerClient {
         node: &Node,
         key: &BlobKey,
         range: Range<u64>,
-        headers: impl FnOnce(Builder) -> Builder,
+        request: Result<Request<Empty<Bytes>>, Fault>,
     ) -> Result<PieceBytes, FetchError> {
         let asked = range.end.saturating_sub(range.start);
         let at = At::new(node, key);
         let answer = async {
-            let request = piece_request(node, key, &range, headers)?;
-            let response = within(self.link(node)?.pieces.request(request)).await?;
+            let response = within(self.link(node)?.pieces.request(request?)).await?;
             let response = response.map_err(|it| Fault::Unreachable(chain(&it)))?;
             agreed(response, &range).await
         };
@@ -311,7 +313,7 @@ fn piece_request(
     node: &Node,
     key: &BlobKey,
     range: &Range<u64>,
-    headers: impl FnOnce(Builder) -> Builder,
+    ticket: &Ticket,
 ) -> Result<Request<Empty<Bytes>>, Fault> {
     let uri = Uri::builder()
         .scheme("http")
@@ -320,7 +322,8 @@ fn piece_request(
         .build();
     uri.and_then(|uri| {
         let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        headers(Request::get(uri).header(header::RANGE, range)).body(Empty::new())
+        let request = Request::get(uri).header(header::RANGE, range);
+        request.header(piece_path::TICKET, &ticket.0).body(Empty::new())
     })
     .map_err(|it| Fault::Unreachable(it.to_string()))
 }
