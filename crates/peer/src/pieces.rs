@@ -2,7 +2,7 @@
 //!
 //! Only pieces that are held are handed out, and a range only when all of it is. Upload slots are bounded,
 //! and a request that finds none is refused at once rather than queued: the asker knows others to ask,
-//! and waiting would hide that from it. A slot is held until the bytes are sent. A request that says it is
+//! and waiting would hide that from it. A slot is held until the bytes have arrived (see [`Receipts`]). A request that says it is
 //! urgent finds a few more, so that a rack does not wait because its importer is one of many who ask, nor a newcomer
 //! because those who are at work ask anew the moment that they are served. Nothing is gained by claiming so without
 //! cause but a share of these.
@@ -25,6 +25,7 @@ use http_body_util::{Full, StreamBody};
 use prometheus_client::metrics::counter::Counter;
 use shoal_blobstore::{Blob, StoreError};
 use shoal_oci::range::{self, ByteRange, ContentRange};
+use shoal_ops::serve::Receipts;
 use shoal_proto::Ticket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
@@ -115,12 +116,12 @@ impl PieceServer {
         let (opened, _) =
             self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()), &request.extensions)?;
         let range = held_range(&opened.blob, &request.headers)?;
-        let slot = self.slot(request.headers.contains_key(piece_path::URGENT));
+        let slot = self.slot(request.headers.contains_key(piece_path::URGENT)).ok_or(Refusal::Busy)?;
         let mut upload = Upload {
             blob: opened.blob,
             rest: range.clone(),
             uploaded: self.uploaded.clone(),
-            _slot: slot.ok_or(Refusal::Busy)?,
+            slot: Slot { receipts: request.extensions.get().cloned(), permit: Some(slot) },
         };
         let size = upload.blob.geometry().size();
         // Read before anything is promised: a piece may turn out damaged on its first use.
@@ -164,7 +165,23 @@ struct Upload {
     blob: Blob,
     rest: Range<u64>,
     uploaded: Counter,
-    _slot: OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "dropped with the upload, which gives it back")]
+    slot: Slot,
+}
+
+/// An upload slot; lasts longer than the upload, until the receiver has what was sent.
+struct Slot {
+    /// Nothing where a test serves without a connection.
+    receipts: Option<Receipts>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(receipts) = &self.receipts {
+            receipts.keep(self.permit.take());
+        }
+    }
 }
 
 impl Upload {

@@ -120,6 +120,8 @@ mod tests {
     use std::ops::Range;
     use std::time::SystemTime;
     use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpSocket, TcpStream};
     use tower::ServiceExt as _;
 
     const PLENTY: PeerLimits = PeerLimits { upload_slots: 8, watches: 8 };
@@ -235,6 +237,42 @@ mod tests {
         assert_eq!(fetched(&peer, &key(1), 0..10).await, Err(Fault::Busy));
         drop(reader);
         once_free(&peer, &key(1)).await;
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_taken_until_what_was_sent_has_arrived() {
+        const LEN: u64 = 1 << 20;
+        let (peer, key) = (online(ONE_SLOT, STALL).await, key(1));
+        large(&peer.store, &key).await;
+        let mut reader = slow_reader(&peer, &key, 0..LEN).await;
+        let sent = async {
+            while peer.service.pieces.uploaded().get() < LEN {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(sent).await;
+        for _ in 0..3 {
+            assert_eq!(fetched(&peer, &key, 0..10).await, Err(Fault::Busy), "most lies in the kernel");
+        }
+        let rest = async { while reader.read(&mut [0; 4096]).await.unwrap() > 0 {} };
+        tokio::select! {
+            () = rest => panic!("the connection is kept"),
+            () = once_free(&peer, &key) => {}
+        }
+    }
+
+    /// Asks for a range and takes no byte of it; the kernel takes few.
+    async fn slow_reader(peer: &Peer, key: &BlobKey, range: Range<u64>) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 << 10).unwrap();
+        let mut stream = socket.connect(peer.node.address.parse().unwrap()).await.unwrap();
+        let (path, ticket, last) = (piece_path::write(key), ticket(key).0, range.end - 1);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: peer\r\nshoal-ticket: {ticket}\r\nrange: bytes={}-{last}\r\n\r\n",
+            range.start
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod connection;
 mod handshake;
 mod listener;
 mod metrics;
+mod receipts;
 mod requests;
 mod sendfile;
 mod socket;
@@ -35,6 +36,7 @@ use tower::Service;
 pub use handshake::{Handshake, Introduction};
 pub use listener::{ListenError, Listener};
 pub use metrics::ServeMetrics;
+pub use receipts::Receipts;
 pub use sendfile::Sendfile;
 
 use connection::Connections;
@@ -50,7 +52,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// What a service must be to be served: one clone of it answers each request.
 ///
 /// A request carries the client's address as axum's `ConnectInfo<SocketAddr>`, and what the listener's
-/// [`Handshake`] found out. One that came over plain HTTP/1.1 may be answered with bytes of files: see [`Sendfile`].
+/// [`Handshake`] found out. Its connection's [`Receipts`] keep what has to last until the client has the response. One
+/// that came over plain HTTP/1.1 may be answered with bytes of files: see [`Sendfile`].
 pub trait HttpService:
     Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
     + Clone
@@ -167,8 +170,10 @@ async fn shake<S: HttpService>(
 ) -> Result<(), BoxError> {
     let limits = connections.limits();
     let socket = Socket::new(stream, limits.stall)?;
+    let receipts = socket.receipts();
     let Some(tls) = handshake.tls() else {
         let mut introduction = handshake.introduce(client, None);
+        introduction.extensions.insert(receipts);
         introduction.extensions.insert(socket.sendfile());
         return Box::pin(connections.run(socket, client, introduction)).await;
     };
@@ -178,7 +183,8 @@ async fn shake<S: HttpService>(
         refused.inc();
     })?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let introduction = handshake.introduce(client, certificate);
+    let mut introduction = handshake.introduce(client, certificate);
+    introduction.extensions.insert(receipts);
     Box::pin(connections.run(stream, client, introduction)).await
 }
 

@@ -8,7 +8,8 @@
 //! is read away before closing. Bytes that arrive even later still cause a reset; waiting for them would
 //! let the client hold the connection.
 //!
-//! And bytes that lie in a file go out from there, where a body promised them: see [`Sendfile`].
+//! And bytes that lie in a file go out from there, where a body promised them: see [`Sendfile`]. What must last
+//! until the client has received what was written is kept meanwhile: see [`Receipts`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::receipts::{Awaited, Receipts};
 use super::sendfile::Sendfile;
 
 /// At most so many bytes are read away when the socket is closed.
@@ -28,6 +30,7 @@ const MAX_UNREAD: usize = 1 << 20;
 pub(super) struct Socket {
     stream: TcpStream,
     sendfile: Sendfile,
+    awaited: Awaited,
     /// How long a write may be blocked.
     patience: Duration,
     blocked: bool,
@@ -40,7 +43,13 @@ impl Socket {
     pub(super) fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let give_up = Box::pin(sleep(patience));
-        Ok(Self { stream, sendfile: Sendfile::default(), patience, blocked: false, give_up })
+        let (sendfile, awaited) = (Sendfile::default(), Awaited::default());
+        Ok(Self { stream, sendfile, awaited, patience, blocked: false, give_up })
+    }
+
+    /// Keeps what waits for the client.
+    pub(super) fn receipts(&self) -> Receipts {
+        self.awaited.receipts()
     }
 
     /// Takes promises of files' bytes for this socket.
@@ -82,7 +91,9 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let Self { stream, awaited, patience, .. } = &mut *self;
+        awaited.look(cx, stream, *patience)?;
+        Pin::new(stream).poll_read(cx, buf)
     }
 }
 
@@ -116,7 +127,10 @@ impl AsyncWrite for Socket {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Whoever flushes has written all that it had.
         self.sendfile.settled()?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let Self { stream, awaited, patience, .. } = &mut *self;
+        awaited.written();
+        awaited.look(cx, stream, *patience)?;
+        Pin::new(stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
