@@ -89,6 +89,12 @@ impl Blob {
         self.entry().state.lock().attestations().to_vec()
     }
 
+    /// Whether this signed list is one of [`attestations`](Self::attestations): it need not be checked again.
+    pub fn has_attestation(&self, attestation: &[u8]) -> bool {
+        // What others relay is mostly what came last.
+        self.entry().state.lock().attestations().iter().rev().any(|it| it == attestation)
+    }
+
     /// Takes digests from a gateway's list, whose signature the caller has checked, from the piece `first`
     /// on. The attestation is kept to be relayed. Provisional pieces that match become held, others are
     /// dropped.

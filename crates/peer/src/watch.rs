@@ -2,12 +2,12 @@
 //!
 //! What is told is the difference between the blob as it is and as it was told last, never a queue of
 //! events: a slow watcher costs no memory and hears of many changes in one message. Messages that bring pieces
-//! keep a distance, so that a fast download costs few of them, and the first after a quiet time goes out at
+//! keep a distance ([`news`]), so that a download costs few of them, and the first after a quiet time goes out at
 //! once, so that a piece travels on without delay. Signs of life of a seed keep a longer distance of their
 //! own, and no piece waits for them.
 //!
-//! Attestations are told before the pieces that came with them, so that a watcher can verify what it
-//! fetches. When anything that was told is no longer true, the watcher is told to forget everything, and
+//! Attestations are told with the first pieces after they came, so that a watcher can verify what it fetches; never
+//! for themselves, since every node would tell every other of each of them. When anything that was told is no longer true, the watcher is told to forget everything, and
 //! everything is told anew: that happens when content is poisoned or damaged, and hardly ever.
 //!
 //! A watch on a seed ends when the seed has failed: a node that went on listening would take the silence for
@@ -23,7 +23,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use shoal_blobstore::{Blob, Status as BlobStatus};
 use shoal_proto::peer_server::Peer;
 use shoal_proto::{Attestation, BlobNews, SeedProgress, WatchRequest};
-use shoal_swarm::Bitmap;
+use shoal_swarm::{Bitmap, news};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +31,6 @@ use tonic::{Request, Response, Status};
 
 use crate::shelf::{Door, Refused, ShelfBlob};
 
-/// How long after a message that brought pieces a watcher hears nothing more.
-const DISTANCE: Duration = Duration::from_millis(20);
 /// The least time between two looks at a seed's progress. Watchers lose patience after seconds.
 const SIGN_DISTANCE: Duration = Duration::from_millis(100);
 /// The most attestations in one message. Pieces wait until all attestations have been told.
@@ -89,6 +87,8 @@ struct Watcher {
     version: watch::Receiver<u64>,
     seed: Seed,
     told: Told,
+    /// When it first told of pieces, and of how many.
+    first: Option<(Instant, u32)>,
     /// No message goes out before this.
     quiet_until: Instant,
     /// The seed's progress is not looked at before this.
@@ -113,6 +113,7 @@ impl Watcher {
             blob: opened.blob,
             seed: opened.seed.map_or(Seed::Elsewhere, Seed::Works),
             told: Told::default(),
+            first: None,
             quiet_until: Instant::now(),
             signs_from: Instant::now(),
             _place: place,
@@ -125,7 +126,7 @@ impl Watcher {
             let view = self.view(Instant::now());
             if let Some(news) = self.told.news(view) {
                 if !news.gained.is_empty() {
-                    self.quiet_until = Instant::now() + DISTANCE;
+                    self.keep_distance();
                 }
                 return Some((news, self));
             }
@@ -136,12 +137,19 @@ impl Watcher {
         }
     }
 
-    fn view(&mut self, now: Instant) -> View {
+    fn keep_distance(&mut self) {
+        let (now, n_held) = (Instant::now(), self.told.held.count());
+        let (since, n_first) = *self.first.get_or_insert((now, n_held));
+        self.quiet_until = now + news::distance(n_held, n_held.saturating_sub(n_first), now - since);
+    }
+
+    fn view(&mut self, now: Instant) -> View<impl FnOnce() -> Vec<Bytes> + use<>> {
         self.version.borrow_and_update();
+        let blob = self.blob.clone();
         View {
             // Before the attestations: a piece that is held has been attested by then.
-            status: self.blob.status(),
-            attestations: self.blob.attestations(),
+            status: blob.status(),
+            attestations: move || blob.attestations(),
             seed: match &mut self.seed {
                 Seed::Works(seed) if self.signs_from <= now => {
                     self.signs_from = now + SIGN_DISTANCE;
@@ -174,10 +182,10 @@ impl Watcher {
 }
 
 /// A blob as it is.
-struct View {
+struct View<A> {
     status: BlobStatus,
-    /// Encoded, in the order in which they came.
-    attestations: Vec<Bytes>,
+    /// Reads them, where they are needed: encoded, in the order in which they came.
+    attestations: A,
     /// How far the seed is, where there is one and it is time to look.
     seed: Option<SeedProgress>,
 }
@@ -195,7 +203,7 @@ struct Told {
 
 impl Told {
     /// What is new, if anything; it counts as told from then on. The first news may be empty.
-    fn news(&mut self, view: View) -> Option<BlobNews> {
+    fn news(&mut self, view: View<impl FnOnce() -> Vec<Bytes>>) -> Option<BlobNews> {
         let mut news = BlobNews::default();
         let is_first = self.generation.is_none();
         let is_void =
@@ -208,15 +216,19 @@ impl Told {
                 ..Self::default()
             };
         }
-        let untold = self.untold(&view.attestations);
-        let batch = untold.get(..MAX_ATTESTATIONS).unwrap_or(untold);
-        if let Some(last) = batch.last() {
-            self.attestation = Some(last.clone());
-        }
-        news.attestations = batch.iter().filter_map(decoded).collect();
-        if batch.len() == untold.len() {
-            news.gained = view.status.held.minus(&self.held).runs();
-            self.held = view.status.held;
+        let gained = view.status.held.minus(&self.held);
+        if is_void || !gained.is_empty() {
+            let attestations = (view.attestations)();
+            let untold = self.untold(&attestations);
+            let batch = untold.get(..MAX_ATTESTATIONS).unwrap_or(untold);
+            if let Some(last) = batch.last() {
+                self.attestation = Some(last.clone());
+            }
+            news.attestations = batch.iter().filter_map(decoded).collect();
+            if batch.len() == untold.len() {
+                news.gained = gained.runs();
+                self.held = view.status.held;
+            }
         }
         news.seed = view.seed.filter(|it| self.seed != Some(*it));
         self.seed = news.seed.or(self.seed);
@@ -251,15 +263,20 @@ mod tests {
         Attestation { statement, signature }.encode()
     }
 
-    fn view(generation: u64, held: &[u32], attestations: &[u32]) -> View {
+    fn view(
+        generation: u64,
+        held: &[u32],
+        attestations: &[u32],
+    ) -> View<impl FnOnce() -> Vec<Bytes> + use<>> {
         let geometry = Geometry::stated(100, 10).unwrap();
         let mut map = Bitmap::new(geometry.n_pieces());
         for piece in held {
             map.insert(*piece);
         }
+        let attestations: Vec<_> = attestations.iter().copied().map(attestation).collect();
         View {
             status: BlobStatus { generation, geometry, held: map, sealed: false },
-            attestations: attestations.iter().copied().map(attestation).collect(),
+            attestations: || attestations,
             seed: None,
         }
     }
@@ -279,7 +296,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(views: impl IntoIterator<Item = View>, expected: &[&str]) {
+    fn check<A: FnOnce() -> Vec<Bytes>>(views: impl IntoIterator<Item = View<A>>, expected: &[&str]) {
         let mut told = Told::default();
         let seen: Vec<_> = views.into_iter().map(|it| show(told.news(it))).collect();
         assert_eq!(seen, expected);
@@ -296,7 +313,7 @@ mod tests {
                 view(0, &[3, 4, 5, 7], &[1, 2, 3]),
                 view(0, &[3, 4, 5, 7], &[1, 2, 3]),
             ],
-            &["[] []", "nothing", "[1] []", "[2, 3] [3..5, 7..8]", "[] [5..6]", "nothing"],
+            &["[] []", "nothing", "nothing", "[1, 2, 3] [3..5, 7..8]", "[] [5..6]", "nothing"],
         );
     }
 
@@ -304,7 +321,7 @@ mod tests {
     fn the_complete_list_is_told_in_place_of_the_partial_ones() {
         check(
             [view(0, &[1], &[1]), view(0, &[1], &[9]), view(0, &[1, 2], &[9])],
-            &["[1] [1..2]", "[9] []", "[] [2..3]"],
+            &["[1] [1..2]", "nothing", "[9] [2..3]"],
         );
     }
 
@@ -360,8 +377,9 @@ mod tests {
         let service = WatchService::new(door, 1, CancellationToken::new());
         let mut news = service.watch(watch_request()).await.unwrap().into_inner();
         assert_eq!(news.next().await.unwrap().unwrap(), BlobNews::default(), "which no piece waits for");
-        let (now, later) = (Duration::ZERO, DISTANCE * 50);
-        for (piece, quiet, wait) in [(0, now, now), (1, now, DISTANCE), (2, later, now)] {
+        let (now, later) = (Duration::ZERO, Duration::from_secs(1));
+        let distance = news::distance(1, 0, now);
+        for (piece, quiet, wait) in [(0, now, now), (1, now, distance), (2, later, now)] {
             tokio::time::advance(quiet).await;
             let came = Instant::now();
             testing::hold(&blob, piece).await;

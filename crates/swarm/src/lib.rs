@@ -9,6 +9,7 @@ mod algorithm;
 pub mod bitmap;
 pub mod fetch;
 pub mod geometry;
+pub mod news;
 pub mod rendezvous;
 pub mod table;
 

@@ -158,8 +158,12 @@ impl Asking {
         }
         let keys = self.tools.region.keys();
         for attestation in news.attestations {
-            let statement = attest::check(&attestation, &keys, key, &geometry)?;
-            self.shared.epochs.take(&statement, &attestation.encode())?;
+            let signed = attestation.clone().encode();
+            // Every neighbour brings what one has brought already.
+            if !self.shared.blob.has_attestation(&signed) {
+                let statement = attest::check(&attestation, &keys, key, &geometry)?;
+                self.shared.epochs.take(&statement, &signed)?;
+            }
         }
         Ok(Event::News {
             from: self.node.id.clone(),

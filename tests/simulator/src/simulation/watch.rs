@@ -1,17 +1,18 @@
 //! How nodes hear what others hold: what `crates/peer/src/watch.rs` is in production.
 //!
-//! Messages that bring pieces keep a distance and carry all that came since the last one; the first after a
-//! quiet time goes out at once. A message is planned once, for when it arrives, and holds what its sender
+//! Messages that bring pieces keep a distance ([`news`]) and carry all that came since the last one; the first after
+//! a quiet time goes out at once. A message is planned once, for when it arrives, and holds what its sender
 //! had when it left.
+
+use std::time::Duration;
 
 use shoal_model::Role;
 use shoal_swarm::bitmap::runs;
 use shoal_swarm::fetch::Event;
+use shoal_swarm::news;
 
 use super::{Happens, ShareId, Simulation};
 
-/// How long after a message that brought pieces a watcher hears nothing more (`crates/peer/src/watch.rs`).
-const DISTANCE: u64 = 20_000;
 /// A silent connection is found to be dead after 10 s to the next ping and 5 s for its answer
 /// (`crates/peer/src/channel.rs`).
 const PING: usize = 10_000_000;
@@ -28,6 +29,8 @@ pub(super) struct Watch {
     is_on: bool,
     /// How much of the source's log was told.
     n_told: usize,
+    /// When the first message with pieces left, and how many it brought.
+    first: Option<(u64, u32)>,
     /// No message leaves before this.
     quiet_until: u64,
     /// When the message that is planned leaves.
@@ -38,7 +41,8 @@ impl Simulation {
     pub(super) fn watch(&mut self, by: ShareId, from: u32) {
         self.unwatch(by, from);
         let id = self.watches.len() as WatchId;
-        self.watches.push(Watch { by, from, is_on: true, n_told: 0, quiet_until: 0, leaves_at: None });
+        let watch = Watch { by, from, is_on: true, n_told: 0, first: None, quiet_until: 0, leaves_at: None };
+        self.watches.push(watch);
         self.share(by).watching.push(id);
         let at = self.queue.now() + self.network.delay(self.node_of(by), from);
         self.queue.plan(at, Happens::WatchArrives(id));
@@ -108,12 +112,16 @@ impl Simulation {
     fn plan_news(&mut self, id: WatchId, at: u64) {
         let Watch { by, from, n_told, .. } = self.watches[id as usize];
         let source = self.share_of(from, self.blob_of(by));
-        let brings_pieces = self.shares[source as usize].log.len() > n_told;
+        let n_held = self.shares[source as usize].log.len();
         let watch = &mut self.watches[id as usize];
         let leaves_at = at.max(watch.quiet_until);
         watch.leaves_at = Some(leaves_at);
-        if brings_pieces {
-            watch.quiet_until = leaves_at + DISTANCE;
+        if n_held > n_told {
+            let n_held = n_held as u32;
+            let (since, n_first) = *watch.first.get_or_insert((leaves_at, n_held));
+            let since = Duration::from_micros(leaves_at - since);
+            let distance = news::distance(n_held, n_held - n_first, since);
+            watch.quiet_until = leaves_at + distance.as_micros() as u64;
         }
         let delay = self.network.delay(from, self.node_of(by));
         // One that left while the last was under way does not overtake it.
