@@ -47,6 +47,12 @@ impl Fetch {
         in_time.max(asks().count().saturating_sub(self.policy.slots))
     }
 
+    /// A node with few neighbours asks each for more.
+    fn slots_per_source(&self) -> u32 {
+        let each = self.policy.slots_per_source;
+        if self.sources.n_near() < self.policy.slots { each * 2 } else { each }
+    }
+
     fn choose(&mut self, now: Tick) -> Option<Choice> {
         self.leased(now)
             .or_else(|| self.demanded(now))
@@ -76,7 +82,7 @@ impl Fetch {
     }
 
     fn rarest(&mut self, now: Tick) -> Option<Choice> {
-        let mut offers = self.sources.offers(now, self.reach(), self.policy.slots_per_source);
+        let mut offers = self.sources.offers(now, self.reach(), self.slots_per_source());
         offers.subtract(&self.held);
         for piece in self.asked.keys() {
             offers.remove(*piece);
@@ -126,7 +132,7 @@ impl Fetch {
     fn neighbour_with(&mut self, now: Tick, piece: PieceIndex) -> Option<NodeId> {
         let asks = self.asked.get(&piece).map_or(&[][..], Vec::as_slice);
         let fits = |id: &NodeId| asks.iter().all(|it| it.from != *id);
-        let when = (now, self.reach(), self.policy.slots_per_source);
+        let when = (now, self.reach(), self.slots_per_source());
         self.sources.best_neighbour(when, piece, fits, &mut self.rng).cloned()
     }
 }

@@ -46,7 +46,7 @@ const FEWEST_SLOTS: usize = 2;
 pub struct Policy {
     /// Pieces asked at the same time.
     pub slots: usize,
-    /// Pieces asked of one source at the same time.
+    /// Pieces asked of one source at the same time; twice as many by a node that has few neighbours.
     pub slots_per_source: u32,
     /// Without any progress for this long, the next rung of the ladder is taken.
     pub patience: Duration,
@@ -75,7 +75,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             slots: 8,
-            slots_per_source: 4,
+            slots_per_source: 2,
             patience: Duration::from_secs(3),
             patience_alone: Duration::from_millis(500),
             away: Duration::from_secs(10),

@@ -62,6 +62,10 @@ impl Sources {
         self.known.iter().filter(|it| it.part.is_neighbour()).map(|it| &it.id)
     }
 
+    pub(super) fn n_near(&self) -> usize {
+        self.known.iter().filter(|it| it.part == Part::Near).count()
+    }
+
     pub(super) fn is_gateway(&self, id: &NodeId) -> bool {
         self.gateway.as_ref().is_some_and(|it| it.id == *id)
     }

@@ -129,7 +129,7 @@ fn slots_are_divided_among_the_fetches_of_a_node() {
 
 #[test]
 fn who_has_little_under_way_asks_urgently() {
-    let mut it = Script::new(100, Policy { slots: 4, slots_per_source: 4, ..Policy::default() });
+    let mut it = Script::new(100, Policy { slots: 4, slots_per_source: 2, ..Policy::default() });
     it.on(neighbours(&["a"]));
     it.on(leased("gw", 50..51));
     let mut out = Vec::new();
@@ -142,6 +142,17 @@ fn who_has_little_under_way_asks_urgently() {
     });
     let urgent: Vec<_> = urgent.collect();
     assert_eq!(urgent, [true, true, false, false, true], "the last is leased");
+}
+
+#[test]
+fn each_of_few_neighbours_is_asked_for_more() {
+    let asked_of_one = |neighbours: &[&str]| {
+        let mut it = Script::new(100, Policy::default());
+        it.on(self::neighbours(neighbours));
+        it.on(news("a", 0..100)).len()
+    };
+    assert_eq!(asked_of_one(&["a", "b", "c", "d", "e", "f", "g"]), 4);
+    assert_eq!(asked_of_one(&["a", "b", "c", "d", "e", "f", "g", "h"]), 2);
 }
 
 #[test]

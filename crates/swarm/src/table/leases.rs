@@ -111,7 +111,11 @@ impl Table {
         let window = if is_first { wish.lease_window } else { (wish.lease_window * 2).min(LAST_WINDOW) };
         let most = (window - wish.n_leased) as usize;
         let Some(region) = entry.level(REGION) else { return };
-        let mut pieces: BTreeSet<_> = region.open().iter().take(most).collect();
+        // Alone, a node takes what the gateway has first. With others, each takes pieces from all over the blob, so that
+        // what the gateway has first is soon in many hands, each of which can pass it on.
+        let is_alone = entry.wanting().len() <= 1;
+        let apart = if is_alone { 1 } else { (region.open().count() as usize / most.max(1)).max(1) };
+        let mut pieces: BTreeSet<_> = region.open().iter().step_by(apart).take(most).collect();
         if pieces.is_empty() {
             return;
         }

@@ -9,7 +9,7 @@ use super::{Happens, ShareId, Simulation};
 use crate::network::TransferId;
 
 /// Uploads at once, as the default settings of sidecar and gateway say (`upload.concurrentPieceCount`).
-const SIDECAR_SLOTS: u32 = 10;
+const SIDECAR_SLOTS: u32 = 9;
 const GATEWAY_SLOTS: u32 = 64;
 /// An answer that makes no progress for this long is given up (`crates/peer/src/client.rs`), and a dial.
 const STALLED: u64 = 3_000_000;

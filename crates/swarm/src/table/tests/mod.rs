@@ -8,7 +8,7 @@ mod leases;
 mod mesh;
 mod seeding;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::*;
