@@ -95,7 +95,7 @@ pub(super) async fn all_direct(stage: &Stage, size: usize) -> Result<Duration> {
 
 async fn direct(stage: &Stage, nodes: &[Host], image: &Image) -> Result<Vec<Pull>> {
     let layer = layer(image)?;
-    pull::all(nodes, layer.bytes.len() as u64, || stage.ask_registry(image, layer)).await
+    pull::all_resumed(nodes, layer.bytes.len() as u64, || stage.ask_registry(image, layer)).await
 }
 
 async fn through_sidecars(stage: &Stage, nodes: &[Host], image: &Image) -> Result<Vec<Pull>> {
