@@ -19,20 +19,18 @@ fn check(text: &str, n_nodes: usize, expected: std::ops::Range<f64>) {
 }
 
 #[test]
-fn eight_measured_nodes_are_replayed_within_15_percent() {
-    check(include_str!("recorded/lab-8.json"), 8, 0.85..1.15);
+fn twenty_measured_nodes_are_replayed_within_15_percent() {
+    check(include_str!("recorded/lab-20.json"), 20, 0.85..1.15);
 }
 
-/// Too fast by almost a quarter, where 15 % are the aim. The processors had time: most likely the links carry more
-/// transfers at once than the slots say, since a node gives one back while the piece is still in its kernel's buffer.
 #[test]
-fn twenty_measured_nodes_are_replayed_too_fast() {
-    check(include_str!("recorded/lab-20.json"), 20, 0.72..0.82);
+fn fifty_measured_nodes_are_replayed_within_15_percent() {
+    check(include_str!("recorded/lab-50.json"), 50, 0.85..1.15);
 }
 
 #[test]
 fn links_that_carry_nothing_and_cuts_that_do_not_exist_make_no_world() {
-    let recorded = recording(include_str!("recorded/lab-8.json"));
+    let recorded = recording(include_str!("recorded/lab-20.json"));
     for wrong in [
         Recording { node_rate: 0, ..recorded.clone() },
         Recording { gateway_rate: 0, ..recorded.clone() },
