@@ -2,14 +2,13 @@
 //!
 //! Only pieces that are held are handed out, and a range only when all of it is. Upload slots are bounded,
 //! and a request that finds none is refused at once rather than queued: the asker knows others to ask,
-//! and waiting would hide that from it. A slot is held until the bytes have arrived (see [`Receipts`]). A request that says it is
-//! urgent finds a few more, so that a rack does not wait because its importer is one of many who ask, nor a newcomer
-//! because those who are at work ask anew the moment that they are served. Nothing is gained by claiming so without
-//! cause but a share of these.
+//! and waiting would hide that from it. A slot is held until the bytes have arrived (see [`Receipts`]). A request
+//! that says it is urgent finds a few more, so that a rack does not wait because its importer is one of many who
+//! ask, nor a newcomer because those who are at work ask anew the moment that they are served. Nothing is gained by
+//! claiming so without cause but a share of these.
 //!
-//! A reader that takes no bytes is cut by the server's limit on stalled writes, which drops the body and
-//! with it the slot and the hold on the blob; a body cannot notice that by itself, since nobody asks it
-//! for more.
+//! A reader that takes no bytes is cut by the server's limit on stalls, with which go the slot and the hold on the
+//! blob; a body cannot notice that by itself, since nobody asks it for more.
 
 use std::fmt::Display;
 use std::ops::Range;
@@ -121,7 +120,7 @@ impl PieceServer {
             blob: opened.blob,
             rest: range.clone(),
             uploaded: self.uploaded.clone(),
-            slot: Slot { receipts: request.extensions.get().cloned(), permit: Some(slot) },
+            slot: Slot { receipts: Receipts::of(request), permit: Some(slot) },
         };
         let size = upload.blob.geometry().size();
         // Read before anything is promised: a piece may turn out damaged on its first use.
@@ -171,7 +170,7 @@ struct Upload {
 
 /// An upload slot; lasts longer than the upload, until the receiver has what was sent.
 struct Slot {
-    /// Nothing where a test serves without a connection.
+    /// Nothing where the connection cannot tell.
     receipts: Option<Receipts>,
     permit: Option<OwnedSemaphorePermit>,
 }

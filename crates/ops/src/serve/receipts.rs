@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use http::Version;
+use http::request::Parts;
 use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, sockopt_impl};
@@ -52,8 +54,14 @@ pub struct Receipts(Arc<Mutex<Vec<Kept>>>);
 type Kept = Box<dyn Any + Send>;
 
 impl Receipts {
-    /// Keeps something until the client has received nearly all that the response wrote, or is gone. To be called
-    /// when the response's body has ended, before it is dropped.
+    /// Those of a request's connection, where responses follow one another on it: not of HTTP/2.
+    pub fn of(request: &Parts) -> Option<Self> {
+        let can = request.version <= Version::HTTP_11;
+        request.extensions.get().filter(|_| can).cloned()
+    }
+
+    /// Keeps something until the client has received nearly all that was written on the connection, or is gone. To
+    /// be called when the response's body goes.
     pub fn keep(&self, it: impl Send + 'static) {
         self.0.lock().push(Box::new(it));
     }
@@ -92,6 +100,11 @@ impl Awaited {
     /// The kernel has everything that was written.
     pub(super) fn written(&mut self) {
         self.written.append(&mut self.receipts.0.lock());
+    }
+
+    /// The kernel has taken more bytes: the client makes progress, however much is on its way.
+    pub(super) fn moved(&mut self) {
+        self.look.iter_mut().for_each(|it| it.since = Instant::now());
     }
 
     /// Gives back what waits for bytes that have been received; looks again by itself. Fails when a client has

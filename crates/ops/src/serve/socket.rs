@@ -1,7 +1,8 @@
 //! A client's TCP stream with manners: it does not wait for ever, and it does not hang up with a reset.
 //!
 //! A client that stops reading would hold its connection, and whatever feeds it, for as long as it likes; so
-//! a write that makes no progress for the allowed time fails.
+//! a write that makes no progress for the allowed time fails, and the connection where it is to be waited for that
+//! something has arrived.
 //!
 //! A socket that is closed while unread bytes lie in it answers with RST, which makes the client drop what it
 //! has already received: the end of a 431, or a short body that it could have resumed. So what has arrived
@@ -72,6 +73,7 @@ impl Socket {
     fn watch<T>(&mut self, cx: &mut Context<'_>, res: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if res.is_ready() {
             self.blocked = false;
+            self.awaited.moved();
             return res;
         }
         if !self.blocked {
