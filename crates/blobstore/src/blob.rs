@@ -89,10 +89,9 @@ impl Blob {
         self.entry().state.lock().attestations().to_vec()
     }
 
-    /// Whether this signed list is one of [`attestations`](Self::attestations): it need not be checked again.
-    pub fn has_attestation(&self, attestation: &[u8]) -> bool {
-        // What others relay is mostly what came last.
-        self.entry().state.lock().attestations().iter().rev().any(|it| it == attestation)
+    /// Whether this signed list was taken since the blob was last cleared: it need not be checked again.
+    pub fn knows(&self, attestation: &[u8]) -> bool {
+        self.entry().state.lock().knows(attestation)
     }
 
     /// Takes digests from a gateway's list, whose signature the caller has checked, from the piece `first`

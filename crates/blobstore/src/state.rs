@@ -15,7 +15,7 @@
 //! Invariants: a held piece has a digest; a provisional piece has none; only pieces that are there are
 //! unverified.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -95,6 +95,8 @@ pub(crate) struct State {
     /// bounds their number.
     attested: Bitmap,
     attestations: Vec<Bytes>,
+    /// These, and those that the seal took the place of.
+    known: HashSet<Bytes>,
     seal: Seal,
 }
 
@@ -112,6 +114,7 @@ impl State {
             digests: Vec::new(),
             attested: none,
             attestations: Vec::new(),
+            known: HashSet::new(),
             seal: Seal::Open,
         }
     }
@@ -161,6 +164,11 @@ impl State {
     /// The signed lists to relay: the complete one alone once it is known.
     pub(crate) fn attestations(&self) -> &[Bytes] {
         &self.attestations
+    }
+
+    /// Whether the signed list was taken in this generation.
+    pub(crate) fn knows(&self, attestation: &[u8]) -> bool {
+        self.known.contains(attestation)
     }
 
     /// The digest that was vouched for.
@@ -221,6 +229,7 @@ impl State {
             self.attestations.clear();
             self.seal = Seal::Listed;
         }
+        self.known.insert(list.attestation.clone());
         self.attestations.push(list.attestation);
         promoted
     }

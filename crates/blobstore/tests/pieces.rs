@@ -74,7 +74,7 @@ async fn a_seed_vouches_for_what_it_wrote() {
     assert_eq!(blob.digest_of(0), Some(digest));
     assert_eq!(blob.learn(0, &[digest], batch.clone()).unwrap(), Learned::Known);
     assert_eq!(blob.learn(0, &[PieceDigest([0; 32])], batch.clone()).unwrap(), Learned::Conflict);
-    assert!(blob.has_attestation(&batch) && !blob.has_attestation(b"another"));
+    assert!(blob.knows(&batch) && !blob.knows(b"another"));
     assert_eq!(blob.attestations(), [batch]);
 }
 

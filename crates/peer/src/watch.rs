@@ -2,18 +2,20 @@
 //!
 //! What is told is the difference between the blob as it is and as it was told last, never a queue of
 //! events: a slow watcher costs no memory and hears of many changes in one message. Messages that bring pieces
-//! keep a distance ([`news`]), so that a download costs few of them, and the first after a quiet time goes out at
-//! once, so that a piece travels on without delay. Signs of life of a seed keep a longer distance of their
+//! keep a distance ([`news`]), so that a download costs few of them, and the first after a quiet time goes out
+//! at once, so that a piece travels on without delay. Signs of life of a seed keep a longer distance of their
 //! own, and no piece waits for them.
 //!
-//! Attestations are told with the first pieces after they came, so that a watcher can verify what it fetches; never
-//! for themselves, since every node would tell every other of each of them. When anything that was told is no longer true, the watcher is told to forget everything, and
-//! everything is told anew: that happens when content is poisoned or damaged, and hardly ever.
+//! Attestations are told with the first pieces after they came, so that a watcher can verify what it fetches, and
+//! never for themselves, since every node would tell every other of each of them. The seal is, at the end. When
+//! anything that was told is no longer true, the watcher is told to forget everything, and everything is told anew:
+//! that happens when content is poisoned or damaged, and hardly ever.
 //!
 //! A watch on a seed ends when the seed has failed: a node that went on listening would take the silence for
 //! patience. A watch does not outlive its ticket either; who still wants to know comes back with a fresh one.
 //! That also bounds how long a watcher keeps the blob from eviction.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +25,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use shoal_blobstore::{Blob, Status as BlobStatus};
 use shoal_proto::peer_server::Peer;
 use shoal_proto::{Attestation, BlobNews, SeedProgress, WatchRequest};
-use shoal_swarm::{Bitmap, news};
+use shoal_swarm::{Bitmap, PieceIndex, news};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -87,8 +89,8 @@ struct Watcher {
     version: watch::Receiver<u64>,
     seed: Seed,
     told: Told,
-    /// When it first told of pieces, and of how many.
-    first: Option<(Instant, u32)>,
+    /// When it last told of pieces.
+    last: Option<Instant>,
     /// No message goes out before this.
     quiet_until: Instant,
     /// The seed's progress is not looked at before this.
@@ -113,7 +115,7 @@ impl Watcher {
             blob: opened.blob,
             seed: opened.seed.map_or(Seed::Elsewhere, Seed::Works),
             told: Told::default(),
-            first: None,
+            last: None,
             quiet_until: Instant::now(),
             signs_from: Instant::now(),
             _place: place,
@@ -126,7 +128,7 @@ impl Watcher {
             let view = self.view(Instant::now());
             if let Some(news) = self.told.news(view) {
                 if !news.gained.is_empty() {
-                    self.keep_distance();
+                    self.keep_distance(&news.gained);
                 }
                 return Some((news, self));
             }
@@ -137,10 +139,11 @@ impl Watcher {
         }
     }
 
-    fn keep_distance(&mut self) {
-        let (now, n_held) = (Instant::now(), self.told.held.count());
-        let (since, n_first) = *self.first.get_or_insert((now, n_held));
-        self.quiet_until = now + news::distance(n_held, n_held.saturating_sub(n_first), now - since);
+    fn keep_distance(&mut self, gained: &[Range<PieceIndex>]) {
+        let (now, held) = (Instant::now(), &self.told.held);
+        let last = self.last.replace(now).map_or(Duration::ZERO, |it| now - it);
+        let n_new = gained.iter().map(|it| it.end - it.start).sum();
+        self.quiet_until = now + news::distance(held.count(), held.len(), n_new, last);
     }
 
     fn view(&mut self, now: Instant) -> View<impl FnOnce() -> Vec<Bytes> + use<>> {
@@ -217,7 +220,8 @@ impl Told {
             };
         }
         let gained = view.status.held.minus(&self.held);
-        if is_void || !gained.is_empty() {
+        // The seal may come after the last piece.
+        if is_void || !gained.is_empty() || view.status.is_complete() {
             let attestations = (view.attestations)();
             let untold = self.untold(&attestations);
             let batch = untold.get(..MAX_ATTESTATIONS).unwrap_or(untold);
@@ -326,6 +330,17 @@ mod tests {
     }
 
     #[test]
+    fn a_seal_that_comes_after_the_last_piece_is_told() {
+        let all: Vec<_> = (0..10).collect();
+        let sealed = || {
+            let mut it = view(0, &all, &[9]);
+            it.status.sealed = true;
+            it
+        };
+        check([view(0, &all, &[1]), sealed(), sealed()], &["[1] [0..10]", "[9] []", "nothing"]);
+    }
+
+    #[test]
     fn what_is_no_longer_true_voids_everything() {
         check(
             [view(4, &[1, 2], &[1]), view(5, &[], &[]), view(5, &[1], &[2]), view(5, &[0], &[2])],
@@ -378,7 +393,7 @@ mod tests {
         let mut news = service.watch(watch_request()).await.unwrap().into_inner();
         assert_eq!(news.next().await.unwrap().unwrap(), BlobNews::default(), "which no piece waits for");
         let (now, later) = (Duration::ZERO, Duration::from_secs(1));
-        let distance = news::distance(1, 0, now);
+        let distance = news::distance(1, 4, 1, now);
         for (piece, quiet, wait) in [(0, now, now), (1, now, distance), (2, later, now)] {
             tokio::time::advance(quiet).await;
             let came = Instant::now();

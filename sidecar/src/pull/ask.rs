@@ -160,7 +160,7 @@ impl Asking {
         for attestation in news.attestations {
             let signed = attestation.clone().encode();
             // Every neighbour brings what one has brought already.
-            if !self.shared.blob.has_attestation(&signed) {
+            if !self.shared.blob.knows(&signed) {
                 let statement = attest::check(&attestation, &keys, key, &geometry)?;
                 self.shared.epochs.take(&statement, &signed)?;
             }

@@ -29,8 +29,8 @@ pub(super) struct Watch {
     is_on: bool,
     /// How much of the source's log was told.
     n_told: usize,
-    /// When the first message with pieces left, and how many it brought.
-    first: Option<(u64, u32)>,
+    /// When the last message with pieces left.
+    last: Option<u64>,
     /// No message leaves before this.
     quiet_until: u64,
     /// When the message that is planned leaves.
@@ -41,7 +41,7 @@ impl Simulation {
     pub(super) fn watch(&mut self, by: ShareId, from: u32) {
         self.unwatch(by, from);
         let id = self.watches.len() as WatchId;
-        let watch = Watch { by, from, is_on: true, n_told: 0, first: None, quiet_until: 0, leaves_at: None };
+        let watch = Watch { by, from, is_on: true, n_told: 0, last: None, quiet_until: 0, leaves_at: None };
         self.watches.push(watch);
         self.share(by).watching.push(id);
         let at = self.queue.now() + self.network.delay(self.node_of(by), from);
@@ -110,19 +110,10 @@ impl Simulation {
     }
 
     fn plan_news(&mut self, id: WatchId, at: u64) {
-        let Watch { by, from, n_told, .. } = self.watches[id as usize];
-        let source = self.share_of(from, self.blob_of(by));
-        let n_held = self.shares[source as usize].log.len();
         let watch = &mut self.watches[id as usize];
+        let Watch { by, from, .. } = *watch;
         let leaves_at = at.max(watch.quiet_until);
         watch.leaves_at = Some(leaves_at);
-        if n_held > n_told {
-            let n_held = n_held as u32;
-            let (since, n_first) = *watch.first.get_or_insert((leaves_at, n_held));
-            let since = Duration::from_micros(leaves_at - since);
-            let distance = news::distance(n_held, n_held - n_first, since);
-            watch.quiet_until = leaves_at + distance.as_micros() as u64;
-        }
         let delay = self.network.delay(from, self.node_of(by));
         // One that left while the last was under way does not overtake it.
         let arrives_at = (leaves_at + delay).max(self.queue.now());
@@ -144,7 +135,14 @@ impl Simulation {
         let gained = runs(untold[..n_new].iter().map(|(piece, _)| *piece));
         let alive = self.shares[source as usize].seed.as_ref().is_some_and(|it| it.is_at_work());
         let next = untold.get(n_new).map(|(_, at)| *at);
-        self.watches[id as usize].n_told += n_new;
+        let n_pieces = self.world.blobs[self.blob_of(by)].n_pieces();
+        let watch = &mut self.watches[id as usize];
+        watch.n_told += n_new;
+        if n_new > 0 {
+            let since = Duration::from_micros(watch.last.replace(left_at).map_or(0, |it| left_at - it));
+            let distance = news::distance(watch.n_told as u32, n_pieces, n_new as u32, since);
+            watch.quiet_until = left_at + distance.as_micros() as u64;
+        }
         if let Some(at) = next {
             self.plan_news(id, at);
         }
