@@ -47,10 +47,10 @@ impl Fetch {
         in_time.max(asks().count().saturating_sub(self.policy.slots))
     }
 
-    /// A node with few neighbours asks each for more.
+    /// Where few neighbours answer, each is asked for more.
     fn slots_per_source(&self) -> u32 {
         let each = self.policy.slots_per_source;
-        if self.sources.n_near() < self.policy.slots { each * 2 } else { each }
+        if self.sources.n_watched(self.reach()) < self.policy.slots { each * 2 } else { each }
     }
 
     fn choose(&mut self, now: Tick) -> Option<Choice> {

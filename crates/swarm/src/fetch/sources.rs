@@ -62,8 +62,10 @@ impl Sources {
         self.known.iter().filter(|it| it.part.is_neighbour()).map(|it| &it.id)
     }
 
-    pub(super) fn n_near(&self) -> usize {
-        self.known.iter().filter(|it| it.part == Part::Near).count()
+    /// How many neighbours within reach say what they hold.
+    pub(super) fn n_watched(&self, reach: Reach) -> usize {
+        let within = self.known.iter().filter(|it| it.is_within(reach) && !it.banned);
+        within.filter(|it| it.watch == Watch::On).count()
     }
 
     pub(super) fn is_gateway(&self, id: &NodeId) -> bool {

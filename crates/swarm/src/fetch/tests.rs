@@ -149,6 +149,9 @@ fn each_of_few_neighbours_is_asked_for_more() {
     let asked_of_one = |neighbours: &[&str]| {
         let mut it = Script::new(100, Policy::default());
         it.on(self::neighbours(neighbours));
+        neighbours.iter().for_each(|of| {
+            it.on(news(of, 0..0));
+        });
         it.on(news("a", 0..100)).len()
     };
     assert_eq!(asked_of_one(&["a", "b", "c", "d", "e", "f", "g"]), 4);

@@ -192,13 +192,22 @@ impl BlobEntry {
         }
     }
 
-    /// The gateway holds more pieces.
-    pub(super) fn seeded(&mut self, now: Tick, gateway: NodeNumber, pieces: &[Range<PieceIndex>]) {
+    /// The gateway holds more pieces. Whoever has the lease on one can take it up from now on, and has until then.
+    pub(super) fn seeded(
+        &mut self,
+        now: Tick,
+        gateway: NodeNumber,
+        pieces: &[Range<PieceIndex>],
+        until: Tick,
+    ) {
         if let Some(held) = self.held.get_mut(&gateway) {
             pieces.iter().for_each(|it| held.insert_range(it.clone()));
         }
         if self.seeder == Some(gateway) {
             self.seed_moved_at = now;
+            if let Some(level) = self.level_mut(REGION) {
+                pieces.iter().for_each(|it| level.begin_leases(it.clone(), until));
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! stays one until its last member leaves, so that neighbours do not change with each who comes and goes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use shoal_model::{Rng, Tick};
 
@@ -175,6 +176,13 @@ impl Level {
     pub(super) fn lease(&mut self, piece: PieceIndex, holder: NodeNumber, until: Tick) {
         self.open.remove(piece);
         self.leases.insert(piece, Lease { holder, until });
+    }
+
+    /// Leases on these pieces end no sooner than this.
+    pub(super) fn begin_leases(&mut self, pieces: Range<PieceIndex>, until: Tick) {
+        if !pieces.is_empty() {
+            self.leases.range_mut(pieces).for_each(|(_, it)| it.until = it.until.max(until));
+        }
     }
 
     /// Takes back the leases for which `ends` says so; returns whose they were.

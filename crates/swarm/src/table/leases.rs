@@ -5,8 +5,8 @@
 //! does not arrive goes to a successor.
 //!
 //! Into the *region* pieces come from the gateway, and their leases are given ahead of time, in windows: a node
-//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. The first
-//! piece, which every reader waits for, is brought in by the first few nodes, so that the start is not serial. Leases
+//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. What lies at
+//! the gateway and in nobody's window is granted with the gateway's next report. The first piece, which every reader waits for, is brought in by the first few nodes, so that the start is not serial. Leases
 //! lapse only once the gateway holds the piece: waiting for a slow registry is not a fault.
 //!
 //! Into the levels *within* pieces come from a member of another one, as soon as that is known to hold them. So the
@@ -111,10 +111,10 @@ impl Table {
         let window = if is_first { wish.lease_window } else { (wish.lease_window * 2).min(LAST_WINDOW) };
         let most = (window - wish.n_leased) as usize;
         let Some(region) = entry.level(REGION) else { return };
-        // Alone, a node takes what the gateway has first. With others, each takes pieces from all over the blob, so that
-        // what the gateway has first is soon in many hands, each of which can pass it on.
+        // Alone, a node takes what its reader needs first. With others, each takes pieces from all over the blob, so
+        // that what the gateway has first is soon in many hands, each of which can pass it on.
         let is_alone = entry.wanting().len() <= 1;
-        let apart = if is_alone { 1 } else { (region.open().count() as usize / most.max(1)).max(1) };
+        let apart = if is_alone { 1 } else { (region.open().count() as usize / most).max(1) };
         let mut pieces: BTreeSet<_> = region.open().iter().step_by(apart).take(most).collect();
         if pieces.is_empty() {
             return;
@@ -131,6 +131,21 @@ impl Table {
             wish.lease_window = window;
         }
         out.push(self.lease(blob, (node, from), pieces));
+    }
+
+    /// Grants what the gateway has told of before and nobody is to bring in: no node has to be due for that.
+    pub(super) fn grant_waiting(&mut self, now: Tick, blob: BlobNumber, out: &mut Vec<Order>) {
+        let entry = &mut self.blobs[blob];
+        let Some((from, held)) = entry.seeder.and_then(|it| Some((it, entry.held(it)?))) else { return };
+        let Some(mut waiting) = entry.level(REGION).map(|it| it.open().clone()) else { return };
+        waiting.intersect(held);
+        let mut grants = Grants::default();
+        for piece in waiting.iter().take(AT_ONCE) {
+            let Some(importer) = entry.importer(REGION, piece, &mut self.rng) else { break };
+            entry.lease(REGION, piece, importer, now.after(self.policy.lease_lives));
+            grants.add(importer, from, piece);
+        }
+        self.tell_grants(blob, grants, out);
     }
 
     /// Grants to everybody who wants the blob and is due.

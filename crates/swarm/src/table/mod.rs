@@ -197,6 +197,9 @@ impl Table {
 
     fn on_progress(&mut self, now: Tick, report: &Report, out: &mut Vec<Order>) {
         let Some(node) = self.nodes.number(&report.node) else { return };
+        if let Some(blob) = self.blobs.number(&report.key).filter(|it| self.blobs[*it].seeder == Some(node)) {
+            self.grant_waiting(now, blob, out);
+        }
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
         let entry = &mut self.blobs[blob];
         if let Some(wish) = entry.wish_mut(node) {
@@ -250,7 +253,7 @@ impl Table {
         let brought = match role {
             Role::Sidecar => entry.gained(node, *around, &report.gained),
             Role::Gateway => {
-                entry.seeded(now, node, &report.gained);
+                entry.seeded(now, node, &report.gained, now.after(self.policy.lease_lives));
                 Vec::new()
             }
         };

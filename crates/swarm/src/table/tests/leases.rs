@@ -92,6 +92,31 @@ fn whoever_brings_in_its_pieces_gets_a_larger_window() {
 }
 
 #[test]
+fn what_lies_at_the_gateway_in_nobodys_window_is_granted_with_its_next_report() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    it.want("b");
+    let granted = |orders: &[Order]| [leases(orders, "a"), leases(orders, "b")].concat();
+    assert_eq!(granted(&it.gain("gw", 0..8)), [0; 0], "somebody may be due for it");
+    let mut waiting = granted(&it.gain("gw", 8..9));
+    waiting.sort_unstable();
+    assert_eq!(waiting, [5, 6, 7], "0 to 4 are in windows");
+}
+
+#[test]
+fn a_lease_lives_from_when_the_gateway_has_the_piece() {
+    let mut it = Script::with(&["a"]);
+    it.want("a");
+    it.wait(Duration::from_secs(6));
+    it.gain("gw", 0..1);
+    let is_late = |it: &Script| it.blob().level(place::REGION).unwrap().open().contains(0);
+    it.wait(Duration::from_secs(4));
+    assert!(!is_late(&it));
+    it.wait(Duration::from_secs(2));
+    assert!(is_late(&it));
+}
+
+#[test]
 fn a_lease_ends_when_anybody_holds_the_piece() {
     let mut it = Script::with(&["a", "b"]);
     it.want("a");
