@@ -1,9 +1,11 @@
 //! A blob that a node does not have: from the registry through gateway and scheduler to all nodes at once, or
 //! from a neighbour.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::sleep;
 
 use crate::bench::download::{self, Download};
 use crate::bench::origin::Origin;
@@ -20,14 +22,20 @@ pub(super) struct Cold {
     pub(super) direct: Duration,
     /// Until each client had its first byte.
     pub(super) first_bytes: Vec<Duration>,
+    /// The memory of the sidecar that had the most meanwhile, in MiB.
+    pub(super) resident_mib: f64,
 }
+
+/// How often the memory is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Starts a region, has a client on each node download the blob at the same time, and as many from nginx.
 pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> Result<Cold> {
     let direct = download::all((0..n_nodes).map(|_| origin.direct())).await?;
     let stage = Stage::start(&origin.source()?, n_nodes, security).await?;
     let before = stage.cpu_used()?;
-    let pulled = download::all(stage.mirrors().map(|it| origin.through(it))).await?;
+    let pulling = download::all(stage.mirrors().map(|it| origin.through(it)));
+    let (pulled, resident_mib) = with_memory(&stage, n_nodes, pulling).await?;
     let cpu = stage.cpu_used()?.saturating_sub(before);
     stage.end().await?;
     let slowest = |all: &[Download]| all.iter().map(|it| it.whole).max().unwrap_or_default();
@@ -36,7 +44,25 @@ pub(super) async fn round(origin: &Origin, n_nodes: u16, security: Security) -> 
         whole: slowest(&pulled),
         direct: slowest(&direct),
         first_bytes: pulled.iter().map(|it| it.first_byte).collect(),
+        resident_mib,
     })
+}
+
+/// Waits for downloads, and returns the most memory that a sidecar had meanwhile.
+async fn with_memory(
+    stage: &Stage,
+    n_nodes: u16,
+    pulling: impl Future<Output = Result<Vec<Download>>>,
+) -> Result<(Vec<Download>, f64)> {
+    let (mut pulling, mut most) = (pin!(pulling), 0.0_f64);
+    loop {
+        tokio::select! {
+            pulled = &mut pulling => return Ok((pulled?, most)),
+            () = sleep(LOOK) => for node in 1..=n_nodes {
+                most = most.max(stage.resident_mib(&format!("node{node}"))?);
+            },
+        }
+    }
 }
 
 /// Starts a region of two nodes, has one fetch the blob, and returns how long a client of the other then waits

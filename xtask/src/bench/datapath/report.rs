@@ -78,6 +78,7 @@ impl Report {
             ("cold, four nodes, mTLS: seconds", seconds(&self.mtls)),
             ("cold, four nodes, mTLS: time over direct", over_direct(&self.mtls)),
             ("cold, four nodes, mTLS: first byte, ms", cold_first_bytes(&self.mtls)),
+            ("cold, four nodes, mTLS: memory of a sidecar, MiB", memory(&self.mtls)),
             ("cold, a neighbour has it, mTLS: first byte, ms", self.near_first_bytes()),
         ]
     }
@@ -112,6 +113,10 @@ fn cpu(cold: &[Cold]) -> Spread {
 
 fn seconds(cold: &[Cold]) -> Spread {
     Spread::of(cold.iter().map(|it| it.whole.as_secs_f64()))
+}
+
+fn memory(cold: &[Cold]) -> Spread {
+    Spread::of(cold.iter().map(|it| it.resident_mib))
 }
 
 fn over_direct(cold: &[Cold]) -> Spread {

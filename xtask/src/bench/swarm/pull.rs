@@ -1,7 +1,7 @@
-//! The client of all pulls: one request from a node, and the bytes are dropped as they come.
+//! The client of all pulls: a node asks for a blob, and the bytes are dropped as they come.
 //!
-//! A download from the registry goes on where it broke off, as runtimes do: of fifty streams on one slow link some
-//! come to nothing.
+//! From Shoal all have to come with one request. A download from the registry goes on where it broke off, as runtimes
+//! do: of fifty streams on one slow link some come to nothing.
 
 use std::time::{Duration, Instant};
 
