@@ -178,6 +178,11 @@ impl Level {
         self.leases.insert(piece, Lease { holder, until });
     }
 
+    /// The pieces that are being brought in, and by whom.
+    pub(super) fn leases(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
+        self.leases.iter().map(|(piece, it)| (*piece, it.holder))
+    }
+
     /// Leases on these pieces end no sooner than this.
     pub(super) fn begin_leases(&mut self, pieces: Range<PieceIndex>, until: Tick) {
         if !pieces.is_empty() {
@@ -233,10 +238,6 @@ impl Level {
 
 #[cfg(test)]
 impl Level {
-    pub(super) fn leases(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
-        self.leases.iter().map(|(piece, it)| (*piece, it.holder))
-    }
-
     pub(super) fn suppliers(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
         self.suppliers.iter().flat_map(|(piece, all)| all.iter().map(|(node, _)| (*piece, *node)))
     }

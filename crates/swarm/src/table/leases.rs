@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_model::{Rng, Tick};
 
-use super::blob::{BlobEntry, Brought};
-use super::circle::Circle;
+use super::blob::{BlobEntry, Brought, Wish};
+use super::circle::{Circle, Level};
 use super::place::{PlaceNumber, REGION};
 use super::{BlobNumber, NodeNumber, Order, Table, What};
 use crate::PieceIndex;
@@ -40,6 +40,11 @@ const DRAWN: usize = 64;
 const COMPARED: usize = 4;
 /// Pieces that one event lets come into one level.
 const AT_ONCE: usize = 64;
+
+/// How much a member has to bring in, where it can bring in more.
+fn imports(_: NodeNumber, wish: &Wish) -> Option<u32> {
+    (wish.n_leased < MOST_IMPORTS).then_some(wish.n_leased)
+}
 
 /// Leases of one event, gathered so that each importer hears of each supplier once.
 #[derive(Default)]
@@ -74,13 +79,19 @@ impl BlobEntry {
         lapsed
     }
 
-    /// Who is to bring a piece into a level that lacks it.
-    fn importer(&self, place: PlaceNumber, piece: PieceIndex, rng: &mut Rng) -> Option<NodeNumber> {
+    /// Who is to bring a piece into a level that lacks it: among a few, whoever has the least to do. `load` says how
+    /// much that is, or nothing where a member has enough.
+    fn importer(
+        &self,
+        place: PlaceNumber,
+        piece: PieceIndex,
+        load: impl Fn(NodeNumber, &Wish) -> Option<u32>,
+        rng: &mut Rng,
+    ) -> Option<NodeNumber> {
         let lacks = |it: &&Circle| it.level.as_ref().is_some_and(|it| it.open().contains(piece));
         let circle = self.circle(place).filter(lacks)?;
-        let able = circle.draw(DRAWN, rng).filter_map(|it| Some((self.wish(it)?.n_leased, it)));
-        let able = able.filter(|(n_leased, _)| *n_leased < MOST_IMPORTS).take(COMPARED);
-        able.min_by_key(|(n_leased, _)| *n_leased).map(|(_, it)| it)
+        let able = circle.draw(DRAWN, rng).filter_map(|it| Some((load(it, self.wish(it)?)?, it)));
+        able.take(COMPARED).min_by_key(|(load, _)| *load).map(|(_, it)| it)
     }
 
     /// Some member of a level that is found to hold the piece.
@@ -139,9 +150,19 @@ impl Table {
         let Some((from, held)) = entry.seeder.and_then(|it| Some((it, entry.held(it)?))) else { return };
         let Some(mut waiting) = entry.level(REGION).map(|it| it.open().clone()) else { return };
         waiting.intersect(held);
+        // What a node has yet to wait for does not keep it busy; and a slow one gets no more than its window.
+        let mut busy: BTreeMap<NodeNumber, u32> = BTreeMap::new();
+        let leases = entry.level(REGION).into_iter().flat_map(Level::leases);
+        for (_, holder) in leases.filter(|(piece, _)| held.contains(*piece)) {
+            *busy.entry(holder).or_default() += 1;
+        }
         let mut grants = Grants::default();
         for piece in waiting.iter().take(AT_ONCE) {
-            let Some(importer) = entry.importer(REGION, piece, &mut self.rng) else { break };
+            let load = |node, wish: &Wish| {
+                Some(busy.get(&node).copied().unwrap_or(0)).filter(|it| *it < wish.lease_window)
+            };
+            let Some(importer) = entry.importer(REGION, piece, load, &mut self.rng) else { break };
+            *busy.entry(importer).or_default() += 1;
             entry.lease(REGION, piece, importer, now.after(self.policy.lease_lives));
             grants.add(importer, from, piece);
         }
@@ -195,7 +216,7 @@ impl Table {
             let mut takers = level.children.clone();
             self.rng.shuffle(&mut takers);
             for place in takers {
-                let Some(importer) = entry.importer(place, *piece, &mut self.rng) else { continue };
+                let Some(importer) = entry.importer(place, *piece, imports, &mut self.rng) else { continue };
                 let supplier = entry.level_mut(brought.within).and_then(|it| it.supplier(*piece));
                 let Some(from) = supplier else { break };
                 entry.lease(place, *piece, importer, now.after(self.policy.lease_lives));
@@ -212,7 +233,7 @@ impl Table {
         let mut there = level.open().clone();
         there.intersect(source.covered());
         for piece in there.iter().take(AT_ONCE) {
-            let Some(importer) = entry.importer(place, piece, &mut self.rng) else { return };
+            let Some(importer) = entry.importer(place, piece, imports, &mut self.rng) else { return };
             let known = entry.level_mut(wider).and_then(|it| it.supplier(piece));
             let Some(from) = known.or_else(|| entry.any_holder(wider, piece, &mut self.rng)) else {
                 continue;
