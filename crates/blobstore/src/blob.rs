@@ -89,7 +89,8 @@ impl Blob {
         self.entry().state.lock().attestations().to_vec()
     }
 
-    /// Whether this signed list was taken since the blob was last cleared: it need not be checked again.
+    /// Whether this signed list brings nothing new, so that it need not be checked: it was taken already, or the
+    /// complete one is known, against which no other counts.
     pub fn knows(&self, attestation: &[u8]) -> bool {
         self.entry().state.lock().knows(attestation)
     }

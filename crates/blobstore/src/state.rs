@@ -95,7 +95,7 @@ pub(crate) struct State {
     /// bounds their number.
     attested: Bitmap,
     attestations: Vec<Bytes>,
-    /// These, and those that the seal took the place of.
+    /// The same, to be found.
     known: HashSet<Bytes>,
     seal: Seal,
 }
@@ -166,9 +166,9 @@ impl State {
         &self.attestations
     }
 
-    /// Whether the signed list was taken in this generation.
+    /// Whether the signed list brings nothing new: it is one of those to relay, or the complete one is known.
     pub(crate) fn knows(&self, attestation: &[u8]) -> bool {
-        self.known.contains(attestation)
+        self.is_sealed() || self.known.contains(attestation)
     }
 
     /// The digest that was vouched for.
@@ -227,6 +227,7 @@ impl State {
         }
         if list.seals {
             self.attestations.clear();
+            self.known = HashSet::new();
             self.seal = Seal::Listed;
         }
         self.known.insert(list.attestation.clone());
