@@ -5,9 +5,10 @@
 //! does not arrive goes to a successor.
 //!
 //! Into the *region* pieces come from the gateway, and their leases are given ahead of time, in windows: a node
-//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. What lies at
-//! the gateway and in nobody's window is granted with the gateway's next report. The first piece, which every reader waits for, is brought in by the first few nodes, so that the start is not serial. Leases
-//! lapse only once the gateway holds the piece: waiting for a slow registry is not a fault.
+//! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. What lies
+//! at the gateway and in nobody's window is granted with the gateway's next report. The first piece, which every
+//! reader waits for, is brought in by the first few nodes, so that the start is not serial. Leases lapse only once
+//! the gateway holds the piece: waiting for a slow registry is not a fault.
 //!
 //! Into the levels *within* pieces come from a member of another one, as soon as that is known to hold them. So the
 //! lease names it. Each supplies a piece to a few only, and those supply it to the next: a piece is in all racks
@@ -150,6 +151,9 @@ impl Table {
         let Some((from, held)) = entry.seeder.and_then(|it| Some((it, entry.held(it)?))) else { return };
         let Some(mut waiting) = entry.level(REGION).map(|it| it.open().clone()) else { return };
         waiting.intersect(held);
+        if waiting.is_empty() {
+            return;
+        }
         // What a node has yet to wait for does not keep it busy; and a slow one gets no more than its window.
         let mut busy: BTreeMap<NodeNumber, u32> = BTreeMap::new();
         let leases = entry.level(REGION).into_iter().flat_map(Level::leases);
