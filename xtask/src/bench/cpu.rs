@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
@@ -15,6 +16,38 @@ pub(super) fn used(processes: &[u32]) -> Result<Duration> {
 fn of(process: u32) -> Result<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(process.try_into()?))?;
     Ok(clock_gettime(clock)?.into())
+}
+
+/// The processors that this process may use.
+pub(super) fn processors() -> Result<CpuSet> {
+    Ok(sched_getaffinity(Pid::from_raw(0))?)
+}
+
+/// The first two of them, each alone; the same one twice where there is but one.
+pub(super) fn two_of(all: &CpuSet) -> Result<[CpuSet; 2]> {
+    let mut numbers = (0..CpuSet::count()).filter(|it| all.is_set(*it).unwrap_or_default());
+    let first = numbers.next().context("no processor")?;
+    let alone = |number| {
+        let mut set = CpuSet::new();
+        set.set(number).map(|()| set)
+    };
+    Ok([alone(first)?, alone(numbers.next().unwrap_or(first))?])
+}
+
+/// Has all threads of processes run on these processors only.
+pub(super) fn confine(processes: &[u32], to: &CpuSet) -> Result<()> {
+    for process in processes {
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?.file_name().to_string_lossy().parse()?;
+            sched_setaffinity(Pid::from_raw(thread), to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has this thread run on these processors only.
+pub(super) fn stay_on(processors: &CpuSet) -> Result<()> {
+    Ok(sched_setaffinity(Pid::from_raw(0), processors)?)
 }
 
 /// A process and its children.

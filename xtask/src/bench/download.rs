@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use nix::sched::CpuSet;
 use tokio::task::spawn_blocking;
+
+use super::cpu;
 
 /// How many bytes are taken at once.
 const STEP: usize = 512 << 10;
@@ -38,7 +41,18 @@ pub(super) struct Download {
 
 /// Downloads from all places at the same time; fails where one does not answer with all that it states.
 pub(super) async fn all(places: impl IntoIterator<Item = Place>) -> Result<Vec<Download>> {
-    let downloads = places.into_iter().map(|it| spawn_blocking(move || it.download()));
+    all_on(&cpu::processors()?, places).await
+}
+
+/// The same by clients on these processors.
+pub(super) async fn all_on(
+    processors: &CpuSet,
+    places: impl IntoIterator<Item = Place>,
+) -> Result<Vec<Download>> {
+    let downloads = places.into_iter().map(|place| {
+        let processors = *processors;
+        spawn_blocking(move || cpu::stay_on(&processors).and_then(|()| place.download()))
+    });
     try_join_all(downloads).await?.into_iter().collect()
 }
 

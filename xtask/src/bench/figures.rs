@@ -27,6 +27,11 @@ impl Spread {
         self.median
     }
 
+    /// Whether there were no values.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.median.is_nan()
+    }
+
     /// The least, the median and the most.
     pub(super) fn json(&self) -> Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })

@@ -62,11 +62,6 @@ impl Stage {
         Ok(kib.context("no RssAnon")?.trim().parse::<f64>()? / 1024.0)
     }
 
-    /// CPU time of one node's sidecar so far.
-    pub(super) fn cpu_used_by(&self, node: &str) -> Result<Duration> {
-        cpu::used(&[self.process(node)?])
-    }
-
     /// Ends it.
     pub(super) async fn end(self) -> Result<()> {
         self.processes.end().await

@@ -1,4 +1,7 @@
 //! A blob that the node has: from the sidecar to a client, beside the same bytes from nginx.
+//!
+//! With one stream the server has one processor and the client another. Left to itself the kernel puts both on the
+//! same one at times, and then who is faster is a matter of luck.
 
 use std::time::Duration;
 
@@ -75,24 +78,27 @@ impl Bench<'_> {
     }
 
     async fn sidecar(&self, at_once: usize) -> Result<Sample> {
-        sample(&self.place, at_once, || self.stage.cpu_used_by("node1")).await
+        sample(&self.place, at_once, &[self.stage.process("node1")?]).await
     }
 
     async fn nginx(&self, at_once: usize) -> Result<Sample> {
-        let processes = self.origin.processes()?;
-        sample(&self.origin.direct(), at_once, || cpu::used(&processes)).await
+        sample(&self.origin.direct(), at_once, &self.origin.processes()?).await
     }
 }
 
-async fn sample(place: &Place, at_once: usize, cpu_used: impl Fn() -> Result<Duration>) -> Result<Sample> {
-    let before = cpu_used()?;
+async fn sample(place: &Place, at_once: usize, server: &[u32]) -> Result<Sample> {
+    let all = cpu::processors()?;
+    let [of_server, of_clients] = if at_once == 1 { cpu::two_of(&all)? } else { [all, all] };
+    cpu::confine(server, &of_server)?;
+    let before = cpu::used(server)?;
     let (mut downloads, mut wall) = (Vec::<Download>::new(), Duration::ZERO);
     for _ in 0..DOWNLOADS / at_once {
-        let together = download::all(vec![place.clone(); at_once]).await?;
+        let together = download::all_on(&of_clients, vec![place.clone(); at_once]).await?;
         wall += together.iter().map(|it| it.whole).max().unwrap_or_default();
         downloads.extend(together);
     }
-    let (cpu, gib) = (cpu_used()?.saturating_sub(before), download::gib(&downloads));
+    let (cpu, gib) = (cpu::used(server)?.saturating_sub(before), download::gib(&downloads));
+    cpu::confine(server, &all)?;
     Ok(Sample {
         rate: gib / wall.as_secs_f64(),
         cpu_per_gib: cpu.as_secs_f64() / gib,

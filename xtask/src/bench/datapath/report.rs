@@ -131,10 +131,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "load {} before and {} after\n", self.load[0], self.load[1])?;
         writeln!(f, "| what | median (least..most) |\n| --- | --- |")?;
-        self.rows().into_iter().try_for_each(|(name, spread)| writeln!(f, "| {name} | {spread} |"))?;
+        for (name, spread) in self.rows().into_iter().filter(|(_, spread)| !spread.is_empty()) {
+            writeln!(f, "| {name} | {spread} |")?;
+        }
         for security in ["plain", "tls"] {
-            let cpu = self.pieces_cpu(security).unwrap_or(f64::NAN);
-            writeln!(f, "| pieces into a store, {security}: CPU-s/GiB of both nodes | {cpu:.2} |")?;
+            if let Some(cpu) = self.pieces_cpu(security) {
+                writeln!(f, "| pieces into a store, {security}: CPU-s/GiB of both nodes | {cpu:.2} |")?;
+            }
         }
         Ok(())
     }

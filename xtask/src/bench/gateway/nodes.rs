@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
@@ -20,8 +20,10 @@ use tokio::time::{Instant, timeout};
 
 /// How many connect at the same time: a handshake has a second, and both ends share this machine.
 const CONNECTING: usize = 32;
-/// How many ask at the same time.
-const ASKING: usize = 64;
+/// How many nodes pull at the same time.
+const PULLING: usize = 21;
+/// How many layers a node asks for at the same time: as many as containerd fetches if nobody tells it otherwise.
+const AT_ONCE: usize = 3;
 /// How long a gateway may take to answer a node.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,18 +68,19 @@ impl Nodes {
 
     /// Has the nodes, one after the other, open all blobs until the time is over; how many were opened.
     pub(super) async fn open(&self, source: &Source, digests: &[Digest], lasts: Duration) -> Result<u64> {
-        let (end, turn) = (Instant::now() + lasts, AtomicU64::new(0));
-        let asking = (0..ASKING).map(async |_| {
-            let mut n_opened = 0;
+        let (end, turn, opened) = (Instant::now() + lasts, AtomicUsize::new(0), AtomicU64::new(0));
+        let pulling = (0..PULLING).map(async |_| {
             while Instant::now() < end {
-                let turn = turn.fetch_add(1, Ordering::Relaxed) as usize;
-                let node = &self.nodes[turn / digests.len() % self.nodes.len()];
-                node.open(source, digests[turn % digests.len()]).await?;
-                n_opened += 1;
+                let node = &self.nodes[turn.fetch_add(1, Ordering::Relaxed) % self.nodes.len()];
+                for some in digests.chunks(AT_ONCE) {
+                    try_join_all(some.iter().map(|it| node.open(source, *it))).await?;
+                    opened.fetch_add(some.len() as u64, Ordering::Relaxed);
+                }
             }
-            anyhow::Ok(n_opened)
+            anyhow::Ok(())
         });
-        Ok(try_join_all(asking).await?.into_iter().sum())
+        try_join_all(pulling).await?;
+        Ok(opened.into_inner())
     }
 }
 
