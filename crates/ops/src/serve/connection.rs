@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::ConnectInfo;
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -75,6 +75,9 @@ impl<S: HttpService> Connections<S> {
             res = connection.as_mut() => return res,
             () = stopping.cancelled() => {}
             () = requests.quiet_for(limits.first_request, limits.idle) => {}
+            () = requests.left_for(limits.stall) => {
+                return Err(format!("the client took no byte of a response for {:?}", limits.stall).into());
+            }
             () = passed(until) => {
                 connection.as_mut().graceful_shutdown();
                 return timeout(FAREWELL, connection).await.unwrap_or(Ok(()));
@@ -105,10 +108,12 @@ fn answer<S: HttpService>(
     in_flight: InFlight,
 ) -> impl Future<Output = Result<http::Response<Counted<S::Body>>, S::Error>> + Send + 'static {
     req.extensions_mut().insert(ConnectInfo(client));
+    // What HTTP/1.1 hands over goes to the socket, which sees every byte of it go.
+    let is_watched = req.version() == Version::HTTP_2;
     let response = service.oneshot(req);
     async move {
         let response = response.await?;
-        Ok(response.map(|body| Counted::new(body, in_flight)))
+        Ok(response.map(|body| Counted::new(body, in_flight, is_watched)))
     }
 }
 

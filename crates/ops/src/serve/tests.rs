@@ -8,10 +8,11 @@ use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
+use futures_util::stream;
 use http_body::Frame;
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -305,4 +306,24 @@ async fn dropping_the_server_cuts_its_connections() {
 fn failures_to_accept_are_waited_out_longer_and_longer() {
     let waits = [1, 2, 3, 8, 9, u32::MAX].map(|n| back_off(n).as_millis());
     assert_eq!(waits, [5, 10, 20, 640, 1_000, 1_000]);
+}
+
+#[tokio::test]
+async fn a_client_that_grants_no_window_is_cut() {
+    // Several times what a client grants at first.
+    let body = |_| {
+        let parts = (0..256).map(|_| Ok(Frame::data(Bytes::from_static(&[0; 64 << 10]))));
+        std::future::ready(Response::new(BodyExt::boxed(StreamBody::new(stream::iter(parts)))))
+    };
+    let served = start(Limits { stall: SHORT, ..LIMITS }, body).await;
+    let io = TokioIo::new(served.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let req = Request::get("http://test/").body(Empty::<Bytes>::new()).unwrap();
+    // Not read, so that no window is granted beyond the first.
+    let unread = client.send_request(req).await.unwrap();
+    let _ended = timeout(Duration::from_secs(10), connection).await.expect("the connection is cut").unwrap();
+    drop(unread);
+    served.stop().await;
 }
