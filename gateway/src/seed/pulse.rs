@@ -1,8 +1,8 @@
 //! Signs of life of a seed, for the nodes that wait for it.
 //!
 //! Busy is not sick: a seed that waits in line, for the registry's rate or for a registry that asked to be
-//! left alone says so again and again. While it waits for the registry's answer or bytes it says nothing,
-//! so that nodes notice a registry that hangs.
+//! left alone says so again and again. While it waits for the registry's answer or bytes, or to ask again after
+//! these broke off, it says nothing, so that nodes notice a registry that hangs or is gone.
 
 use std::time::Duration;
 

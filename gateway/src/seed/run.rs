@@ -85,7 +85,8 @@ impl Seed {
         while cutter.offset() < size {
             match self.attempt(&mut plan, cutter, pieces).await? {
                 None => {}
-                Some(Setback::Ask { after }) => self.pulse.alive(sleep(after)).await,
+                // No sign of life: a registry that fails is no busy one, and nodes are to look for another way.
+                Some(Setback::Ask { after }) => sleep(after).await,
                 Some(Setback::LeaveAlone { wait }) => {
                     // Others, whom the registry has not turned away, may read meanwhile.
                     drop(place);
