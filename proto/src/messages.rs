@@ -188,6 +188,8 @@ pub enum NodeMessage {
     Stranded(BlobKey),
     /// The node goes away in good order.
     Leaving,
+    /// Something that a newer build says and this one does not know; to be ignored.
+    Unknown,
 }
 
 /// Who speaks, and by which rules.
@@ -245,6 +247,8 @@ pub enum SchedulerMessage {
     Seed(WantedBlob),
     /// To a stranded node: fetch this blob from its registry with the caller's own credential.
     GoDirect(BlobKey),
+    /// Something that a newer build says and this one does not know; to be ignored.
+    Unknown,
 }
 
 /// Whom to ask for a blob.

@@ -15,6 +15,7 @@ impl Wire for NodeMessage {
     fn into_wire(self) -> wire::NodeMessage {
         use wire::node_message::Message;
         let message = match self {
+            Self::Unknown => return wire::NodeMessage { message: None },
             Self::Hello(it) => {
                 Message::Hello(wire::Hello { node: Some(it.node.into_wire()), protocol: it.protocol })
             }
@@ -31,20 +32,18 @@ impl Wire for NodeMessage {
 
     fn from_wire(it: wire::NodeMessage) -> Checked<Self> {
         use wire::node_message::Message;
-        need("node message", it.message, |it| {
-            Ok(match it {
-                Message::Hello(it) => Self::Hello(Hello {
-                    node: need("node", it.node, Node::from_wire)?,
-                    protocol: it.protocol,
-                }),
-                Message::Want(it) => Self::Want(Want::from_wire(it)?),
-                Message::Progress(it) => {
-                    Self::Progress(each("progress", it.blobs, MAX_ITEMS, BlobProgress::from_wire)?)
-                }
-                Message::Unwant(it) => Self::Unwant(need("blob", it.blob, BlobKey::from_wire)?),
-                Message::Stranded(it) => Self::Stranded(need("blob", it.blob, BlobKey::from_wire)?),
-                Message::Leaving(_) => Self::Leaving,
-            })
+        Ok(match it.message {
+            Some(Message::Hello(it)) => {
+                Self::Hello(Hello { node: need("node", it.node, Node::from_wire)?, protocol: it.protocol })
+            }
+            Some(Message::Want(it)) => Self::Want(Want::from_wire(it)?),
+            Some(Message::Progress(it)) => {
+                Self::Progress(each("progress", it.blobs, MAX_ITEMS, BlobProgress::from_wire)?)
+            }
+            Some(Message::Unwant(it)) => Self::Unwant(need("blob", it.blob, BlobKey::from_wire)?),
+            Some(Message::Stranded(it)) => Self::Stranded(need("blob", it.blob, BlobKey::from_wire)?),
+            Some(Message::Leaving(_)) => Self::Leaving,
+            None => Self::Unknown,
         })
     }
 }
@@ -105,6 +104,7 @@ impl Wire for SchedulerMessage {
     fn into_wire(self) -> wire::SchedulerMessage {
         use wire::scheduler_message::Message;
         let message = match self {
+            Self::Unknown => return wire::SchedulerMessage { message: None },
             Self::Neighbours(it) => Message::Neighbours(wire::Neighbours {
                 blob: Some(it.key.into_wire()),
                 near: it.near.into_iter().map(Node::into_wire).collect(),
@@ -131,27 +131,26 @@ impl Wire for SchedulerMessage {
 
     fn from_wire(it: wire::SchedulerMessage) -> Checked<Self> {
         use wire::scheduler_message::Message;
-        need("scheduler message", it.message, |it| {
-            Ok(match it {
-                Message::Neighbours(it) => Self::Neighbours(Neighbours {
-                    algorithm: algorithm_from_wire(it.algorithm()),
-                    key: need("blob", it.blob, BlobKey::from_wire)?,
-                    near: each("near", it.near, MAX_ITEMS, Node::from_wire)?,
-                    far: each("far", it.far, MAX_ITEMS, Node::from_wire)?,
-                }),
-                Message::Lease(it) => Self::Lease(Lease {
-                    key: need("blob", it.blob, BlobKey::from_wire)?,
-                    pieces: runs_from_wire(it.pieces)?,
-                    from: need("from", it.from, Node::from_wire)?,
-                }),
-                Message::GoDirect(it) => Self::GoDirect(need("blob", it.blob, BlobKey::from_wire)?),
-                Message::Seed(it) => Self::Seed(WantedBlob {
-                    key: need("blob", it.blob, BlobKey::from_wire)?,
-                    geometry: geometry(it.size, it.piece_length)?,
-                    source: source(it.registry, it.repository)?,
-                    ticket: Ticket(it.ticket),
-                }),
-            })
+        Ok(match it.message {
+            Some(Message::Neighbours(it)) => Self::Neighbours(Neighbours {
+                algorithm: algorithm_from_wire(it.algorithm()),
+                key: need("blob", it.blob, BlobKey::from_wire)?,
+                near: each("near", it.near, MAX_ITEMS, Node::from_wire)?,
+                far: each("far", it.far, MAX_ITEMS, Node::from_wire)?,
+            }),
+            Some(Message::Lease(it)) => Self::Lease(Lease {
+                key: need("blob", it.blob, BlobKey::from_wire)?,
+                pieces: runs_from_wire(it.pieces)?,
+                from: need("from", it.from, Node::from_wire)?,
+            }),
+            Some(Message::GoDirect(it)) => Self::GoDirect(need("blob", it.blob, BlobKey::from_wire)?),
+            Some(Message::Seed(it)) => Self::Seed(WantedBlob {
+                key: need("blob", it.blob, BlobKey::from_wire)?,
+                geometry: geometry(it.size, it.piece_length)?,
+                source: source(it.registry, it.repository)?,
+                ticket: Ticket(it.ticket),
+            }),
+            None => Self::Unknown,
         })
     }
 }

@@ -105,6 +105,20 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn what_only_a_newer_build_says_is_no_error() {
+    // Field 100 of a oneof that ends far below, with three bytes in it.
+    let newer = [0xa2, 0x06, 0x03, 1, 2, 3].as_slice();
+    let heard = NodeMessage::from_wire(Message::decode(newer).unwrap());
+    assert_eq!(heard, Ok(NodeMessage::Unknown));
+    let said = SchedulerMessage::from_wire(Message::decode(newer).unwrap());
+    assert_eq!(said, Ok(SchedulerMessage::Unknown));
+    let mut more = NodeMessage::Unwant(key()).into_wire().encode_to_vec();
+    more.extend(newer);
+    let known = NodeMessage::from_wire(Message::decode(more.as_slice()).unwrap());
+    assert_eq!(known, Ok(NodeMessage::Unwant(key())));
+}
+
+#[test]
 fn runs_ascend_within_the_largest_blob() {
     let check = |runs: &[(u32, u32)], good: bool| {
         let runs =

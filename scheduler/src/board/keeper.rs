@@ -115,7 +115,7 @@ impl Keeper {
             NodeMessage::Unwant(key) => self.decide(Event::Unwant { node, key }),
             NodeMessage::Stranded(key) => self.decide(Event::Stranded { node, key }),
             // Of no blob, so of no shard.
-            NodeMessage::Hello(_) | NodeMessage::Leaving => {}
+            NodeMessage::Hello(_) | NodeMessage::Leaving | NodeMessage::Unknown => {}
         }
     }
 

@@ -117,7 +117,7 @@ impl Session {
     /// Hands on what the node said; false where nothing of it is heard any more.
     pub(crate) async fn hear(&self, message: NodeMessage) -> bool {
         match message {
-            NodeMessage::Hello(_) => true,
+            NodeMessage::Hello(_) | NodeMessage::Unknown => true,
             NodeMessage::Leaving => false,
             NodeMessage::Progress(blobs) => {
                 let mut parts: BTreeMap<_, Vec<_>> = BTreeMap::new();

@@ -223,8 +223,8 @@ impl Driver {
                 Some(Event::Leased { from: self.know(it.from), role, pieces: it.pieces })
             }
             SchedulerMessage::GoDirect(_) => Some(Event::MayGoDirect),
-            // For gateways only.
-            SchedulerMessage::Seed(_) => None,
+            // For gateways only, or for newer builds.
+            SchedulerMessage::Seed(_) | SchedulerMessage::Unknown => None,
         }
     }
 

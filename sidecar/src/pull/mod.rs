@@ -253,6 +253,7 @@ impl Pulls {
             SchedulerMessage::Lease(it) => &it.key,
             SchedulerMessage::GoDirect(key) => key,
             SchedulerMessage::Seed(it) => &it.key,
+            SchedulerMessage::Unknown => return,
         };
         let active = self.active();
         if let Some(download) = active.get(key) {
