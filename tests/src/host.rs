@@ -171,6 +171,11 @@ impl Host {
         self.0.link.shape(up, down).await
     }
 
+    /// Lets the machine's link be as fast as it can again.
+    pub async fn unshape(&self) -> Result<()> {
+        self.0.link.unshape().await
+    }
+
     /// What went over the machine's link so far.
     pub async fn traffic(&self) -> Result<Traffic> {
         self.0.link.traffic().await

@@ -53,6 +53,7 @@ pub struct Lab {
     dir: PathBuf,
     nodes: Vec<Host>,
     n_hosts: u16,
+    rate: Option<Mbit>,
     mtu: u16,
 }
 
@@ -72,7 +73,7 @@ impl Lab {
         let dir = sweep::labs_dir().join(format!("{id}-{name}"));
         std::fs::create_dir(&dir).with_context(|| format!("lab {name}: cannot make {}", dir.display()))?;
         // From here on dropping the lab cleans up, also when the rest of the start fails.
-        let mut lab = Self { id, dir, nodes: Vec::new(), n_hosts: 0, mtu: spec.mtu };
+        let mut lab = Self { id, dir, nodes: Vec::new(), n_hosts: 0, rate: spec.rate, mtu: spec.mtu };
         std::fs::write(lab.hosts_file(), "127.0.0.1 localhost\n")?;
         create_hub(&lab.hub()).await?;
         for number in 1..=spec.nodes {
@@ -88,6 +89,11 @@ impl Lab {
     /// The nodes, in order.
     pub fn nodes(&self) -> &[Host] {
         &self.nodes
+    }
+
+    /// The usual rate of the nodes' links; that of further hosts is not limited.
+    pub fn rate(&self) -> Option<Mbit> {
+        self.rate
     }
 
     /// The lab's directory.

@@ -122,6 +122,12 @@ impl Link {
         shape(&self.hub, &self.port(), down).await
     }
 
+    /// Ends every [`Link::shape`].
+    pub(crate) async fn unshape(&self) -> Result<()> {
+        unshape(&self.namespace, INTERFACE).await?;
+        unshape(&self.hub, &self.port()).await
+    }
+
     /// Takes the link down or up again, as a pulled cable does.
     pub(crate) async fn plug(&self, up: bool) -> Result<()> {
         let state = if up { "up" } else { "down" };
@@ -183,6 +189,10 @@ async fn shape(namespace: &str, interface: &str, rate: Mbit) -> Result<()> {
         rate.0
     );
     words("tc", &args).await.map(drop)
+}
+
+async fn unshape(namespace: &str, interface: &str) -> Result<()> {
+    words("tc", &format!("-n {namespace} qdisc del dev {interface} root")).await.map(drop)
 }
 
 async fn ip(args: &str) -> Result<()> {

@@ -63,8 +63,12 @@ impl Fleet {
     /// Asks the sidecar of a node, counted from 0, for a blob. `headers` are lines such as
     /// `Range: bytes=5-`.
     pub async fn read(&self, node: usize, image: &Image, blob: &Blob, headers: &[&str]) -> Result<Exchange> {
-        let target = target(self.ask_blob(image, blob))?;
-        Exchange::send(&self.sidecars[node].host, "GET", &target, headers).await
+        Exchange::send(&self.sidecars[node].host, "GET", &self.blob_target(image, blob)?, headers).await
+    }
+
+    /// Path and query by which a mirror is asked for a blob.
+    pub fn blob_target(&self, image: &Image, blob: &Blob) -> Result<String> {
+        target(self.ask_blob(image, blob))
     }
 
     /// Asks the sidecar of a node whether there is an image, as containerd does first.

@@ -238,6 +238,12 @@ impl Registry {
         format!("{}/{}:{}", self.authority, image.repository, image.tag)
     }
 
+    /// Starts the registry's program anew; its front has stayed.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.restart().await?;
+        self.process.wait_for_port(SERVER.port()).await
+    }
+
     /// Pushes an image, past the front.
     pub async fn push(&self, image: &Image) -> Result<()> {
         let owner = self.credentials().map(|it| it.user.as_str());

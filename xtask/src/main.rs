@@ -1,7 +1,9 @@
 //! Developer commands, the one front door for people and CI alike: `cargo xtask --help`.
 
 mod bench;
+mod chaos;
 mod demo;
+mod faults;
 mod lab;
 mod packages;
 mod region;
@@ -31,6 +33,10 @@ enum Command {
     Bench(bench::Args),
     /// Starts a lab to play with: nodes with containerd and a registry that holds an image.
     Lab(lab::Args),
+    /// Lets a region suffer faults of all kinds for minutes, under continuous pulls, and counts what went wrong.
+    Chaos(chaos::Args),
+    /// Harms each part of a region in each way, before, during and after pulls, and times the pulls.
+    Faults(faults::Args),
     /// Works out how a fleet of any size would pull, on simulated links and the swarm's own decisions.
     Simulate(simulate::Args),
 }
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(args) => lab::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     };
     match done {

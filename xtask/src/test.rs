@@ -32,6 +32,8 @@ enum Group {
     MainJob,
     /// Who may read what, where credentials stay, and which peers are served.
     Authority,
+    /// What dies, hangs, lies, fills up or comes back, and that no pull is lost by it.
+    Faults,
 }
 
 /// One cargo run of a group.
@@ -49,7 +51,7 @@ impl Group {
 
     /// Whether its tests start the release binaries.
     fn needs_binaries(self) -> bool {
-        matches!(self, Self::MainJob | Self::Authority)
+        matches!(self, Self::MainJob | Self::Authority | Self::Faults)
     }
 
     fn runs(self) -> &'static [Run] {
@@ -60,6 +62,7 @@ impl Group {
         const BENCH: &[&str] = &["--package", "xtask", "--test", "bench"];
         const DEMO: &[&str] = &["--package", "xtask", "--test", "demo"];
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
+        const FAULTS: &[&str] = &["--package", "shoal-tests", "--test", "faults*"];
         const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
         match self {
             Self::Unit => &[
@@ -75,6 +78,7 @@ impl Group {
                 Run { args: BENCH, has_labs: false },
             ],
             Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
+            Self::Faults => &[Run { args: FAULTS, has_labs: true }],
         }
     }
 }

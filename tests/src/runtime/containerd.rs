@@ -87,8 +87,7 @@ impl Containerd {
 
     /// The same without unpacking.
     pub async fn fetch(&self, registry: &Registry, image: &Image) -> Result<Duration> {
-        let how = ["content", "fetch"];
-        self.run_timed(self.read_command(how, registry, image, registry.nodes_credentials())).await
+        self.run_timed(self.fetch_command(registry, image)).await
     }
 
     /// Pulls an image as a user of its registry, or as nobody in particular.
@@ -106,6 +105,11 @@ impl Containerd {
     /// The command that pulls an image, to be run on the node.
     pub fn pull_command(&self, registry: &Registry, image: &Image) -> Launch {
         self.read_command(["images", "pull"], registry, image, registry.nodes_credentials())
+    }
+
+    /// The command that pulls without unpacking, to be run on the node.
+    pub fn fetch_command(&self, registry: &Registry, image: &Image) -> Launch {
+        self.read_command(["content", "fetch"], registry, image, registry.nodes_credentials())
     }
 
     fn read_command(
@@ -131,8 +135,12 @@ impl Containerd {
 
     /// Removes an image and its content, so that the next pull begins at nothing.
     pub async fn forget(&self, registry: &Registry, image: &Image) -> Result<()> {
-        let remove = self.ctr().args(["images", "rm", "--sync"]).arg(registry.reference(image));
-        self.host.run(remove, COMMAND_DEADLINE).await.map(drop)
+        self.host.run(self.forget_command(registry, image), COMMAND_DEADLINE).await.map(drop)
+    }
+
+    /// The command of [`Containerd::forget`], to be run on the node.
+    pub fn forget_command(&self, registry: &Registry, image: &Image) -> Launch {
+        self.ctr().args(["images", "rm", "--sync"]).arg(registry.reference(image))
     }
 
     // === Looking ===
