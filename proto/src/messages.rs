@@ -289,6 +289,8 @@ pub struct WatchRequest {
 pub struct BlobNews {
     /// Everything said before is void: the content was poisoned or evicted.
     pub dropped: bool,
+    /// Pieces that were told of and are held no longer. Some may be among those newly held.
+    pub lost: Vec<Range<PieceIndex>>,
     /// What a gateway signed about the blob's pieces; comes before the pieces themselves.
     pub attestations: Vec<Attestation>,
     /// Pieces newly held.

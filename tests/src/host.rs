@@ -46,7 +46,8 @@ exec nsenter --net='NETWORK' -- unshare --mount --propagation slave -- \
 impl Host {
     /// Makes and connects the machine. `dir` is its own, `hosts_file` the whole lab's.
     pub(crate) async fn create(name: &str, link: Link, dir: PathBuf, hosts_file: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&dir).with_context(|| format!("{name}: cannot make {}", dir.display()))?;
+        // It is there already where a disk is mounted below it.
+        std::fs::create_dir_all(&dir).with_context(|| format!("{name}: cannot make {}", dir.display()))?;
         link.create().await.with_context(|| format!("{name}: cannot be connected"))?;
         let host = Self(Arc::new(Inner { name: name.into(), link, dir, hosts_file }));
         host.write_enter().with_context(|| format!("{name}: no script to enter it"))?;

@@ -31,6 +31,7 @@
 pub mod capture;
 pub mod command;
 pub mod counting;
+pub mod disk;
 pub mod fault;
 pub mod fleet;
 pub mod harm;

@@ -1,6 +1,6 @@
 //! Removing a lab: at its end, or, for a run that was killed, at the start of the next.
 //!
-//! A lab's namespaces and its directory begin with `shoal-<pid>-<count>-`, so whose they are can be told
+//! A lab's namespaces and its directory, below which its disks are mounted, begin with `shoal-<pid>-<count>-`, so whose they are can be told
 //! from the name alone: when no process has that pid any more, nobody will clean up. (A pid taken over by
 //! an unrelated process only delays that.) Several runs may sweep the same leftovers at once, so a thing
 //! already gone is no error, and failures are left to the next sweep.
@@ -29,6 +29,11 @@ pub(crate) fn labs_dir() -> PathBuf {
 
 /// Removes whatever labs of dead processes left behind.
 pub fn sweep() {
+    for name in names_in(&labs_dir()) {
+        if is_leftover(&name) {
+            unmount(&labs_dir().join(name));
+        }
+    }
     for namespace in names_in(Path::new(NETNS_DIR)) {
         if is_leftover(&namespace) {
             remove_namespace(&namespace);
@@ -41,8 +46,9 @@ pub fn sweep() {
     }
 }
 
-/// Removes one lab: its processes, namespaces and directory.
+/// Removes one lab: its disks, processes, namespaces and directory.
 pub(crate) fn remove(id: &str, dir: &Path) {
+    unmount(dir);
     let own = format!("{id}-");
     for namespace in names_in(Path::new(NETNS_DIR)) {
         if namespace.starts_with(&own) {
@@ -69,6 +75,18 @@ fn names_in(dir: &Path) -> Vec<String> {
     entries.filter_map(|it| it.file_name().into_string().ok()).collect()
 }
 
+/// Gives up the disks that are mounted below a directory. One that does not answer is made to first: whoever waits for
+/// it could not be killed.
+fn unmount(dir: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    // Those within others were mounted later.
+    for place in places.filter(|it| Path::new(it).starts_with(dir)).collect::<Vec<_>>().into_iter().rev() {
+        let _not_frozen = output_of("fsfreeze", &["--unfreeze", place]);
+        let _already_gone = output_of("umount", &["--lazy", place]);
+    }
+}
+
 fn remove_namespace(namespace: &str) {
     let deadline = Instant::now() + LEAVE_WITHIN;
     // Each look takes a few milliseconds, so that this loop needs no pause of its own.
@@ -81,17 +99,17 @@ fn remove_namespace(namespace: &str) {
             let _already_gone = kill(pid, Signal::SIGKILL);
         }
     }
-    let _already_gone = ip(&["netns", "del", namespace]);
+    let _already_gone = output_of("ip", &["netns", "del", namespace]);
 }
 
 fn pids_in(namespace: &str) -> Vec<Pid> {
-    let listing = ip(&["netns", "pids", namespace]).unwrap_or_default();
+    let listing = output_of("ip", &["netns", "pids", namespace]).unwrap_or_default();
     let pids = listing.lines().filter_map(|line| line.trim().parse().ok());
     pids.map(Pid::from_raw).collect()
 }
 
-fn ip(args: &[&str]) -> Option<String> {
-    let output = Command::new("ip").args(args).stdin(Stdio::null()).output().ok()?;
+fn output_of(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

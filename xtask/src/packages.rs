@@ -8,15 +8,17 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each Debian package with a program that proves it.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
     ("docker-registry", "docker-registry"),
     ("docker.io", "dockerd"),
+    ("e2fsprogs", "mkfs.ext4"),
     ("findutils", "xargs"),
     ("iproute2", "tc"),
     ("iptables", "iptables"),
+    ("mount", "losetup"),
     ("nginx-light", "nginx"),
     ("perl-base", "perl"),
     ("podman", "podman"),

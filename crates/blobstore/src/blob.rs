@@ -25,7 +25,7 @@ impl Blob {
         Self(lease)
     }
 
-    pub(crate) fn entry(&self) -> &Entry {
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.0.0
     }
 
@@ -51,7 +51,7 @@ impl Blob {
         self.entry().state.lock().held.clone()
     }
 
-    /// The pieces that local readers may have: held and provisional ones.
+    /// The pieces that local readers may have: held and provisional ones, and those in memory.
     pub fn readable(&self) -> Bitmap {
         self.entry().state.lock().readable()
     }
@@ -59,6 +59,11 @@ impl Blob {
     /// Whether a piece may be announced and served to other nodes.
     pub fn holds(&self, piece: PieceIndex) -> bool {
         self.entry().state.lock().held.contains(piece)
+    }
+
+    /// Whether the disk took the last piece. Where it did not, pieces are kept in memory: few, and for a moment.
+    pub fn is_stored(&self) -> bool {
+        self.entry().state.lock().is_stored
     }
 
     /// Whether the whole digest is vouched for: proven here, or by a gateway's complete list.
@@ -99,8 +104,7 @@ impl Blob {
     /// on. The attestation is kept to be relayed. Provisional pieces that match become held, others are
     /// dropped.
     ///
-    /// Fails with `TooLong` only; a journal that cannot be written is logged, and the digests hold until the
-    /// process ends.
+    /// Fails with `TooLong` only; where the journal cannot be written, the digests hold until the process ends.
     pub fn learn(
         &self,
         first: PieceIndex,
@@ -132,7 +136,7 @@ impl Blob {
 
     /// Has every piece verified again before it is next read: a client has just failed on the content.
     pub fn mark_suspect(&self) {
-        self.entry().state.lock().mark_suspect();
+        self.entry().state.lock().mark_all_suspect();
     }
 
     /// Runs disk or hash work where it may block. The work goes on when the caller stops waiting.

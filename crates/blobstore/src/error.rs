@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use shoal_model::BlobKey;
 use shoal_swarm::PieceIndex;
 
@@ -73,6 +74,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the process or the system is short of something, so that another attempt may succeed and the disk is not
+    /// to blame.
+    pub fn is_shortage(&self) -> bool {
+        self.is_any_of(&[Errno::MFILE, Errno::NFILE, Errno::NOMEM])
+    }
+
+    /// Whether the disk is full, read-only or broken.
+    pub(crate) fn is_fault_of_disk(&self) -> bool {
+        self.is_any_of(&[Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO])
+    }
+
+    fn is_any_of(&self, errors: &[Errno]) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        errors.iter().any(|it| source.raw_os_error() == Some(it.raw_os_error()))
+    }
+
     /// Names the file that an operating-system error is about.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), source }

@@ -16,11 +16,13 @@
 mod blob;
 mod buffer;
 mod digest;
+mod disk;
 mod entry;
 mod error;
 mod evict;
 mod files;
 mod layout;
+mod memory;
 mod outcome;
 mod prove;
 mod read;

@@ -9,6 +9,9 @@ pub enum Written {
     Held,
     /// Local readers may have the piece from now on; nobody vouches for it yet.
     Provisional,
+    /// The disk did not take the piece: it is in memory, for a while. Local readers may have it, and others as well
+    /// where it came from the registry.
+    Kept,
     /// The piece was there already.
     AlreadyHeld,
     /// Somebody else is writing the piece at this moment.

@@ -8,8 +8,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_model::Digest;
 
 use crate::entry::Entry;
-use crate::read::stream;
-use crate::record::Record;
+use crate::read::HASH_BUFFER;
 use crate::state::Reader;
 use crate::{Blob, StoreError};
 
@@ -28,37 +27,34 @@ impl Entry {
         // A piece may be dropped or replaced while the rest is hashed; then the hash says nothing. Each
         // round that is void took a provisional or damaged piece away, so the rounds end.
         loop {
-            let (data, generation) = self.data()?;
             let (contents, geometry) = {
                 let state = self.state.lock();
                 (state.contents(), state.geometry)
             };
-            let pieces = 0..geometry.n_pieces();
-            self.settle(&data, generation, pieces.clone(), Reader::Local)?;
-            let mut hasher = Sha256::new();
-            if let Err(source) = stream(&data, 0..geometry.size(), |chunk| hasher.update(chunk)) {
-                return Err(self.read_failed(&data, generation, pieces, source));
-            }
-            let digest = Digest::from_sha256(hasher.finalize().into());
+            let digest = self.hash(geometry.size())?;
 
-            let mut files = self.files.lock();
             let mut state = self.state.lock();
             if contents != state.contents() {
                 continue;
             }
             if digest != self.key.digest {
-                drop(state);
-                self.reset(&mut files, geometry, "the whole digest does not match");
-                return Ok(false);
+                self.reset(state, geometry, "the whole digest does not match");
+            } else {
+                state.prove();
+                self.changed(state);
             }
-            let promoted = state.prove();
-            drop(state);
-            for record in promoted.iter().chain([&Record::Proven]) {
-                self.record(&mut files, record);
-            }
-            drop(files);
-            self.changed();
-            return Ok(true);
+            self.write_journal(&mut self.files.lock());
+            return Ok(digest == self.key.digest);
         }
+    }
+
+    fn hash(&self, size: u64) -> Result<Digest, StoreError> {
+        let (mut hasher, mut at) = (Sha256::new(), 0);
+        while at < size {
+            let bytes = self.read(at..size.min(at + HASH_BUFFER), Reader::Local)?;
+            hasher.update(&bytes);
+            at += bytes.len() as u64;
+        }
+        Ok(Digest::from_sha256(hasher.finalize().into()))
     }
 }

@@ -4,6 +4,10 @@
 //! read, is dropped and is then a miss like any other: the caller fetches it. Only a disk that fails on
 //! good pieces is an error.
 //!
+//! What was verified stays so as long as it cannot have changed: while it lies in the page cache, and nobody else has
+//! written to the file. Bytes that come from the disk once more may have rotted there, and are hashed again. A piece
+//! in memory was verified when it came, and stays what it was.
+//!
 //! What is verified and in the page cache, as most reads are, is read at once on the caller's thread: to hand
 //! it to another one costs more than the copy, and takes the bytes out of the processor's cache. Whatever may
 //! block goes to a thread for that. Bytes that need not pass through this process are [lent](Blob::lend) as a
@@ -19,6 +23,7 @@ use bytes::Bytes;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 use shoal_swarm::PieceIndex;
+use tokio::time::Instant;
 
 use crate::buffer::Buffer;
 use crate::entry::Entry;
@@ -30,7 +35,7 @@ pub const MAX_READ: u64 = 16 << 20;
 
 /// The buffer for hashing what lies on disk: large enough that a read call costs nothing beside the hash,
 /// small enough to stay in the cache between the two.
-const HASH_BUFFER: u64 = 256 << 10;
+pub(crate) const HASH_BUFFER: u64 = 256 << 10;
 
 /// How far apart looks at the page cache may be, in bytes: as a rule the kernel reads no less in one go.
 const READ_AHEAD: usize = 128 << 10;
@@ -45,7 +50,8 @@ pub struct Lent {
 }
 
 impl Blob {
-    /// Reads bytes for this node's own runtime, from held and provisional pieces, at most [`MAX_READ`].
+    /// Reads bytes for this node's own runtime, from held and provisional pieces, at most [`MAX_READ`]. Where some of
+    /// the pieces are in memory, no more may come than lie in the first.
     ///
     /// Fails with `NotHeld` where a piece is missing or was found damaged, with `PastEnd` and `TooLong` for
     /// a range that the caller must not ask, with `Io` when the disk fails.
@@ -73,11 +79,26 @@ impl Blob {
 }
 
 impl Entry {
-    fn read(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
-        let (data, generation) = self.data()?;
-        let pieces = self.pieces_of(&range)?;
-        self.settle(&data, generation, pieces.clone(), reader)?;
+    pub(crate) fn read(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
+        let mut pieces = self.pieces_of(&range)?;
+        if let Some(bytes) = self.read_memory(&range, reader) {
+            return Ok(bytes);
+        }
+        let mut range = range;
+        {
+            let state = self.state.lock();
+            if !state.is_none_in_memory(pieces.clone()) {
+                pieces.end = pieces.start + 1;
+                range.end = state.geometry.range_of(pieces.start).end.clamp(range.start, range.end);
+            }
+        }
+        let (data, generation) = self.data_for(pieces.clone())?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
+        self.look_for_changes(&data, generation);
+        if read_cached(&data, buffer.bytes(), range.start) == Some(false) {
+            self.state.lock().mark_suspect(pieces.clone());
+        }
+        self.settle(&data, generation, pieces.clone(), reader)?;
         if let Err(source) = data.read_exact_at(buffer.bytes(), range.start) {
             return Err(self.read_failed(&data, generation, pieces, source));
         }
@@ -88,27 +109,72 @@ impl Entry {
         Ok(buffer.freeze())
     }
 
+    /// The content file, to read these pieces from. Where it cannot be opened they are dropped: the disk has lost them.
+    fn data_for(&self, pieces: Range<PieceIndex>) -> Result<(Arc<File>, u64), StoreError> {
+        let error = match self.data() {
+            Err(error) if !error.is_shortage() => error,
+            res => return res,
+        };
+        self.common.disk.failed(&error);
+        for piece in pieces.clone() {
+            let mut state = self.state.lock();
+            if state.lose(piece) {
+                self.damaged(state, piece);
+            }
+        }
+        Err(self.not_held(pieces.start))
+    }
+
     /// Reads without blocking; `None` where that cannot be done, for whatever reason.
     fn read_at_once(&self, range: &Range<u64>, reader: Reader) -> Option<Bytes> {
+        if let Some(bytes) = self.read_memory(range, reader) {
+            return Some(bytes);
+        }
         let (data, generation) = self.ready(range, reader)?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
-        let is_whole = read_cached(&data, buffer.bytes(), range.start);
+        let is_whole = read_cached(&data, buffer.bytes(), range.start) == Some(true);
         (is_whole && self.state.lock().generation == generation).then(|| buffer.freeze())
+    }
+
+    /// Reads from the first of the pieces, where that is in memory.
+    fn read_memory(&self, range: &Range<u64>, reader: Reader) -> Option<Bytes> {
+        let pieces = self.pieces_of(range).ok()?;
+        let mut state = self.state.lock();
+        if state.is_none_in_memory(pieces.start..pieces.end.min(pieces.start + 1))
+            || state.access(pieces.start..pieces.start + 1, reader) != Access::Ready
+        {
+            return None;
+        }
+        let whole = state.geometry.range_of(pieces.start);
+        let end = range.end.min(whole.end);
+        let bytes = state.in_memory(Instant::now(), pieces.start, end)?;
+        let part = bytes.get((range.start - whole.start) as usize..(end - whole.start) as usize)?;
+        let mut buffer = Buffer::take(part.len());
+        buffer.bytes().copy_from_slice(part);
+        drop(state);
+        if end == whole.end {
+            self.common.memory.was_read();
+        }
+        Some(buffer.freeze())
     }
 
     fn lend(&self, range: Range<u64>) -> Option<Lent> {
         let (file, _) = self.ready(&range, Reader::Peer)?;
         let mut looks = range.clone().step_by(READ_AHEAD).chain([range.end - 1]);
-        looks.all(|at| read_cached(&file, &mut [0], at)).then_some(Lent { file, range })
+        looks.all(|at| read_cached(&file, &mut [0], at) == Some(true)).then_some(Lent { file, range })
     }
 
     /// The file, if it is open and `range`, which is not empty, may be read from it as it is.
     fn ready(&self, range: &Range<u64>, reader: Reader) -> Option<(Arc<File>, u64)> {
         let pieces = self.pieces_of(range).ok().filter(|it| !it.is_empty())?;
-        // Held over writes to the journal, for which nobody waits here.
-        let data = self.files.try_lock()?.opened()?;
+        let generation = self.state.lock().generation;
+        let data = self.opened(generation)?;
+        self.look_for_changes(&data, generation);
         let state = self.state.lock();
-        (state.access(pieces, reader) == Access::Ready).then_some((data, state.generation))
+        let is_ready = state.generation == generation
+            && state.is_none_in_memory(pieces.clone())
+            && state.access(pieces, reader) == Access::Ready;
+        is_ready.then_some((data, generation))
     }
 
     fn pieces_of(&self, range: &Range<u64>) -> Result<Range<PieceIndex>, StoreError> {
@@ -128,7 +194,7 @@ impl Entry {
     }
 
     /// Verifies what is unverified among `pieces`, until all may be read or one is missing.
-    pub(crate) fn settle(
+    fn settle(
         &self,
         data: &File,
         generation: u64,
@@ -161,27 +227,24 @@ impl Entry {
     }
 
     fn verified(&self, generation: u64, piece: PieceIndex, good: bool) {
-        let dropped = {
-            let mut state = self.state.lock();
-            state.generation == generation && state.verified(piece, good)
-        };
-        if dropped {
-            self.damaged(piece);
+        let mut state = self.state.lock();
+        if state.generation == generation && state.verified(piece, good) {
+            self.damaged(state, piece);
         }
     }
 
     /// Finds out whether a failed read is the fault of damaged pieces, which are then dropped, or the disk's.
-    pub(crate) fn read_failed(
+    fn read_failed(
         &self,
         data: &File,
         generation: u64,
         pieces: Range<PieceIndex>,
         source: io::Error,
     ) -> StoreError {
-        self.state.lock().mark_suspect();
+        self.state.lock().mark_suspect(pieces.clone());
         match self.settle(data, generation, pieces, Reader::Local) {
             Err(missing) => missing,
-            Ok(()) => StoreError::io(self.files.lock().data_path())(source),
+            Ok(()) => StoreError::io(&self.paths.data)(source),
         }
     }
 
@@ -190,15 +253,17 @@ impl Entry {
     }
 }
 
-/// Fills the buffer from memory, and says whether all of it was there.
-fn read_cached(data: &File, buffer: &mut [u8], at: u64) -> bool {
+/// Fills the buffer from the page cache, and says whether all of it was there; nothing where the file system cannot
+/// tell.
+fn read_cached(data: &File, buffer: &mut [u8], at: u64) -> Option<bool> {
     let wanted = buffer.len();
     let slices = &mut [IoSliceMut::new(buffer)];
     match retry_on_intr(|| preadv2(data, slices, at, ReadWriteFlags::NOWAIT)) {
-        Ok(len) => len == wanted,
+        Ok(len) => Some(len == wanted),
         // Files in memory know of no other way to be read.
-        Err(Errno::OPNOTSUPP) if is_in_memory(data) => data.read_exact_at(buffer, at).is_ok(),
-        Err(_) => false,
+        Err(Errno::OPNOTSUPP) if is_in_memory(data) => Some(data.read_exact_at(buffer, at).is_ok()),
+        Err(Errno::OPNOTSUPP) => None,
+        Err(_) => Some(false),
     }
 }
 
@@ -207,7 +272,7 @@ fn is_in_memory(data: &File) -> bool {
 }
 
 /// Hands the bytes in `range` to `take`, a buffer at a time.
-pub(crate) fn stream(data: &File, mut range: Range<u64>, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+fn stream(data: &File, mut range: Range<u64>, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let len = (range.end - range.start).min(HASH_BUFFER);
     let mut buffer = vec![0; len as usize];
     while !range.is_empty() {

@@ -21,6 +21,7 @@ const MAX_JOURNAL: u64 = 256 << 20;
 /// A blob on disk.
 pub(crate) struct Found {
     pub(crate) header: Header,
+    pub(crate) paths: Paths,
     pub(crate) state: State,
     pub(crate) files: Files,
     pub(crate) last_used: SystemTime,
@@ -66,7 +67,8 @@ fn recover(root: &Path, journal: &Path) -> io::Result<Option<Found>> {
     Ok(Some(Found {
         state: State::restored(parsed.header.geometry, parsed.records),
         header: parsed.header,
-        files: Files::found(paths, parsed.len),
+        files: Files::found(paths.clone(), parsed.len),
+        paths,
         last_used: metadata.modified()?,
     }))
 }

@@ -9,10 +9,17 @@
 //! *Unverified* marks pieces whose bytes have to be hashed before they are read again: all of them after a
 //! restart, and those that a client just failed on.
 //!
+//! A piece that the disk did not take may be in *memory* for a while. One that came from another node is for local
+//! readers only, since others can have it there as well; one that came from the registry is held or provisional
+//! like any other as long as it lasts.
+//!
+//! What the journal has to be told of all this is collected here, in the order of the changes, and written by
+//! whoever may block.
+//!
 //! The generation counts how often everything was dropped. Bytes and hashes that belong to an earlier
 //! generation change nothing.
 //!
-//! Invariants: a held piece has a digest; a provisional piece has none; only pieces that are there are
+//! Invariants: a held piece has a digest; a provisional piece has none; only pieces that lie on the disk are
 //! unverified.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -20,7 +27,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use shoal_swarm::{Bitmap, Geometry, PieceIndex};
+use tokio::time::Instant;
 
+use crate::memory::Roomed;
 use crate::record::{DigestList, Record};
 use crate::{Learned, PieceDigest, Status, Written};
 
@@ -64,8 +73,39 @@ pub(crate) enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) generation: u64,
-    held: Bitmap,
+    readable: Bitmap,
     provisional: BTreeMap<PieceIndex, PieceDigest>,
+}
+
+#[derive(Debug)]
+struct InMemory {
+    bytes: Roomed,
+    /// When it came or was last read.
+    used: Instant,
+    /// Somebody has read it to its end.
+    is_read: bool,
+}
+
+/// What of a blob in memory is needed least, as these compare: what was read, then what was used least recently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spare {
+    pub(crate) is_unread: bool,
+    pub(crate) used: Instant,
+    pub(crate) piece: PieceIndex,
+}
+
+/// Changes that the journal has yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Unwritten {
+    /// First of all, everything was dropped.
+    pub(crate) cleared: bool,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Unwritten {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.cleared && self.records.is_empty()
+    }
 }
 
 /// Who vouches for the whole.
@@ -98,6 +138,11 @@ pub(crate) struct State {
     /// The same, to be found.
     known: HashSet<Bytes>,
     seal: Seal,
+    /// The pieces that the disk did not take.
+    memory: BTreeMap<PieceIndex, InMemory>,
+    /// The disk took the last piece, as far as one has come.
+    pub(crate) is_stored: bool,
+    pub(crate) unwritten: Unwritten,
 }
 
 impl State {
@@ -116,6 +161,9 @@ impl State {
             attestations: Vec::new(),
             known: HashSet::new(),
             seal: Seal::Open,
+            memory: BTreeMap::new(),
+            is_stored: true,
+            unwritten: Unwritten::default(),
         }
     }
 
@@ -137,13 +185,16 @@ impl State {
                 Record::Listed(_) | Record::Held { .. } => {}
             }
         }
-        it.mark_suspect();
+        it.mark_all_suspect();
+        it.unwritten = Unwritten::default();
         it
     }
 
-    /// Drops everything and starts over with a cut that may be another.
-    pub(crate) fn reset(&mut self, geometry: Geometry) {
-        *self = Self { generation: self.generation + 1, ..Self::new(geometry) };
+    /// Drops everything and starts over with a cut that may be another. Returns what was.
+    pub(crate) fn reset(&mut self, geometry: Geometry) -> Self {
+        let unwritten = Unwritten { cleared: true, records: Vec::new() };
+        let fresh = Self { generation: self.generation + 1, unwritten, ..Self::new(geometry) };
+        std::mem::replace(self, fresh)
     }
 
     /// The state as others may see it.
@@ -204,23 +255,23 @@ impl State {
         if known { Learned::Known } else { Learned::Fresh }
     }
 
-    /// Held and provisional pieces together.
+    /// All pieces that local readers may have.
     pub(crate) fn readable(&self) -> Bitmap {
         let mut readable = self.held.clone();
-        self.provisional.keys().for_each(|it| {
+        self.provisional.keys().chain(self.memory.keys()).for_each(|it| {
             readable.insert(*it);
         });
         readable
     }
 
-    /// Takes a list that compared as fresh and returns the provisional pieces that are held by it.
-    pub(crate) fn learn(&mut self, list: DigestList) -> Vec<Record> {
-        let mut promoted = Vec::new();
+    /// Takes a list that compared as fresh. Provisional pieces are held by it, or dropped.
+    pub(crate) fn learn(&mut self, list: DigestList) {
+        self.unwritten.records.push(Record::Listed(list.clone()));
         for (piece, digest) in (list.first..).zip(list.digests) {
             self.attested.insert(piece);
             self.set_digest(piece, digest);
             match self.provisional.get(&piece) {
-                Some(own) if *own == digest => promoted.push(self.hold(piece, digest)),
+                Some(own) if *own == digest => self.hold(piece, digest),
                 Some(_) => self.drop_piece(piece),
                 None => {}
             }
@@ -232,16 +283,13 @@ impl State {
         }
         self.known.insert(list.attestation.clone());
         self.attestations.push(list.attestation);
-        promoted
     }
 
     // === writing ===
 
+    /// What these bytes would be, were they there.
     fn judge(&self, offer: &Offer) -> Written {
         let Offer { piece, digest, .. } = *offer;
-        if self.held.contains(piece) {
-            return Written::AlreadyHeld;
-        }
         if piece >= self.geometry.n_pieces() || offer.len != self.geometry.len_of(piece) {
             return Written::Mismatch;
         }
@@ -249,18 +297,25 @@ impl State {
             (Some(known), _) if known == digest => Written::Held,
             (Some(_), _) => Written::Mismatch,
             (None, Origin::Peer) => Written::NoDigest,
-            (None, Origin::Registry) if self.provisional.contains_key(&piece) => Written::AlreadyHeld,
             (None, Origin::Registry) => Written::Provisional,
+        }
+    }
+
+    /// What these bytes would be, where they are of any use.
+    fn use_of(&self, offer: &Offer) -> Result<Written, Written> {
+        let is_there = self.held.contains(offer.piece) || self.memory.contains_key(&offer.piece);
+        match self.judge(offer) {
+            _ if is_there => Err(Written::AlreadyHeld),
+            Written::Provisional if self.provisional.contains_key(&offer.piece) => Err(Written::AlreadyHeld),
+            written @ (Written::Held | Written::Provisional) => Ok(written),
+            refused => Err(refused),
         }
     }
 
     /// Claims a piece for its writer; the error says why it is not to be written.
     pub(crate) fn begin(&mut self, offer: &Offer) -> Result<(), Written> {
-        match self.judge(offer) {
-            Written::Held | Written::Provisional if self.writing.insert(offer.piece) => Ok(()),
-            Written::Held | Written::Provisional => Err(Written::Busy),
-            refused => Err(refused),
-        }
+        self.use_of(offer)?;
+        if self.writing.insert(offer.piece) { Ok(()) } else { Err(Written::Busy) }
     }
 
     /// Gives the claim up after a failed write.
@@ -272,12 +327,15 @@ impl State {
     /// learned since it was claimed.
     pub(crate) fn finish(&mut self, offer: &Offer) -> Written {
         self.writing.remove(&offer.piece);
+        self.is_stored = true;
         let verdict = self.judge(offer);
         match verdict {
             Written::Held => {
+                self.memory.remove(&offer.piece);
                 self.hold(offer.piece, offer.digest);
             }
             Written::Provisional => {
+                self.memory.remove(&offer.piece);
                 self.provisional.insert(offer.piece, offer.digest);
             }
             _ => {}
@@ -285,12 +343,32 @@ impl State {
         verdict
     }
 
-    fn hold(&mut self, piece: PieceIndex, digest: PieceDigest) -> Record {
+    /// Takes a piece that the disk did not take.
+    pub(crate) fn keep(&mut self, now: Instant, offer: &Offer, bytes: Roomed) -> Written {
+        self.is_stored = false;
+        let written = match self.use_of(offer) {
+            Ok(written) => written,
+            Err(refused) => return refused,
+        };
+        self.memory.insert(offer.piece, InMemory { bytes, used: now, is_read: false });
+        match (written, offer.origin) {
+            (_, Origin::Peer) => {}
+            (Written::Provisional, Origin::Registry) => {
+                self.provisional.insert(offer.piece, offer.digest);
+            }
+            (_, Origin::Registry) => self.hold(offer.piece, offer.digest),
+        }
+        Written::Kept
+    }
+
+    fn hold(&mut self, piece: PieceIndex, digest: PieceDigest) {
         if self.held.insert(piece) {
             self.provisional.remove(&piece);
             self.set_digest(piece, digest);
         }
-        Record::Held { piece, digest }
+        if !self.memory.contains_key(&piece) {
+            self.unwritten.records.push(Record::Held { piece, digest });
+        }
     }
 
     // === reading ===
@@ -300,8 +378,9 @@ impl State {
         for piece in pieces {
             let digest = match self.held.contains(piece) {
                 true => self.digest_of(piece),
-                false if reader == Reader::Local => self.provisional.get(&piece).copied(),
-                false => None,
+                false if reader == Reader::Peer => None,
+                false if self.provisional.contains_key(&piece) => self.provisional.get(&piece).copied(),
+                false => self.memory.contains_key(&piece).then(|| self.digest_of(piece)).flatten(),
             };
             match digest {
                 None => return Access::Missing(piece),
@@ -327,14 +406,82 @@ impl State {
         self.held.remove(piece);
         self.provisional.remove(&piece);
         self.unverified.remove(piece);
+        self.memory.remove(&piece);
     }
 
-    /// Has every piece hashed again before it is next read.
-    pub(crate) fn mark_suspect(&mut self) {
-        self.unverified = self.held.clone();
-        for piece in self.provisional.keys() {
-            self.unverified.insert(*piece);
+    /// Has these pieces, as far as they lie on the disk, hashed again before they are next read.
+    pub(crate) fn mark_suspect(&mut self, pieces: Range<PieceIndex>) {
+        for piece in pieces {
+            if self.lies_on_disk(piece) {
+                self.unverified.insert(piece);
+            }
         }
+    }
+
+    /// The same for all pieces.
+    pub(crate) fn mark_all_suspect(&mut self) {
+        self.mark_suspect(0..self.geometry.n_pieces());
+    }
+
+    fn lies_on_disk(&self, piece: PieceIndex) -> bool {
+        let is_there = self.held.contains(piece) || self.provisional.contains_key(&piece);
+        is_there && !self.memory.contains_key(&piece)
+    }
+
+    /// Whether the content file changes at this moment.
+    pub(crate) fn is_being_written(&self) -> bool {
+        !self.writing.is_empty()
+    }
+
+    // === memory ===
+
+    /// Whether none of these pieces is in memory.
+    pub(crate) fn is_none_in_memory(&self, pieces: Range<PieceIndex>) -> bool {
+        self.memory.range(pieces).next().is_none()
+    }
+
+    /// The bytes of a piece that is in memory, and that is read at `now` up to the byte `end` of the blob.
+    pub(crate) fn in_memory(&mut self, now: Instant, piece: PieceIndex, end: u64) -> Option<&[u8]> {
+        let is_read = end >= self.geometry.range_of(piece).end;
+        let kept = self.memory.get_mut(&piece)?;
+        kept.used = now;
+        kept.is_read |= is_read;
+        Some(&kept.bytes)
+    }
+
+    /// What in memory can go first.
+    pub(crate) fn spare(&self) -> Option<Spare> {
+        let spare = |(piece, it): (&PieceIndex, &InMemory)| Spare {
+            is_unread: !it.is_read,
+            used: it.used,
+            piece: *piece,
+        };
+        self.memory.iter().map(spare).min()
+    }
+
+    /// Drops a piece that lies on the disk, if there is one.
+    pub(crate) fn lose(&mut self, piece: PieceIndex) -> bool {
+        let is_there = self.lies_on_disk(piece);
+        if is_there {
+            self.drop_piece(piece);
+        }
+        is_there
+    }
+
+    /// Drops a piece from memory, if it is there.
+    pub(crate) fn forget(&mut self, piece: PieceIndex) -> bool {
+        let is_there = self.memory.contains_key(&piece);
+        if is_there {
+            self.drop_piece(piece);
+        }
+        is_there
+    }
+
+    /// Drops all pieces in memory; true where there were any.
+    pub(crate) fn forget_all(&mut self) -> bool {
+        let pieces: Vec<_> = self.memory.keys().copied().collect();
+        pieces.iter().for_each(|it| self.drop_piece(*it));
+        !pieces.is_empty()
     }
 
     // === proving ===
@@ -343,19 +490,19 @@ impl State {
     pub(crate) fn contents(&self) -> Contents {
         Contents {
             generation: self.generation,
-            held: self.held.clone(),
+            readable: self.readable(),
             provisional: self.provisional.clone(),
         }
     }
 
-    /// Seals the blob, whose whole digest has matched, and returns the provisional pieces that are held by
-    /// that.
-    pub(crate) fn prove(&mut self) -> Vec<Record> {
+    /// Seals the blob, whose whole digest has matched; the provisional pieces are held by that.
+    pub(crate) fn prove(&mut self) {
         if self.seal == Seal::Open {
             self.seal = Seal::Proven;
         }
         let provisional = std::mem::take(&mut self.provisional);
-        provisional.into_iter().map(|(piece, digest)| self.hold(piece, digest)).collect()
+        provisional.into_iter().for_each(|(piece, digest)| self.hold(piece, digest));
+        self.unwritten.records.push(Record::Proven);
     }
 }
 
@@ -363,6 +510,7 @@ impl State {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     const N_PIECES: u32 = 4;
 
@@ -398,6 +546,15 @@ mod tests {
 
     fn offer(piece: PieceIndex, of: u8, origin: Origin) -> Offer {
         Offer { piece, len: 10, digest: digest(of), origin }
+    }
+
+    fn held(piece: u8) -> Record {
+        Record::Held { piece: piece.into(), digest: digest(piece) }
+    }
+
+    /// The bytes of a piece, kept in memory.
+    fn roomed(of: u8) -> Roomed {
+        Roomed::anywhere(&[of; 10])
     }
 
     fn write(state: &mut State, offer: Offer) -> Written {
@@ -506,8 +663,8 @@ mod tests {
         write(&mut it, offer(2, 9, Origin::Registry));
         assert_eq!(it.access(1..3, Reader::Local), Access::Ready);
         assert_eq!(it.access(1..2, Reader::Peer), Access::Missing(1));
-        let promoted = it.learn(list(0, &[0, 1, 2]));
-        assert_eq!(promoted, [Record::Held { piece: 1, digest: digest(1) }]);
+        it.learn(list(0, &[0, 1, 2]));
+        assert_eq!(it.unwritten.records, [Record::Listed(list(0, &[0, 1, 2])), held(1)]);
         assert_eq!(it.access(1..2, Reader::Peer), Access::Ready);
         assert_eq!(it.access(2..3, Reader::Local), Access::Missing(2));
     }
@@ -519,7 +676,8 @@ mod tests {
             write(&mut it, offer(piece, piece as u8, Origin::Registry));
         }
         assert!(it.held.is_empty());
-        assert_eq!(it.prove().len(), 4);
+        it.prove();
+        assert_eq!(it.unwritten.records, [held(0), held(1), held(2), held(3), Record::Proven]);
         assert!(it.status().is_complete());
     }
 
@@ -528,7 +686,7 @@ mod tests {
         let mut it = state();
         hold(&mut it, 1);
         write(&mut it, offer(2, 2, Origin::Registry));
-        it.mark_suspect();
+        it.mark_all_suspect();
         assert_eq!(it.access(1..3, Reader::Local), Access::Unverified(1, digest(1)));
         assert!(!it.verified(1, true));
         assert_eq!(it.access(1..3, Reader::Local), Access::Unverified(2, digest(2)));
@@ -540,17 +698,76 @@ mod tests {
     fn a_late_verdict_does_not_drop_a_piece_written_anew() {
         let mut it = state();
         hold(&mut it, 1);
-        it.mark_suspect();
+        it.mark_all_suspect();
         assert!(it.verified(1, false));
         assert_eq!(write(&mut it, offer(1, 1, Origin::Peer)), Written::Held);
         assert!(!it.verified(1, false));
         assert_eq!(it.access(1..2, Reader::Peer), Access::Ready);
     }
 
+    #[test]
+    fn a_piece_in_memory_is_for_local_readers_unless_it_came_from_the_registry() {
+        let now = Instant::now();
+        let mut it = state();
+        it.learn(list(0, &[0, 1]));
+        assert_eq!(it.keep(now, &offer(0, 0, Origin::Peer), roomed(0)), Written::Kept);
+        assert_eq!(it.keep(now, &offer(1, 1, Origin::Registry), roomed(1)), Written::Kept);
+        assert_eq!(it.keep(now, &offer(2, 2, Origin::Registry), roomed(2)), Written::Kept);
+        assert_eq!(it.keep(now, &offer(0, 0, Origin::Peer), roomed(0)), Written::AlreadyHeld);
+        assert_eq!(it.keep(now, &offer(3, 3, Origin::Peer), roomed(3)), Written::NoDigest);
+        assert_eq!(it.access(0..3, Reader::Local), Access::Ready);
+        assert_eq!(
+            [0, 1, 2].map(|piece| it.access(piece..piece + 1, Reader::Peer) == Access::Ready),
+            [false, true, false]
+        );
+        it.learn(list(2, &[2]));
+        assert_eq!(it.access(2..3, Reader::Peer), Access::Ready, "vouched for by now");
+        it.mark_all_suspect();
+        assert_eq!(it.access(0..3, Reader::Local), Access::Ready, "memory does not rot");
+        assert!(
+            it.unwritten.records.iter().all(|it| matches!(it, Record::Listed(_))),
+            "nothing is on the disk"
+        );
+        assert!(it.forget(0) && !it.forget(0) && it.forget_all() && !it.forget_all());
+        assert_eq!((it.readable().count(), it.held.count()), (0, 0));
+    }
+
+    #[test]
+    fn a_piece_that_reaches_the_disk_after_all_leaves_memory() {
+        let mut it = state();
+        it.learn(list(0, &[0]));
+        let late = offer(0, 0, Origin::Peer);
+        assert_eq!(it.begin(&late), Ok(()));
+        assert_eq!(it.keep(Instant::now(), &late, roomed(0)), Written::Kept);
+        assert!(!it.is_stored);
+        assert_eq!(it.finish(&late), Written::Held);
+        assert!(it.is_stored && it.is_none_in_memory(0..4));
+        assert_eq!(it.unwritten.records.last(), Some(&held(0)));
+        assert_eq!(it.access(0..1, Reader::Peer), Access::Ready);
+    }
+
+    #[test]
+    fn what_was_read_to_its_end_leaves_memory_first() {
+        let (mut it, now) = (state(), Instant::now());
+        let later = |seconds| now + Duration::from_secs(seconds);
+        for piece in 0..3 {
+            it.keep(later(piece), &offer(piece as u32, piece as u8, Origin::Registry), roomed(piece as u8));
+        }
+        assert_eq!(it.in_memory(later(3), 0, 9), Some(&[0; 10][..]));
+        let spare = |it: &State| it.spare().map(|it| (it.piece, it.is_unread));
+        assert_eq!(spare(&it), Some((1, true)), "used least recently");
+        it.in_memory(later(4), 2, 30);
+        assert_eq!(spare(&it), Some((2, false)));
+        it.forget(2);
+        assert_eq!(it.in_memory(later(5), 2, 30), None);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Learn(PieceIndex, Vec<u8>, bool),
         Write(PieceIndex, u8, Origin),
+        Keep(PieceIndex, u8, Origin),
+        Forget(PieceIndex),
         Verified(PieceIndex, bool),
         MarkSuspect,
         Prove,
@@ -563,7 +780,10 @@ mod tests {
         prop_oneof![
             3 => (piece.clone(), prop::collection::vec(0u8..4, 0..5), any::<bool>())
                 .prop_map(|(first, digests, seals)| Step::Learn(first, digests, seals)),
-            6 => (piece.clone(), 0u8..4, origin).prop_map(|(piece, of, origin)| Step::Write(piece, of, origin)),
+            6 => (piece.clone(), 0u8..4, origin.clone())
+                .prop_map(|(piece, of, origin)| Step::Write(piece, of, origin)),
+            3 => (piece.clone(), 0u8..4, origin).prop_map(|(piece, of, origin)| Step::Keep(piece, of, origin)),
+            1 => piece.clone().prop_map(Step::Forget),
             2 => (piece, any::<bool>()).prop_map(|(piece, good)| Step::Verified(piece, good)),
             1 => Just(Step::MarkSuspect),
             1 => Just(Step::Prove),
@@ -582,11 +802,19 @@ mod tests {
             Step::Verified(piece, good) => {
                 it.verified(piece, good);
             }
-            Step::MarkSuspect => it.mark_suspect(),
+            Step::MarkSuspect => it.mark_all_suspect(),
+            Step::Keep(piece, of, origin) => {
+                it.keep(Instant::now(), &offer(piece, of, origin), roomed(of));
+            }
+            Step::Forget(piece) => {
+                it.forget(piece);
+            }
             Step::Prove => {
                 it.prove();
             }
-            Step::Reset => it.reset(it.geometry),
+            Step::Reset => {
+                it.reset(it.geometry);
+            }
         }
     }
 
@@ -600,7 +828,8 @@ mod tests {
                     let (held, provisional) = (it.held.contains(piece), it.provisional.contains_key(&piece));
                     prop_assert!(!held || it.digest_of(piece).is_some());
                     prop_assert!(!provisional || it.digest_of(piece).is_none());
-                    prop_assert!(!it.unverified.contains(piece) || held || provisional);
+                    prop_assert!(!it.unverified.contains(piece) || it.lies_on_disk(piece));
+                    prop_assert!(!it.memory.contains_key(&piece) || it.readable().contains(piece));
                 }
                 prop_assert!(it.attestations.len() <= N_PIECES as usize + 1);
             }

@@ -1,12 +1,14 @@
 //! The table of blobs, and the directory that they lie in.
 //!
-//! The directory belongs to one process at a time. The table's lock is held for look-ups and small files
-//! only: content that leaves is moved aside under the lock, so that its name is free at once, and its blocks
-//! are given back after that.
+//! The directory belongs to one process at a time. The table's lock is held for memory work only, because nobody who
+//! looks a blob up may be kept waiting by the disk. A blob that leaves is emptied first, and leaves the table when its
+//! files are gone, unless somebody has come to use it by then.
+//!
+//! A directory on a disk that fails is a store all the same: what can be read is there, and pieces pass through memory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -18,12 +20,14 @@ use shoal_model::{BlobKey, ByteSize};
 use shoal_swarm::Geometry;
 use tokio::sync::broadcast;
 
-use crate::entry::{Entry, Signals};
+use crate::disk::Disk;
+use crate::entry::{Common, Entry};
 use crate::evict::{Candidate, Limits, choose};
 use crate::files::{create_dir, open, remove};
 use crate::layout::Paths;
-use crate::record::Header;
+use crate::memory::Memory;
 use crate::scan::{Found, scan};
+use crate::state::Unwritten;
 use crate::{Blob, Status, StoreError};
 
 /// How many changes a slow listener may be behind before it has to look at everything again.
@@ -54,11 +58,9 @@ struct Inner {
     root: PathBuf,
     trash: PathBuf,
     entries: Mutex<BTreeMap<BlobKey, Arc<Entry>>>,
-    signals: Arc<Signals>,
+    common: Arc<Common>,
     /// Names files in the trash.
     n_discarded: AtomicU64,
-    /// Keeps other processes out as long as it is open.
-    _lock: File,
 }
 
 /// One blob of a listing.
@@ -97,24 +99,28 @@ pub struct Collected {
 impl Store {
     /// Opens a directory and recovers what lies there. Blocks for as long as it takes to read all journals.
     ///
-    /// Fails with `Locked` where another process has it open, with `Io` where it cannot be used.
+    /// Fails with `Locked` where another process has it open, with `Io` where it cannot be used for another reason than
+    /// that the disk is full, read-only or broken.
     pub fn open(settings: StoreSettings) -> Result<Self, StoreError> {
         let root = settings.dir.join("v1");
         let trash = settings.dir.join("trash");
-        create_dir(&settings.dir).map_err(StoreError::io(&settings.dir))?;
-        let lock = lock(&settings)?;
-        create_dir(&root).map_err(StoreError::io(&root))?;
-        // What a crash left here is no longer a blob's.
-        if trash.exists() {
-            fs::remove_dir_all(&trash).map_err(StoreError::io(&trash))?;
+        let (disk, mut lock) = (Disk::default(), None);
+        if let Err(error) = prepare(&settings.dir, &mut lock, [&root, &trash]) {
+            if !error.is_fault_of_disk() {
+                return Err(error);
+            }
+            disk.failed(&error);
         }
-        create_dir(&trash).map_err(StoreError::io(&trash))?;
-
-        let signals =
-            Arc::new(Signals { changes: broadcast::Sender::new(CHANGES), n_damaged: Counter::default() });
+        let common = Arc::new(Common {
+            changes: broadcast::Sender::new(CHANGES),
+            n_damaged: Counter::default(),
+            disk,
+            memory: Memory::new(),
+            _lock: lock,
+        });
         let entries = scan(&root).into_iter().map(|found| {
-            let Found { header, state, files, last_used } = found;
-            let entry = Entry::new(header.key.clone(), files, state, last_used, Arc::clone(&signals));
+            let Found { header, paths, state, files, last_used } = found;
+            let entry = Entry::new(header.key.clone(), paths, files, state, last_used, Arc::clone(&common));
             (header.key, Arc::new(entry))
         });
         Ok(Self(Arc::new(Inner {
@@ -122,9 +128,8 @@ impl Store {
             settings,
             root,
             trash,
-            signals,
+            common,
             n_discarded: AtomicU64::new(0),
-            _lock: lock,
         })))
     }
 
@@ -143,16 +148,15 @@ impl Store {
     /// The blob, made empty if need be. One that is cut otherwise and is not sealed is cleared and takes the
     /// new cut; a sealed one of the same size keeps its own, so ask the handle.
     ///
-    /// Fails with `Size` where sealed content has another size than stated, with `Io` when the disk refuses.
+    /// Fails with `Size` where sealed content has another size than stated.
     pub fn create(&self, key: &BlobKey, geometry: Geometry) -> Result<Blob, StoreError> {
         let mut entries = self.0.entries.lock();
         if let Some(entry) = entries.get(key) {
             entry.agree(geometry)?;
             return Ok(entry.lease());
         }
-        let header = Header { key: key.clone(), geometry };
         let paths = Paths::new(&self.0.root, key);
-        let entry = Arc::new(Entry::create(paths, &header, Arc::clone(&self.0.signals))?);
+        let entry = Arc::new(Entry::fresh(key.clone(), paths, geometry, Arc::clone(&self.0.common)));
         entries.insert(key.clone(), Arc::clone(&entry));
         Ok(entry.lease())
     }
@@ -170,7 +174,7 @@ impl Store {
     /// The keys of blobs whose content changes from now on, a key for each change. A listener that gets
     /// `Lagged` has missed some and looks at the [list](Self::list).
     pub fn changes(&self) -> broadcast::Receiver<BlobKey> {
-        self.0.signals.changes.subscribe()
+        self.0.common.changes.subscribe()
     }
 
     /// What the store takes. Asks the file system about each blob, so keep it off the async runtime.
@@ -178,14 +182,14 @@ impl Store {
         let entries = self.entries();
         Usage {
             n_blobs: entries.len(),
-            bytes: ByteSize(entries.iter().map(|it| it.files.lock().occupied()).sum()),
-            n_damaged: self.0.signals.n_damaged.get(),
+            bytes: ByteSize(entries.iter().map(|it| it.occupied()).sum()),
+            n_damaged: self.0.common.n_damaged.get(),
         }
     }
 
-    /// Counts the pieces that were found damaged and dropped.
-    pub(crate) fn damaged_pieces(&self) -> &Counter {
-        &self.0.signals.n_damaged
+    /// What all blobs have in common.
+    pub(crate) fn common(&self) -> &Common {
+        &self.0.common
     }
 
     /// Removes what has expired and what has to make room. Blocks while files are removed, so keep it off
@@ -233,20 +237,40 @@ impl Store {
 
     /// Removes a blob unless it is in use or unknown, and says whether it did.
     fn discard(&self, key: &BlobKey) -> bool {
-        let number = self.0.n_discarded.fetch_add(1, Ordering::Relaxed);
-        let trash = self.0.trash.join(number.to_string());
-        {
-            let mut entries = self.0.entries.lock();
+        let (entry, before) = {
+            let entries = self.0.entries.lock();
             let Some(entry) = entries.get(key).filter(|it| !it.in_use()) else {
                 return false;
             };
-            if let Err(error) = entry.files.lock().discard(&trash) {
-                tracing::warn!(blob = %key, %error, "blob not removed");
-                return false;
+            let mut state = entry.state.lock();
+            let geometry = state.geometry;
+            (Arc::clone(entry), state.reset(geometry))
+        };
+        let number = self.0.n_discarded.fetch_add(1, Ordering::Relaxed);
+        let trash = self.0.trash.join(number.to_string());
+        let mut files = entry.files.lock();
+        // Where that was done already, somebody uses the blob again.
+        let res = if entry.state.lock().unwritten.cleared { files.discard(&trash) } else { Ok(()) };
+        {
+            let mut entries = self.0.entries.lock();
+            let mut state = entry.state.lock();
+            match (&res, entry.in_use()) {
+                (Ok(()), true) => state.unwritten.cleared = false,
+                (Ok(()), false) => {
+                    // Whoever still wants to write anything down has no file to write it to.
+                    state.unwritten = Unwritten::default();
+                    entries.remove(key);
+                }
+                (Err(_), true) => {}
+                (Err(_), false) => *state = before,
             }
-            if let Some(entry) = entries.remove(key) {
-                entry.changed();
-            }
+            drop(entries);
+            entry.changed(state);
+        }
+        drop(files);
+        if let Err(error) = res {
+            tracing::warn!(blob = %key, %error, "blob not removed");
+            return false;
         }
         if let Err(error) = remove(&trash) {
             tracing::warn!(path = %trash.display(), %error, "space not given back until the next start");
@@ -255,12 +279,27 @@ impl Store {
     }
 }
 
-fn lock(settings: &StoreSettings) -> Result<File, StoreError> {
-    let path = settings.dir.join("lock");
-    let file = open(&path).map_err(StoreError::io(&path))?;
+/// Makes the directory, locks it, and makes what is in it; what comes before an error is done.
+fn prepare(dir: &Path, lock: &mut Option<File>, [root, trash]: [&Path; 2]) -> Result<(), StoreError> {
+    let create = |dir: &Path| create_dir(dir).map_err(StoreError::io(dir));
+    create(dir)?;
+    *lock = Some(self::lock(dir)?);
+    create(root)?;
+    // What a crash left here is no longer a blob's.
+    if trash.exists() {
+        fs::remove_dir_all(trash).map_err(StoreError::io(trash))?;
+    }
+    create(trash)
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    // It is not written to, so that one on a disk that has turned read-only does as well.
+    let file = open(&path).or_else(|error| File::open(&path).map_err(|_| error));
+    let file = file.map_err(StoreError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: settings.dir.clone() }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(StoreError::io(&path)(source)),
     }
 }
@@ -268,7 +307,7 @@ fn lock(settings: &StoreSettings) -> Result<File, StoreError> {
 fn candidate(entry: &Entry) -> Candidate {
     Candidate {
         key: entry.key.clone(),
-        bytes: entry.files.lock().occupied(),
+        bytes: entry.occupied(),
         last_used: entry.last_used(),
         in_use: entry.in_use(),
     }

@@ -3,6 +3,8 @@
 //! The bytes are hashed once, and the hash decides. They reach the data file before the state and the
 //! journal say so, hence whatever is recorded as held was written; and the claim keeps a second writer of the
 //! piece away in between.
+//!
+//! A piece that the disk does not take, or not in time, is kept in memory. A write that is late goes on by itself.
 
 use std::fs::File;
 use std::io;
@@ -11,17 +13,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_swarm::PieceIndex;
+use tokio::time::{Instant, timeout};
 
+use crate::disk::PATIENCE;
 use crate::entry::Entry;
-use crate::record::Record;
 use crate::state::{Offer, Origin};
 use crate::{Blob, PieceDigest, StoreError, Written};
 
 impl Blob {
     /// Writes a piece that came from another node: it must match the digest that was learned. The chunks
-    /// together are the piece.
+    /// together are the piece. Where the disk does not take it and memory is short, this waits for a few seconds.
     ///
-    /// Fails with `Io` when the disk refuses; a full disk shows as `ErrorKind::StorageFull`.
+    /// Fails with `Stopping` only.
     pub async fn write(&self, piece: PieceIndex, chunks: Vec<Bytes>) -> Result<Written, StoreError> {
         // Cheaper than to hash bytes that cannot be taken.
         if self.holds(piece) {
@@ -34,7 +37,7 @@ impl Blob {
     /// Writes a piece that this node took from the registry itself. Without a learned digest the piece is
     /// provisional: for local readers only, never announced, forgotten at a restart, until a digest is
     /// learned or the whole is [proven](Blob::prove). The digest that comes back is that of these bytes,
-    /// whatever became of them. Fails as [`write`](Self::write) does.
+    /// whatever became of them. Waits and fails as [`write`](Self::write) does.
     pub async fn write_provisional(
         &self,
         piece: PieceIndex,
@@ -49,14 +52,72 @@ impl Blob {
         chunks: Vec<Bytes>,
         origin: Origin,
     ) -> Result<(Written, PieceDigest), StoreError> {
-        self.blocking(move |entry| {
-            let len = chunks.iter().map(|it| it.len() as u64).sum();
-            let digest = PieceDigest::of(&chunks);
-            let written = entry.put(&Offer { piece, len, digest, origin }, &chunks)?;
-            Ok((written, digest))
-        })
-        .await
+        let len = chunks.iter().map(|it| it.len() as u64).sum();
+        let offer = move |digest| Offer { piece, len, digest, origin };
+        let digest = match self.store(offer, &chunks).await? {
+            Stored { digest, written: Some(written) } => return Ok((written, digest)),
+            Stored { digest, written: None } => digest,
+        };
+        Ok((self.keep(&offer(digest), &chunks).await, digest))
     }
+
+    /// Writes the piece to the disk, unless that does not take it.
+    async fn store(
+        &self,
+        offer: impl Fn(PieceDigest) -> Offer + Send + 'static,
+        chunks: &[Bytes],
+    ) -> Result<Stored, StoreError> {
+        let common = Arc::clone(&self.entry().common);
+        if common.disk.is_stuck() {
+            return self.hash(chunks).await;
+        }
+        let (blob, written) = (self.clone(), chunks.to_vec());
+        let writing = async move { blob.blocking(move |it| Ok(it.put(offer, &written))).await };
+        let mut writing = Box::pin(writing);
+        match timeout(PATIENCE, &mut writing).await {
+            Ok(Err(stopping)) => Err(stopping),
+            Ok(Ok((digest, Ok(written)))) => Ok(Stored { digest, written: Some(written) }),
+            Ok(Ok((digest, Err(error)))) => {
+                common.disk.failed(&error);
+                Ok(Stored { digest, written: None })
+            }
+            Err(_) => {
+                common.disk.late(&self.entry().paths.data);
+                tokio::spawn(async move {
+                    // The blob has what became of it.
+                    let _ = writing.await;
+                    common.disk.late_ended();
+                });
+                self.hash(chunks).await
+            }
+        }
+    }
+
+    async fn hash(&self, chunks: &[Bytes]) -> Result<Stored, StoreError> {
+        let chunks = chunks.to_vec();
+        let digest = self.blocking(move |_| Ok(PieceDigest::of(&chunks))).await?;
+        Ok(Stored { digest, written: None })
+    }
+
+    /// Keeps a piece in memory that the disk did not take.
+    async fn keep(&self, offer: &Offer, chunks: &[Bytes]) -> Written {
+        let entry = self.entry();
+        let bytes = entry.common.memory.take(chunks).await;
+        let mut state = entry.state.lock();
+        let written = state.keep(Instant::now(), offer, bytes);
+        if written == Written::Kept {
+            entry.changed(state);
+            entry.common.disk.n_unstored.inc();
+            entry.common.memory.is_used_by(entry);
+        }
+        written
+    }
+}
+
+/// A piece that was to be stored: its digest, and what became of it unless the disk did not take it.
+struct Stored {
+    digest: PieceDigest,
+    written: Option<Written>,
 }
 
 /// The right to write one piece, and where to.
@@ -67,50 +128,52 @@ struct Claim {
 }
 
 impl Entry {
-    fn put(&self, offer: &Offer, chunks: &[Bytes]) -> Result<Written, StoreError> {
-        match self.claim(offer)? {
-            Ok(claim) => {
+    fn put(
+        &self,
+        offer: impl Fn(PieceDigest) -> Offer,
+        chunks: &[Bytes],
+    ) -> (PieceDigest, Result<Written, StoreError>) {
+        let digest = PieceDigest::of(chunks);
+        let offer = offer(digest);
+        let written = match self.claim(&offer) {
+            Ok(Ok(claim)) => {
                 let res = write_chunks(&claim.data, claim.start, chunks);
-                self.commit(offer, &claim, res)
+                self.commit(&offer, &claim, res)
             }
-            Err(refused) => Ok(refused),
-        }
+            Ok(Err(refused)) => Ok(refused),
+            Err(error) => Err(error),
+        };
+        (digest, written)
     }
 
-    /// Claims a piece, or says why it is not to be written. The file and the generation are taken in one
-    /// step, so that bytes of an earlier generation only ever go to that generation's file.
+    /// Claims a piece, or says why it is not to be written. Bytes of an earlier generation only ever go to that
+    /// generation's file.
     fn claim(&self, offer: &Offer) -> Result<Result<Claim, Written>, StoreError> {
-        let mut files = self.files.lock();
-        let data = files.data().map_err(StoreError::io(files.data_path()))?;
+        let (data, generation) = self.data()?;
         let mut state = self.state.lock();
-        let begun = state.begin(offer);
-        Ok(begun.map(|()| Claim {
-            data,
-            generation: state.generation,
-            start: state.geometry.range_of(offer.piece).start,
-        }))
+        if state.generation != generation {
+            return Ok(Err(Written::NoDigest));
+        }
+        let start = state.geometry.range_of(offer.piece).start;
+        Ok(state.begin(offer).map(|()| Claim { data, generation, start }))
     }
 
     /// Takes a piece whose bytes were written with this outcome.
     fn commit(&self, offer: &Offer, claim: &Claim, res: io::Result<()>) -> Result<Written, StoreError> {
-        let mut files = self.files.lock();
+        self.stamp(&claim.data, claim.generation);
         let mut state = self.state.lock();
         if state.generation != claim.generation {
             return Ok(Written::NoDigest);
         }
         if let Err(source) = res {
             state.abandon(offer.piece);
-            return Err(StoreError::io(files.data_path())(source));
+            return Err(StoreError::io(&self.paths.data)(source));
         }
         let written = state.finish(offer);
-        drop(state);
-        if written == Written::Held {
-            let (piece, digest) = (offer.piece, offer.digest);
-            self.record(&mut files, &Record::Held { piece, digest });
-        }
-        drop(files);
         if matches!(written, Written::Held | Written::Provisional) {
-            self.changed();
+            self.changed(state);
+            self.common.disk.took();
+            self.write_journal(&mut self.files.lock());
         }
         Ok(written)
     }

@@ -187,7 +187,7 @@ impl Upload {
     async fn read(&mut self) -> Result<Bytes, StoreError> {
         let end = self.rest.end.min(self.rest.start + FRAME);
         let bytes = self.blob.read_held(self.rest.start..end).await?;
-        self.rest.start = end;
+        self.rest.start += bytes.len() as u64;
         self.uploaded.inc_by(bytes.len() as u64);
         Ok(bytes)
     }

@@ -301,7 +301,7 @@ mod tests {
 
     #[track_caller]
     fn check_status(method: &str, path: &str, headers: &[(&str, &str)], expected: u16) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let peer = offline(PLENTY);
             blob(&peer.store, &key(1), &[0]).await;

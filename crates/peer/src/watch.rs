@@ -7,9 +7,9 @@
 //! own, and no piece waits for them.
 //!
 //! Attestations are told with the first pieces after they came, so that a watcher can verify what it fetches, and
-//! never for themselves, since every node would tell every other of each of them. The seal is, at the end. When
-//! anything that was told is no longer true, the watcher is told to forget everything, and everything is told anew:
-//! that happens when content is poisoned or damaged, and hardly ever.
+//! never for themselves, since every node would tell every other of each of them. The seal is, at the end. Pieces that
+//! are gone, because they were damaged or the disk had not taken them, are told as such. When the content was dropped,
+//! the watcher is told to forget everything.
 //!
 //! A watch on a seed ends when the seed has failed: a node that went on listening would take the silence for
 //! patience. A watch does not outlive its ticket either; who still wants to know comes back with a fresh one.
@@ -149,9 +149,11 @@ impl Watcher {
     fn view(&mut self, now: Instant) -> View<impl FnOnce() -> Vec<Bytes> + use<>> {
         self.version.borrow_and_update();
         let blob = self.blob.clone();
+        // Before the attestations: a piece that is held has been attested by then.
+        let status = blob.status();
         View {
-            // Before the attestations: a piece that is held has been attested by then.
-            status: blob.status(),
+            is_last: status.held.is_full() || !blob.is_stored(),
+            status,
             attestations: move || blob.attestations(),
             seed: match &mut self.seed {
                 Seed::Works(seed) if self.signs_from <= now => {
@@ -187,6 +189,8 @@ impl Watcher {
 /// A blob as it is.
 struct View<A> {
     status: BlobStatus,
+    /// All pieces are here, or none stays here: the seal follows none.
+    is_last: bool,
     /// Reads them, where they are needed: encoded, in the order in which they came.
     attestations: A,
     /// How far the seed is, where there is one and it is time to look.
@@ -209,8 +213,7 @@ impl Told {
     fn news(&mut self, view: View<impl FnOnce() -> Vec<Bytes>>) -> Option<BlobNews> {
         let mut news = BlobNews::default();
         let is_first = self.generation.is_none();
-        let is_void =
-            self.generation != Some(view.status.generation) || !self.held.minus(&view.status.held).is_empty();
+        let is_void = self.generation != Some(view.status.generation);
         if is_void {
             news.dropped = !is_first;
             *self = Self {
@@ -219,9 +222,12 @@ impl Told {
                 ..Self::default()
             };
         }
+        let lost = self.held.minus(&view.status.held);
+        self.held.subtract(&lost);
+        news.lost = lost.runs();
         let gained = view.status.held.minus(&self.held);
         // The seal may come after the last piece.
-        if is_void || !gained.is_empty() || view.status.is_complete() {
+        if is_void || !gained.is_empty() || (view.status.sealed && view.is_last) {
             let attestations = (view.attestations)();
             let untold = self.untold(&attestations);
             let batch = untold.get(..MAX_ATTESTATIONS).unwrap_or(untold);
@@ -279,6 +285,7 @@ mod tests {
         }
         let attestations: Vec<_> = attestations.iter().copied().map(attestation).collect();
         View {
+            is_last: map.is_full(),
             status: BlobStatus { generation, geometry, held: map, sealed: false },
             attestations: || attestations,
             seed: None,
@@ -296,7 +303,8 @@ mod tests {
             .collect();
         let dropped = if news.dropped { "dropped, " } else { "" };
         let seed = news.seed.map_or(String::new(), |it| format!(" at {}", it.offset));
-        format!("{dropped}{numbers:?} {:?}{seed}", news.gained)
+        let lost = if news.lost.is_empty() { String::new() } else { format!("lost {:?}, ", news.lost) };
+        format!("{dropped}{lost}{numbers:?} {:?}{seed}", news.gained)
     }
 
     #[track_caller]
@@ -341,10 +349,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_true_voids_everything() {
+    fn what_was_dropped_voids_everything_and_what_was_lost_itself() {
         check(
             [view(4, &[1, 2], &[1]), view(5, &[], &[]), view(5, &[1], &[2]), view(5, &[0], &[2])],
-            &["[1] [1..3]", "dropped, [] []", "[2] [1..2]", "dropped, [2] [0..1]"],
+            &["[1] [1..3]", "dropped, [] []", "[2] [1..2]", "lost [1..2], [] [0..1]"],
+        );
+    }
+
+    #[test]
+    fn the_seal_of_pieces_that_passed_through_is_told() {
+        let sealed = || {
+            let mut it = view(0, &[9], &[9]);
+            it.status.sealed = true;
+            it.is_last = true;
+            it
+        };
+        check(
+            [view(0, &[8], &[1]), sealed(), sealed()],
+            &["[1] [8..9]", "lost [8..9], [9] [9..10]", "nothing"],
         );
     }
 

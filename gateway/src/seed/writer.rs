@@ -78,9 +78,9 @@ impl Writer {
         let mut range = self.geometry.range_of(piece);
         let mut chunks = Vec::new();
         while !range.is_empty() {
-            let end = range.end.min(range.start + READ);
-            chunks.push(self.blob.read_held(range.start..end).await?);
-            range.start = end;
+            let bytes = self.blob.read_held(range.start..range.end.min(range.start + READ)).await?;
+            range.start += bytes.len() as u64;
+            chunks.push(bytes);
         }
         self.whole = hashed(self.whole.clone(), chunks).await?;
         Ok(())
@@ -107,7 +107,7 @@ impl Writer {
         let (whole, res) = tokio::join!(hashing, self.blob.write_provisional(piece.index, piece.chunks));
         let (whole, (written, digest)) = (whole?, res?);
         match written {
-            Written::Held | Written::Provisional | Written::AlreadyHeld => {}
+            Written::Held | Written::Provisional | Written::Kept | Written::AlreadyHeld => {}
             Written::Mismatch => return Err(SeedError::Contradiction { piece: piece.index }),
             Written::Busy | Written::NoDigest => return Err(SeedError::Interrupted),
         }

@@ -35,12 +35,14 @@ impl Wire for BlobNews {
                 heartbeat: it.heartbeat,
             }),
             dropped: self.dropped,
+            lost: runs_to_wire(self.lost),
         }
     }
 
     fn from_wire(it: wire::BlobNews) -> Checked<Self> {
         Ok(Self {
             dropped: it.dropped,
+            lost: runs_from_wire(it.lost)?,
             attestations: each("attestations", it.attestations, MAX_ITEMS, Attestation::from_wire)?,
             gained: runs_from_wire(it.gained)?,
             seed: it.seed.map(|it| SeedProgress {

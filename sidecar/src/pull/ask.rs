@@ -87,7 +87,7 @@ impl Asking {
     async fn store(self, piece: PieceIndex, chunks: Vec<Bytes>, generation: u64) {
         let blob = &self.shared.blob;
         let written = write_in_turn(blob, || blob.write(piece, chunks.clone())).await;
-        if matches!(written, Ok(Written::Held)) {
+        if matches!(written, Ok(Written::Held | Written::Kept)) {
             let origin = match self.node.role {
                 Role::Gateway => Origin::Gateway,
                 Role::Sidecar => Origin::Peer(self.tools.node.place.nearness(&self.node.place)),
@@ -99,7 +99,7 @@ impl Asking {
 
     fn stored(&self, piece: PieceIndex, written: Result<Written, StoreError>, generation: u64) -> Report {
         let fault = match written {
-            Ok(Written::Held | Written::Provisional | Written::AlreadyHeld) => {
+            Ok(Written::Held | Written::Provisional | Written::Kept | Written::AlreadyHeld) => {
                 return Report::Event(Event::Held(piece));
             }
             Ok(Written::NoDigest) => Fault::Unvouched,
@@ -168,6 +168,7 @@ impl Asking {
         Ok(Event::News {
             from: self.node.id.clone(),
             dropped: news.dropped,
+            lost: news.lost,
             gained: news.gained,
             alive: news.seed.is_some(),
         })

@@ -134,7 +134,9 @@ impl Direct {
             written.map_ok(|(written, _)| written)
         };
         match write_in_turn(blob, write).await? {
-            Written::Held | Written::Provisional => self.tools.metrics.took(Origin::Registry, len),
+            Written::Held | Written::Provisional | Written::Kept => {
+                self.tools.metrics.took(Origin::Registry, len);
+            }
             Written::AlreadyHeld => {}
             Written::Mismatch | Written::NoDigest | Written::Busy => {
                 return Err(Fault::Refused(format!("piece {piece} is not what the gateway vouched for")));

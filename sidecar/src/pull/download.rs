@@ -23,6 +23,8 @@ use super::open::Grant;
 
 /// What the scheduler said and was not taken in yet.
 const HEARD: usize = 64;
+/// How many bytes ahead of a reader are fetched where pieces pass through memory; two pieces at least.
+const AHEAD: u64 = 4 << 20;
 
 /// What a download begins with, and what each later request for the blob brings anew.
 #[derive(Clone)]
@@ -212,12 +214,24 @@ impl Shared {
         self.seats.subscribe()
     }
 
-    /// The next piece that each reader waits for.
+    /// Whether nobody reads the blob.
+    pub(super) fn is_unattended(&self) -> bool {
+        self.seats.borrow().is_empty()
+    }
+
+    /// The next piece that each reader waits for. Where pieces pass through memory, all that it needs soon: further
+    /// ones would be gone before it comes to them.
     pub(super) fn demand(&self) -> Vec<PieceIndex> {
         let (geometry, readable) = (self.blob.geometry(), self.blob.readable());
         let seats = self.seats.borrow();
-        let next = |piece: &PieceIndex| next_needed(&geometry, &readable, geometry.range_of(*piece).start);
-        seats.values().filter_map(next).collect()
+        if self.blob.is_stored() {
+            let next =
+                |piece: &PieceIndex| next_needed(&geometry, &readable, geometry.range_of(*piece).start);
+            return seats.values().filter_map(next).collect();
+        }
+        let n_ahead = (AHEAD / geometry.piece_length().max(1)).max(2) as PieceIndex;
+        let soon = |piece: &PieceIndex| *piece..geometry.n_pieces().min(piece.saturating_add(n_ahead));
+        seats.values().flat_map(soon).filter(|it| !readable.contains(*it)).collect()
     }
 }
 

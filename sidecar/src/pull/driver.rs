@@ -4,6 +4,9 @@
 //! what became of them. Its tasks are those that the machine knows of: when that loses a source, what was
 //! asked there is cut. What the store has lost since, because content was dropped or found damaged, the
 //! machine is told, and goes on from there.
+//!
+//! Where the disk does not take the pieces, they pass to the readers through memory, and the node leaves the swarm of
+//! the blob: the scheduler is not to rely on what is not kept.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +34,10 @@ const REPORTS: usize = 1024;
 const SEAL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the gateway may take to renew a ticket; nobody waits for that.
 const RENEWAL: Duration = Duration::from_secs(2);
+/// Why a read from the registry is left to the caller. Here its content could not be hashed as a whole, so that its
+/// last byte would never be given.
+const NOT_DIRECT: &str =
+    "neither neighbours nor gateway served it, and what the registry has cannot be stored";
 
 /// Carries out what the machine decides.
 pub(super) struct Driver {
@@ -51,6 +58,8 @@ pub(super) struct Driver {
     told_of: Instant,
     /// As the scheduler said last; without one it goes on.
     algorithm: Algorithm,
+    /// Whether the disk takes the pieces, as the machine was told last.
+    is_stored: bool,
 }
 
 impl Driver {
@@ -80,6 +89,7 @@ impl Driver {
             watches: BTreeMap::new(),
             direct: None,
             algorithm: Algorithm::default(),
+            is_stored: true,
         }
     }
 
@@ -122,6 +132,10 @@ impl Driver {
                 next.push(event);
                 continue;
             }
+            if self.is_stored != self.shared.blob.is_stored() {
+                next.extend(self.turn_to_disk_or_memory()?);
+                continue;
+            }
             let deadline = self.fetch.next_deadline(self.now());
             let deadline = deadline.map(|it| self.began + Duration::from_micros(it.0));
             tokio::select! {
@@ -132,7 +146,13 @@ impl Driver {
                 Ok(()) = connected.changed() => next.push(Event::Scheduler(*connected.borrow_and_update())),
                 Ok(()) = slots.changed() => next.push(Event::Slots(*slots.borrow_and_update())),
                 Ok(()) = version.changed() => {}
-                () = until(deadline) => next.push(Event::Deadline),
+                () = until(deadline) => {
+                    // Not at once: whoever begins a download has yet to sit down.
+                    if !self.is_stored && self.shared.is_unattended() {
+                        return Err("it cannot be stored, and nobody reads it".into());
+                    }
+                    next.push(Event::Deadline);
+                }
             }
         }
     }
@@ -204,6 +224,20 @@ impl Driver {
         Some(Event::Have(self.fetch.held().minus(&gone)))
     }
 
+    /// The disk takes the pieces no longer, or does again.
+    fn turn_to_disk_or_memory(&mut self) -> Result<[Event; 2], String> {
+        self.is_stored = !self.is_stored;
+        if self.is_stored {
+            self.want();
+        } else {
+            self.tools.link.send(NodeMessage::Unwant(self.shared.blob.key().clone()));
+            if self.fetch.rung() == Rung::Direct {
+                return Err(NOT_DIRECT.into());
+            }
+        }
+        Ok([Event::Stored(self.is_stored), Event::Demand(self.shared.demand())])
+    }
+
     fn take_in(&self, report: Report) -> Result<Option<Event>, String> {
         match report {
             Report::Event(event) => Ok(Some(event)),
@@ -272,6 +306,7 @@ impl Driver {
             }
             Action::Cancel { from, piece } => abort(self.asks.remove(&(from, piece))),
             Action::Strand => self.tools.link.send(NodeMessage::Stranded(self.shared.blob.key().clone())),
+            Action::GoDirect if !self.is_stored => return Err(NOT_DIRECT.into()),
             Action::GoDirect => self.go_direct(),
             Action::GiveUp => return Err("neither neighbours nor gateway nor registry served it".into()),
             Action::Finished => return self.finish().await,
@@ -313,8 +348,9 @@ impl Driver {
         // Watches go on meanwhile and bring the seal; their reports wait.
         let sealed = async { version.wait_for(|_| blob.is_sealed()).await.is_ok() };
         // A piece that nobody has vouched for was read from the registry, where no gateway speaks of it.
-        let patience = if blob.held().is_full() { SEAL_PATIENCE } else { Duration::ZERO };
-        if timeout(patience, sealed).await.is_ok() && blob.is_complete() {
+        let is_vouched = (0..blob.geometry().n_pieces()).all(|it| blob.digest_of(it).is_some());
+        let patience = if is_vouched { SEAL_PATIENCE } else { Duration::ZERO };
+        if timeout(patience, sealed).await.is_ok() && blob.readable().is_full() {
             return Ok(true);
         }
         match blob.prove().await {
@@ -346,6 +382,9 @@ impl Driver {
     fn want(&mut self) {
         let Start { wanted, granted_at, .. } = self.shared.start();
         self.told_of = granted_at;
+        if !self.is_stored {
+            return;
+        }
         self.tools.link.send(NodeMessage::Want(Want { blob: wanted, held: self.shared.blob.held().runs() }));
     }
 }

@@ -264,7 +264,7 @@ impl Pulls {
     /// The wishes of all running downloads, for a scheduler that knows nothing of this node.
     pub(crate) fn wants(&self) -> Vec<NodeMessage> {
         let active = self.active();
-        let wants = active.values().filter(|it| it.is_running());
+        let wants = active.values().filter(|it| it.is_running() && it.blob().is_stored());
         let want = |it: &Download| Want { blob: it.start().wanted, held: it.blob().held().runs() };
         wants.map(|it| NodeMessage::Want(want(it))).collect()
     }

@@ -184,10 +184,15 @@ impl Me {
         Self::at("http://127.0.0.1:1")
     }
 
-    /// Has the disk refuse whatever is written of the blob.
-    pub(super) fn break_disk(&self) {
-        blob(&self.store);
-        fs::create_dir(data_file(self.dir.path())).unwrap();
+    /// Has the disk refuse whatever is written to a store that is empty yet, or take it again.
+    pub(super) fn break_disk(&self, is_broken: bool) {
+        let dir = self.dir.path().join("v1");
+        if is_broken {
+            fs::remove_dir(&dir).unwrap();
+            fs::write(&dir, "in the way").unwrap();
+        } else {
+            fs::remove_file(&dir).unwrap();
+        }
     }
 
     /// Flips a byte of the blob on the disk, and has the store look at all bytes again before it reads them.
@@ -204,7 +209,7 @@ fn keys() -> RegionKeys {
     RegionKeys::parse(&[Signer::new(&SEED).verifying_key()]).unwrap()
 }
 
-/// The file with the content of the only blob below a directory, whether it is there yet or not.
+/// The file with the content of the only blob below a directory.
 fn data_file(dir: &Path) -> PathBuf {
     let journal = |dir: &Path| {
         let mut dirs = vec![dir.to_owned()];

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -28,7 +28,18 @@ pub(crate) fn settings(dir: &Path) -> StoreSettings {
 }
 
 pub(crate) fn open(dir: &Path) -> Store {
-    Store::open(settings(dir)).unwrap()
+    open_with(&settings(dir))
+}
+
+/// Opens a store that may have been closed just now: what was left to be done on the disk keeps it locked until then.
+pub(crate) fn open_with(settings: &StoreSettings) -> Store {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Store::open(settings.clone()) {
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            res => return res.unwrap(),
+        }
+    }
 }
 
 /// A blob's content and what everybody would know of it.

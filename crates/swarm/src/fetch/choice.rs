@@ -54,6 +54,9 @@ impl Fetch {
     }
 
     fn choose(&mut self, now: Tick) -> Option<Choice> {
+        if !self.is_stored {
+            return self.for_readers(now).or_else(|| self.doubled(now));
+        }
         self.leased(now)
             .or_else(|| self.demanded(now))
             .or_else(|| self.rarest(now))
@@ -77,6 +80,17 @@ impl Fetch {
         ahead.retain(|it| !self.held.contains(*it) && !self.asked.contains_key(it));
         ahead.into_iter().find_map(|piece| {
             let from = self.neighbour_with(now, piece)?;
+            Some(Choice { piece, from, demanded: true })
+        })
+    }
+
+    /// What readers need, where nothing can be stored.
+    fn for_readers(&mut self, now: Tick) -> Option<Choice> {
+        let missing = |it: &PieceIndex| !self.held.contains(*it) && !self.asked.contains_key(it);
+        let missing: Vec<_> = self.demand.iter().copied().filter(missing).collect();
+        missing.into_iter().find_map(|piece| {
+            let neighbour = self.neighbour_with(now, piece);
+            let from = neighbour.or_else(|| self.sources.gateway_with(now, piece).cloned())?;
             Some(Choice { piece, from, demanded: true })
         })
     }

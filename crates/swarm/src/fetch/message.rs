@@ -36,6 +36,8 @@ pub enum Event {
         from: NodeId,
         /// All that it said before is void.
         dropped: bool,
+        /// What it holds no longer, as far as it does not hold it newly.
+        lost: Vec<Range<PieceIndex>>,
         /// What it newly holds.
         gained: Vec<Range<PieceIndex>>,
         /// A seed gave a sign of life: busy is not sick.
@@ -63,8 +65,11 @@ pub enum Event {
     },
     /// Bytes of some asked piece arrived.
     Moved,
-    /// The next piece that each reader needs.
+    /// The next piece that each reader needs; all pieces that readers need soon, where nothing can be stored.
     Demand(Vec<PieceIndex>),
+    /// Whether pieces are stored from now on. Where they are not, they are fetched for readers only: those of the last
+    /// [`Event::Demand`], from whoever has them, and without leases.
+    Stored(bool),
     /// Whether a scheduler is connected.
     Scheduler(bool),
     /// How many pieces may be asked at the same time from now on; what is asked already goes on.

@@ -10,6 +10,9 @@
 //! 4. on a lower rung (see [`ladder`]), pieces from the gateway without a lease;
 //! 5. near the end, or where an answer is late, a second ask for a piece already asked.
 //!
+//! A node that cannot store what it fetches asks for what readers need next and for nothing else, of neighbours or of
+//! the gateway. It brings nothing in for others, and waits as long as readers do not come on.
+//!
 //! Which neighbour is asked, and when an answer is late, goes by averages and a fixed time, or by a model that learns
 //! (see [`score`]): the scheduler says which.
 //!
@@ -112,6 +115,7 @@ pub struct Fetch {
     /// Pieces that this node brings in, and from whom.
     leases: BTreeMap<PieceIndex, NodeId>,
     demand: Vec<PieceIndex>,
+    is_stored: bool,
     scheduler: bool,
     /// Since when this node imports by rank, where it has no scheduler.
     unled_since: Tick,
@@ -133,6 +137,7 @@ impl Fetch {
             asked: BTreeMap::new(),
             leases: BTreeMap::new(),
             demand: Vec::new(),
+            is_stored: true,
             scheduler: true,
             unled_since: now,
             finished: false,
@@ -163,6 +168,10 @@ impl Fetch {
                 out.push(Action::Finished);
             }
             return;
+        }
+        if !self.is_stored && self.demand.iter().all(|it| self.held.contains(*it)) {
+            // It is the readers' turn.
+            self.ladder.moved(now);
         }
         self.ladder.step(now, &self.policy, self.outlook(now), &mut self.rng, out);
         self.watch_sources(now, out);
@@ -210,7 +219,15 @@ impl Fetch {
                 }
                 self.on_leased(&from, pieces, out);
             }
-            Event::News { from, dropped, gained, alive } => self.on_news(now, &from, dropped, gained, alive),
+            Event::News { from, dropped, lost, gained, alive } => {
+                if dropped {
+                    self.sources.holds_nothing(&from);
+                }
+                let n_pieces = self.held.len();
+                let lost = lost.into_iter().flat_map(|it| it.start..it.end.min(n_pieces));
+                lost.for_each(|it| self.sources.lacks(&from, it));
+                self.on_news(now, &from, gained, alive);
+            }
             Event::Lost { from, is_well } => {
                 let rest = if is_well { self.policy.watch_again } else { self.rest_after_failure(&from) };
                 self.lost(now, &from, rest, out);
@@ -224,6 +241,13 @@ impl Fetch {
             Event::Failed { from, piece, fault } => self.on_failed(now, &from, (piece, fault), out),
             Event::Moved => self.ladder.moved(now),
             Event::Demand(pieces) => self.demand = pieces,
+            Event::Stored(is_stored) => {
+                self.is_stored = is_stored;
+                if !is_stored {
+                    let leased: Vec<_> = self.leases.keys().copied().collect();
+                    leased.into_iter().for_each(|it| self.end_lease(it, out));
+                }
+            }
             Event::Scheduler(connected) => {
                 if self.scheduler && !connected {
                     self.unled_since = now;
@@ -237,15 +261,8 @@ impl Fetch {
         }
     }
 
-    fn on_news(
-        &mut self,
-        now: Tick,
-        from: &NodeId,
-        dropped: bool,
-        gained: Vec<Range<PieceIndex>>,
-        alive: bool,
-    ) {
-        let fresh = self.sources.news(now, from, dropped, gained);
+    fn on_news(&mut self, now: Tick, from: &NodeId, gained: Vec<Range<PieceIndex>>, alive: bool) {
+        let fresh = self.sources.news(now, from, gained);
         if alive || fresh {
             self.ladder.moved(now);
         }
@@ -306,7 +323,7 @@ impl Fetch {
     fn on_leased(&mut self, from: &NodeId, pieces: Vec<Range<PieceIndex>>, out: &mut Vec<Action>) {
         let n_pieces = self.held.len();
         for piece in pieces.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
-            if !self.held.contains(piece) && *from != self.me {
+            if self.is_stored && !self.held.contains(piece) && *from != self.me {
                 // Before the old one ends: a source that is leased from anew is not left.
                 self.sources.leased(from);
                 self.end_lease(piece, out);
@@ -363,9 +380,9 @@ impl Fetch {
         out.extend(self.sources.start_watching(now, reach).into_iter().map(Action::Watch));
     }
 
-    /// Without a scheduler, and where nothing comes, whoever is known may be asked.
+    /// Whoever is known may be asked without a scheduler, where nothing comes, and by a node that brings nothing in.
     fn reach(&self) -> Reach {
-        let any = !self.scheduler || self.rung() != Rung::Swarm;
+        let any = !self.scheduler || !self.is_stored || self.rung() != Rung::Swarm;
         Reach { gateway: any, far: any }
     }
 
@@ -387,7 +404,7 @@ impl Fetch {
 
     /// The turns of all pieces that nobody was asked for.
     fn turns(&self) -> impl Iterator<Item = Tick> {
-        let missing = (0..self.held.len()).filter(|_| self.imports_by_rank());
+        let missing = (0..self.held.len()).filter(|_| self.is_stored && self.imports_by_rank());
         missing
             .filter(|it| !self.held.contains(*it) && !self.asked.contains_key(it))
             .filter_map(|it| self.turn(it))
@@ -397,7 +414,7 @@ impl Fetch {
     fn outlook(&self, now: Tick) -> ladder::Outlook {
         let gateway = self.sources.gateway_answers();
         ladder::Outlook {
-            scheduler: self.scheduler,
+            scheduler: self.scheduler && self.is_stored,
             gateway,
             // Looked at only where it matters.
             neighbours: !gateway && self.sources.neighbours_offer(now, &self.held),

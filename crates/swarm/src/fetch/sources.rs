@@ -183,16 +183,7 @@ impl Sources {
     // === What they hold ===
 
     /// Takes in what a watched source said; true where it holds something that it did not before.
-    pub(super) fn news(
-        &mut self,
-        now: Tick,
-        from: &NodeId,
-        dropped: bool,
-        gained: Vec<Range<PieceIndex>>,
-    ) -> bool {
-        if dropped {
-            self.holds_nothing(from);
-        }
+    pub(super) fn news(&mut self, now: Tick, from: &NodeId, gained: Vec<Range<PieceIndex>>) -> bool {
         let (at, mut fresh) = (self.find(from), false);
         let source = match (&mut self.gateway, at) {
             (Some(gateway), _) if gateway.id == *from => gateway,
@@ -215,7 +206,8 @@ impl Sources {
         fresh
     }
 
-    fn holds_nothing(&mut self, id: &NodeId) {
+    /// All that a source said before is void.
+    pub(super) fn holds_nothing(&mut self, id: &NodeId) {
         let nothing = Bitmap::new(self.copies.len() as u32);
         let Some(source) = self.get_mut(id) else { return };
         let held = std::mem::replace(&mut source.holds, nothing);
@@ -228,8 +220,13 @@ impl Sources {
 
     pub(super) fn lacks(&mut self, from: &NodeId, piece: PieceIndex) {
         let Some(source) = self.get_mut(from) else { return };
-        if source.holds.remove(piece) && source.part.is_neighbour() {
-            self.copies[piece as usize] -= 1;
+        if !source.holds.remove(piece) {
+            return;
+        }
+        match source.part {
+            Part::Gateway => drop(self.offered.remove(&piece)),
+            Part::Near | Part::Far => self.copies[piece as usize] -= 1,
+            Part::Guest => {}
         }
     }
 

@@ -147,7 +147,7 @@ impl Simulation {
             self.plan_news(id, at);
         }
         let from = self.nodes[from as usize].id.clone();
-        self.tell_fetch(by, Event::News { from, dropped: false, gained, alive });
+        self.tell_fetch(by, Event::News { from, dropped: false, lost: Vec::new(), gained, alive });
     }
 
     /// The machine is dead: who watches it finds out by its silence.

@@ -75,6 +75,39 @@ fn a_reader_gets_its_next_piece_with_half_of_the_slots() {
 }
 
 #[test]
+fn where_nothing_can_be_stored_only_what_readers_need_is_asked_for() {
+    let mut it = Script::new(100, Policy { slots: 4, ..Policy::default() });
+    it.on(neighbours(&["a"]));
+    it.on(Event::Gateway(id("gw")));
+    it.on(leased("gw", 50..60));
+    it.on(leased("elsewhere", 60..61));
+    assert_eq!(it.on(Event::Stored(false)), ["leave elsewhere"]);
+    assert_eq!(it.on(leased("gw", 70..71)), [""; 0], "it brings nothing in");
+    it.on(news("a", 0..11));
+    assert_eq!(it.on(news("gw", 0..100)), [""; 0], "nobody reads");
+    assert_eq!(it.on(Event::Demand(vec![10, 11])), ["ask a 10", "ask gw 11"]);
+    it.on(Event::Held(10));
+    it.on(Event::Held(11));
+    assert_eq!(it.until(20 * SECOND), [""; 0], "it is the reader's turn");
+
+    it.on(Event::Demand(vec![11, 12]));
+    it.on(Event::Have(Bitmap::new(100)));
+    assert_eq!(it.on(Event::Demand(vec![12])), [""; 0], "what was read is not fetched again");
+    let asked = it.on(Event::Stored(true));
+    assert!(!asked.is_empty(), "everything is, once it can be stored");
+}
+
+#[test]
+fn where_nothing_can_be_stored_and_nothing_comes_the_ladder_is_taken_without_leave() {
+    let mut it = Script::new(100, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(Event::Stored(false));
+    it.on(Event::Demand(vec![0]));
+    let words = it.until(7 * SECOND);
+    assert!(words.contains(&"godirect".into()) && !words.contains(&"strand".into()), "{words:?}");
+}
+
+#[test]
 fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
     let mut it =
         Script::new(30, Policy { slots: 2, hedge_after: Duration::from_secs(1), ..Policy::default() });

@@ -72,7 +72,7 @@ fn with_a_silent_swarm_the_gateway_is_asked_without_a_lease() {
     let mut it = Script::new(1, two_slots());
     it.on(Event::Gateway(id("gw")));
     it.on(neighbours(&["a"]));
-    it.on(Event::News { from: id("a"), dropped: false, gained: vec![], alive: false });
+    it.on(Event::News { from: id("a"), dropped: false, lost: vec![], gained: vec![], alive: false });
     assert_eq!(it.until(3 * SECOND), ["watch gw"]);
     assert_eq!(it.fetch.rung(), Rung::Gateway);
     it.on(news("gw", 0..1));
@@ -88,7 +88,7 @@ fn a_seed_at_work_is_progress_however_slow() {
     it.on(leased("gw", 0..4));
     for second in 1..60 {
         it.until(second * SECOND);
-        it.on(Event::News { from: id("gw"), dropped: false, gained: vec![], alive: true });
+        it.on(Event::News { from: id("gw"), dropped: false, lost: vec![], gained: vec![], alive: true });
         assert_eq!(it.fetch.rung(), Rung::Swarm);
     }
 }

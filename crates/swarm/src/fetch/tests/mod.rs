@@ -28,7 +28,7 @@ fn ids(names: &[&str]) -> Vec<NodeId> {
 }
 
 fn news(from: &str, gained: Range<u32>) -> Event {
-    Event::News { from: id(from), dropped: false, gained: vec![gained], alive: false }
+    Event::News { from: id(from), dropped: false, lost: vec![], gained: vec![gained], alive: false }
 }
 
 fn neighbours(near: &[&str]) -> Event {

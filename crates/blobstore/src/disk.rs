@@ -1,0 +1,72 @@
+//! What the disk under a store does, as far as it does not do what it should.
+//!
+//! A disk that does not answer is like one that refuses: a write that takes too long is given up for the moment, and
+//! none other is begun until it has come to its end, because each one holds a thread and a piece. What fails is told
+//! once for all of a time of trouble, and counted.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use crate::StoreError;
+
+/// How long a write may take, and whoever waits for the piece with it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A disk that has done its work for so long is well again.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// Pieces that it did not take.
+    pub(crate) n_unstored: Counter,
+    /// Writes that are late.
+    n_late: AtomicUsize,
+    /// When it last failed, while there is trouble.
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl Disk {
+    /// Whether it has not answered for a while.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.n_late.load(Ordering::Relaxed) > 0
+    }
+
+    /// A write to a file is late.
+    pub(crate) fn late(&self, path: &Path) {
+        self.n_late.fetch_add(1, Ordering::Relaxed);
+        let message = format!("no answer for {PATIENCE:?}");
+        self.failed(&StoreError::io(path)(io::Error::new(ErrorKind::TimedOut, message)));
+    }
+
+    /// A write that was late has come to its end.
+    pub(crate) fn late_ended(&self) {
+        self.n_late.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The disk did not do what it should.
+    pub(crate) fn failed(&self, error: &StoreError) {
+        let is_news = self.failed_at.lock().replace(Instant::now()).is_none();
+        if is_news {
+            tracing::warn!(
+                %error,
+                "the disk fails: pulls go on from memory, more slowly, and are not kept; make room on the volume of \
+                 storage.dir, or mend it"
+            );
+        }
+    }
+
+    /// A piece was written.
+    pub(crate) fn took(&self) {
+        let mut failed_at = self.failed_at.lock();
+        if failed_at.is_some_and(|it| it.elapsed() >= WELL_AFTER) {
+            *failed_at = None;
+            tracing::info!("the disk takes pieces again");
+        }
+    }
+}
