@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a pull may take. What takes longer has failed.
 const PULL: Duration = Duration::from_secs(60);
+/// What takes longer is told at once.
+const SLOW: Duration = Duration::from_secs(8);
 /// The longest rest between two pulls of one client, in milliseconds.
 const REST: usize = 1500;
 
@@ -78,19 +80,21 @@ pub(super) async fn pull(
         let began = Instant::now();
         let fetched = containerd.host.run(wanted.fetch.clone(), PULL).await.map(drop);
         let took = began.elapsed();
+        let what = || {
+            let at = began.duration_since(shift.began).as_secs_f64();
+            let (node, tag) = (containerd.host.name(), &wanted.image.tag);
+            format!("{node} at {at:.1} s, {tag}, {:.1} s long", took.as_secs_f64())
+        };
+        if took > SLOW {
+            eprintln!("SLOW: {}", what());
+        }
         match fetched.and_then(|()| containerd.check_content(&wanted.image)) {
             Ok(()) => {
                 pulled.took.push(took);
                 containerd.host.run(wanted.forget.clone(), PULL).await?;
             }
             Err(error) => {
-                let failed = format!(
-                    "{} at {:.1} s, {} after {:.1} s: {error:#}",
-                    containerd.host.name(),
-                    began.duration_since(shift.began).as_secs_f64(),
-                    wanted.image.tag,
-                    took.as_secs_f64(),
-                );
+                let failed = format!("{}: {error:#}", what());
                 eprintln!("FAILED: {failed}");
                 pulled.failed.push(failed);
             }

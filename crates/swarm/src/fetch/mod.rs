@@ -312,7 +312,13 @@ impl Fetch {
             Fault::NotHeld => self.sources.lacks(from, piece),
             Fault::Broken => self.sources.rest(from, now.after(self.rest_after_failure(from))),
             Fault::WrongBytes => self.sources.ban(from),
-            Fault::Unvouched => self.lost(now, from, self.policy.watch_again, out),
+            Fault::Unvouched => {
+                // The word of a gateway may be on its way; where it does not come, what this source sends is no
+                // progress.
+                let again = self.sources.unvouched(from);
+                let rest = if again { self.rest_after_failure(from) } else { self.policy.watch_again };
+                self.lost(now, from, rest, out);
+            }
         }
         // There is one gateway; of nodes, the scheduler will name another.
         if fault != Fault::Busy && self.leases.get(&piece) == Some(from) && !self.sources.is_gateway(from) {

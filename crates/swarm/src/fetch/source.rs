@@ -42,6 +42,8 @@ pub(super) struct Source {
     pub rests_until: Tick,
     /// How often in a row it had no free slot.
     pub n_refused: u32,
+    /// What it sent last nobody had vouched for.
+    pub is_unvouched: bool,
     /// It sent wrong bytes; never asked for this blob again.
     pub banned: bool,
     /// Moving average of the time that a piece took, in microseconds; 0 before the first.
@@ -88,6 +90,7 @@ impl Source {
             n_leased: 0,
             rests_until: Tick(0),
             n_refused: 0,
+            is_unvouched: false,
             banned: false,
             piece_time: 0,
             record: Record::default(),

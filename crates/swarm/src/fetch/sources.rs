@@ -261,6 +261,11 @@ impl Sources {
         self.rest(from, until);
     }
 
+    /// The source sent what nobody has vouched for; whether it did so before, with nothing better in between.
+    pub(super) fn unvouched(&mut self, from: &NodeId) -> bool {
+        self.get_mut(from).is_some_and(|it| std::mem::replace(&mut it.is_unvouched, true))
+    }
+
     pub(super) fn ban(&mut self, from: &NodeId) {
         if let Some(source) = self.get_mut(from) {
             source.banned = true;
@@ -291,7 +296,7 @@ impl Sources {
         self.piece_time = averaged(self.piece_time, took);
         if let Some(source) = self.get_mut(from) {
             source.piece_time = averaged(source.piece_time, took);
-            source.n_refused = 0;
+            (source.n_refused, source.is_unvouched) = (0, false);
         }
     }
 

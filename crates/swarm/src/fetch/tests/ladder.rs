@@ -143,3 +143,21 @@ fn when_the_registry_fails_too_the_stream_is_given_up() {
     assert_eq!(it.until(4 * SECOND), ["giveup"]);
     assert_eq!(it.fetch.next_deadline(Tick(it.now)), None);
 }
+
+#[test]
+fn bytes_that_nobody_vouches_for_keep_no_fetch_from_the_next_rung() {
+    let mut it = Script::new(1, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    let mut words = it.on(neighbours(&["a"]));
+    let mut now = 0;
+    while it.fetch.rung() == Rung::Swarm {
+        if words.contains(&"watch a".to_owned()) && it.on(news("a", 0..1)) == ["ask a 0"] {
+            it.on(Event::Moved);
+            it.on(failed("a", 0, Fault::Unvouched));
+        }
+        now += SECOND / 10;
+        assert!(now < 10 * SECOND, "still where it began");
+        words = it.until(now);
+    }
+    assert_eq!(it.fetch.rung(), Rung::Gateway);
+}
