@@ -83,7 +83,7 @@ impl Fleet {
                 let Some(ticket) = ticket.next() else { continue };
                 let blob =
                     WantedBlob { key: key.clone(), geometry: geometry(), source: gateway::source(), ticket };
-                node.say(NodeMessage::Want(Want { blob, held: Vec::new() })).await?;
+                node.say(NodeMessage::Want(Want { blob, held: Vec::new(), moved: false })).await?;
             }
         }
         let told = &self.told;
