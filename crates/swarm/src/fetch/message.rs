@@ -9,7 +9,7 @@ use crate::{Algorithm, Bitmap, PieceIndex};
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Whom to ask from now on; replaces what was said before.
+    /// Whom to ask from now on; replaces what was said before, unless by another scheduler just now.
     Neighbours {
         /// For everything.
         near: Vec<NodeId>,
@@ -65,7 +65,7 @@ pub enum Event {
     Moved,
     /// The next piece that each reader needs.
     Demand(Vec<PieceIndex>),
-    /// Whether a scheduler is connected.
+    /// Whether a scheduler leads this fetch from now on; one that does may be another than before.
     Scheduler(bool),
     /// How many pieces may be asked at the same time from now on; what is asked already goes on.
     Slots(usize),
