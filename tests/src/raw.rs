@@ -67,6 +67,12 @@ impl Fleet {
         Exchange::send(&self.sidecars[node].host, "GET", &target, headers).await
     }
 
+    /// Asks the sidecar of a node whether there is a blob.
+    pub async fn head(&self, node: usize, image: &Image, blob: &Blob) -> Result<Exchange> {
+        let target = target(self.ask_blob(image, blob))?;
+        Exchange::send(&self.sidecars[node].host, "HEAD", &target, &[]).await
+    }
+
     /// Asks the sidecar of a node whether there is an image, as containerd does first.
     pub async fn head_manifest(&self, node: usize, image: &Image) -> Result<Exchange> {
         let target = target(self.ask(&format!("{}/manifests/{}", image.repository, image.tag)))?;
