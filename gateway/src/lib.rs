@@ -51,7 +51,7 @@ use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
 use shoal_peer::RegionKeys;
 use shoal_peer::report::Reporter;
-use shoal_peer::scheduler_link::SchedulerLink;
+use shoal_peer::schedulers::Schedulers;
 use shoal_peer::service::{PeerService, STALL};
 use shoal_peer::ticket::Verifier;
 use shoal_proto::RegionState;
@@ -137,7 +137,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     };
     ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(MAX_CONNECTIONS) });
     let dialer = Dialer::new(keychain.as_ref());
-    join_scheduler(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
+    join_schedulers(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
     ready.set(true);
@@ -210,21 +210,22 @@ fn strangers(ctx: &Context) -> Counter {
     strangers
 }
 
-fn join_scheduler(
+fn join_schedulers(
     ctx: &Context,
     dialer: &Dialer,
-    schedulers: Vec<String>,
+    addresses: Vec<String>,
     gateway: Node,
     shelf: Arc<SeedingShelf>,
     verifier: Arc<Verifier>,
 ) {
     let reporter = Reporter::new(shelf.store.clone());
     let rng = Rng::new(rand::random());
-    // The addresses do not change while the process lives; the link keeps what was sent last.
-    let (_, addresses) = watch::channel(schedulers);
-    let (link, orders, driver) = SchedulerLink::new(gateway, dialer, addresses, reporter.clone(), rng);
+    // They do not change while the process lives; the receiver keeps what was sent last.
+    let (_, addresses) = watch::channel(addresses);
+    let (schedulers, orders, driver) = Schedulers::new(gateway, dialer, addresses, reporter.clone(), rng);
+    ctx.metrics.register(|registry| schedulers.register(registry));
     let stopping = ctx.tasks.stopping();
-    ctx.tasks.spawn_infallible("scheduler-link", driver.run(stopping.clone()));
-    ctx.tasks.spawn_infallible("reports", reporter.run(link, stopping));
+    ctx.tasks.spawn_infallible("schedulers", driver.run(stopping.clone()));
+    ctx.tasks.spawn_infallible("reports", reporter.run(schedulers, stopping));
     ctx.tasks.spawn_infallible("orders", obey(orders, shelf, verifier));
 }

@@ -208,6 +208,8 @@ pub struct Want {
     pub blob: WantedBlob,
     /// The pieces that the node holds already.
     pub held: Vec<Range<PieceIndex>>,
+    /// The blob has just come to this scheduler: nodes that hold it may not have told it yet.
+    pub moved: bool,
 }
 
 /// A blob and all that a gateway needs in order to seed it.

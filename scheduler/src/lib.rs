@@ -6,11 +6,13 @@
 //! what they hold, and transfers between nodes go on meanwhile.
 //!
 //! A node is who its certificate says, and is told about a blob only where it shows a ticket of its own for
-//! it. Whose tickets count, a gateway says; before one has, nobody is served.
+//! it. Whose tickets count, a gateway says; before one has, in this life or an earlier one ([`keys`]), nobody is
+//! served.
 //!
-//! Knows nothing of: blob bytes, registries, credentials, disks.
+//! Knows nothing of: blob bytes, registries, credentials.
 
 mod board;
+pub mod keys;
 mod service;
 pub mod settings;
 
@@ -24,13 +26,13 @@ use shoal_identity::{Clients, Dialer, Reception, Role};
 use shoal_model::NodeId;
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
-use shoal_peer::RegionKeys;
 use shoal_peer::region::Region;
 use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::SchedulerServer;
 use tonic::service::Routes;
 
 use board::Board;
+use keys::KeyFile;
 use service::{Door, Service};
 use settings::Settings;
 
@@ -56,11 +58,17 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let listener = listener.with(Reception::new(keychain, Clients::WithCertificate));
     enrolment.complete().await;
 
-    let verifier = Arc::new(Verifier::new(RegionKeys::default()));
+    let kept = settings.keys.as_ref().and_then(KeyFile::read);
+    let verifier = Arc::new(Verifier::new(kept.clone().unwrap_or_default()));
     let dialer = Dialer::new(keychain);
     let (region, keeper) = Region::new(gateways, dialer.clone(), verifier.clone());
     ctx.tasks.spawn_infallible("region", keeper.run(ctx.tasks.stopping()));
-    region.answered().await;
+    if let Some(keys) = settings.keys {
+        ctx.tasks.spawn_infallible("region keys", keys.follow(region.keys_told(), ctx.tasks.stopping()));
+    }
+    if kept.is_none() {
+        region.answered().await;
+    }
 
     let n_processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let board = Board::start(&ctx, settings.policy, n_processors);

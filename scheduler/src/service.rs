@@ -183,7 +183,7 @@ mod tests {
 
     fn want(key: BlobKey, ticket: Ticket) -> NodeMessage {
         let blob = WantedBlob { key, geometry: Geometry::by_rule(1 << 20), source: source(), ticket };
-        NodeMessage::Want(Want { blob, held: Vec::new() })
+        NodeMessage::Want(Want { blob, held: Vec::new(), moved: false })
     }
 
     fn ticket(key: BlobKey, node: &str, lives: Duration) -> Ticket {

@@ -7,6 +7,8 @@ use shoal_identity::settings::Source;
 use shoal_ops::settings::Reader;
 use shoal_swarm::table::Policy;
 
+use crate::keys::KeyFile;
+
 /// The commented default settings.
 pub const DEFAULT: &str = include_str!("../config/default.yaml");
 
@@ -20,6 +22,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where the scheduler's certificate comes from.
     pub security: Source,
+    /// Where the region's verifying keys are kept, if anywhere.
+    pub keys: Option<KeyFile>,
     /// The gateways' addresses, `https://host:port`.
     pub gateways: Vec<String>,
     /// How the table decides.
@@ -39,6 +43,7 @@ impl Settings {
         Self {
             listen: reader.get("listen"),
             gateways,
+            keys: security.dir().map(KeyFile::within),
             security,
             policy: Policy {
                 algorithm: reader.parse("scheduler.algorithm", str::parse),

@@ -1,17 +1,18 @@
-//! Everything that a scheduler has to know of this node: what it holds, and what it wishes for.
+//! Everything that schedulers have to know of this node: what it holds, and what it wishes for.
 
 use std::sync::{Arc, OnceLock};
 
+use shoal_model::BlobKey;
 use shoal_peer::report::Reporter;
-use shoal_peer::scheduler_link::Announce;
+use shoal_peer::schedulers::Announce;
 use shoal_proto::NodeMessage;
 
 use crate::pull::Pulls;
 
-/// Tells a scheduler whose stream begins.
+/// Tells a scheduler that some blobs have come to.
 pub(crate) struct Everything {
     held: Arc<Reporter>,
-    /// Set once: the link that pulls report on has to exist before them.
+    /// Set once: what pulls report on has to exist before them.
     pulls: OnceLock<Pulls>,
 }
 
@@ -28,8 +29,8 @@ impl Everything {
 }
 
 impl Announce for Everything {
-    fn snapshot(&self) -> Vec<NodeMessage> {
-        let wants = self.pulls.get().map(Pulls::wants).unwrap_or_default();
-        self.held.snapshot().into_iter().chain(wants).collect()
+    fn announce(&self, concerns: &dyn Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
+        let wants = self.pulls.get().map(|it| it.wants(concerns)).unwrap_or_default();
+        self.held.announce(concerns).into_iter().chain(wants).collect()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A request comes in at the [`mirror`]. Blobs become [`pull`]s, which the gateway opens and the swarm
 //! serves; everything else passes straight through. What the node holds it shares on its peer port and
-//! [`announce`]s to the scheduler. Nothing here may make a pull slower or less available than no sidecar
+//! [`announce`]s to the schedulers. Nothing here may make a pull slower or less available than no sidecar
 //! at all: with gateway and scheduler dead, requests go to the registry with the caller's own header.
 //!
 //! Knows nothing of: the registries' credentials, who may pull what, how neighbours are chosen.
@@ -29,7 +29,7 @@ use shoal_peer::RegionKeys;
 use shoal_peer::client::PeerClient;
 use shoal_peer::region::Region;
 use shoal_peer::report::Reporter;
-use shoal_peer::scheduler_link::SchedulerLink;
+use shoal_peer::schedulers::Schedulers;
 use shoal_peer::service::{PeerLimits, PeerService, STALL};
 use shoal_peer::ticket::Verifier;
 
@@ -80,7 +80,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     });
     let reporter = Reporter::new(store.clone());
     let everything = Everything::new(reporter.clone());
-    let (link, mut orders, driver) = SchedulerLink::new(
+    let (schedulers, mut orders, driver) = Schedulers::new(
         node.clone(),
         &dialer,
         region.schedulers(),
@@ -94,7 +94,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         opener: Opener::new(region.clone(), node.clone()),
         node,
         region: region.clone(),
-        link: link.clone(),
+        schedulers: schedulers.clone(),
         rates: Rates::new(settings.total_rate, settings.per_peer_rate),
         metrics: SidecarMetrics::register(&ctx),
         reporter: reporter.clone(),
@@ -104,8 +104,9 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     everything.wishes_of(pulls.clone());
 
     let hearing = pulls.clone();
-    ctx.tasks.spawn_infallible("scheduler link", driver.run(ctx.tasks.stopping()));
-    ctx.tasks.spawn_infallible("reports", reporter.run(link, ctx.tasks.stopping()));
+    ctx.metrics.register(|registry| schedulers.register(registry));
+    ctx.tasks.spawn_infallible("schedulers", driver.run(ctx.tasks.stopping()));
+    ctx.tasks.spawn_infallible("reports", reporter.run(schedulers, ctx.tasks.stopping()));
     ctx.tasks.spawn_infallible("orders", async move {
         while let Some(order) = orders.recv().await {
             hearing.hear(order);

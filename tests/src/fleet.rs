@@ -1,4 +1,4 @@
-//! A region of Shoal in the lab: a registry, the gateway before it, a scheduler, and a sidecar on each node.
+//! A region of Shoal in the lab: a registry, the gateway before it, schedulers, and a sidecar on each node.
 //!
 //! Every part runs on a machine of its own with its default settings, but for what a default cannot know:
 //! addresses, directories, names, registries and credentials. A registry whose credentials no node is told is
@@ -38,12 +38,14 @@ pub struct FleetSpec {
     pub sidecar: Value,
     /// In how many racks of one zone the sidecars stand, in turn; 0 where that is not said.
     pub n_racks: usize,
+    /// How many schedulers there are, at least one.
+    pub n_schedulers: usize,
 }
 
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
-        Self { registry, gateway: json!({}), sidecar: json!({}), n_racks: 0 }
+        Self { registry, gateway: json!({}), sidecar: json!({}), n_racks: 0, n_schedulers: 1 }
     }
 
     /// A fleet before a registry that everybody may read.
@@ -71,6 +73,11 @@ impl FleetSpec {
         Self { n_racks, ..self }
     }
 
+    /// The same with so many schedulers.
+    pub fn with_schedulers(self, n_schedulers: usize) -> Self {
+        Self { n_schedulers, ..self }
+    }
+
     /// Where the sidecar of this number stands.
     fn place(&self, number: usize) -> Value {
         match number.checked_rem(self.n_racks) {
@@ -87,6 +94,8 @@ pub struct Fleet {
     pub registry: Registry,
     /// Its scheduler.
     pub scheduler: Service,
+    /// Those that it has besides.
+    pub more_schedulers: Vec<Service>,
     /// Its gateway.
     pub gateway: Service,
     /// Its sidecars, in the order of the lab's nodes.
@@ -98,18 +107,25 @@ impl Fleet {
     pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
         let registry = lab.registry(spec.registry.clone()).await?;
         let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
-        let settings = changed(gateway_settings(&at_gateway, &at_scheduler, &registry), &spec.gateway);
+        let mut at_schedulers = vec![at_scheduler];
+        for number in 2..=spec.n_schedulers {
+            at_schedulers.push(lab.host(&format!("scheduler{number}")).await?);
+        }
+        let settings = changed(gateway_settings(&at_gateway, &at_schedulers, &registry), &spec.gateway);
         let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway)).await?;
-        let settings = scheduler_settings(&at_scheduler, &at_gateway);
-        let scheduler =
-            Service::start(&at_scheduler, Part::Scheduler, &settings, admin(Part::Scheduler)).await?;
+        let schedulers = at_schedulers.iter().map(async |it| {
+            let settings = scheduler_settings(it, &at_gateway);
+            Service::start(it, Part::Scheduler, &settings, admin(Part::Scheduler)).await
+        });
+        let mut more_schedulers = try_join_all(schedulers).await?;
+        let scheduler = more_schedulers.remove(0);
         let sidecars = lab.nodes().iter().enumerate().map(async |(number, node)| {
             let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.place(number));
             let settings = changed(settings, &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });
         let sidecars = try_join_all(sidecars).await?;
-        Ok(Self { registry, scheduler, gateway, sidecars })
+        Ok(Self { registry, scheduler, more_schedulers, gateway, sidecars })
     }
 
     /// Makes an image of these layers, in bytes, and pushes it as `team/app:v1`.
@@ -181,7 +197,7 @@ pub fn join_token(gateway: &Host, part: Part) -> PathBuf {
 }
 
 /// The settings of a gateway on `host`.
-fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value {
+fn gateway_settings(host: &Host, schedulers: &[Host], registry: &Registry) -> Value {
     let mut entry = registry_settings(registry);
     entry["kind"] = json!("distribution");
     if let Some(credentials) = registry.credentials() {
@@ -197,7 +213,7 @@ fn gateway_settings(host: &Host, scheduler: &Host, registry: &Registry) -> Value
         "admin": { "listen": admin(Part::Gateway) },
         "node": { "id": host.name() },
         "storage": { "dir": host.dir().join("gateway") },
-        "schedulers": [format!("https://{}", at(scheduler, SCHEDULER_PORT))],
+        "schedulers": schedulers.iter().map(|it| format!("https://{}", at(it, SCHEDULER_PORT))).collect::<Vec<_>>(),
         "registries": [entry],
     })
 }

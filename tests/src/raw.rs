@@ -71,6 +71,12 @@ impl Fleet {
         target(self.ask_blob(image, blob))
     }
 
+    /// Asks the sidecar of a node whether there is a blob.
+    pub async fn head(&self, node: usize, image: &Image, blob: &Blob) -> Result<Exchange> {
+        let target = target(self.ask_blob(image, blob))?;
+        Exchange::send(&self.sidecars[node].host, "HEAD", &target, &[]).await
+    }
+
     /// Asks the sidecar of a node whether there is an image, as containerd does first.
     pub async fn head_manifest(&self, node: usize, image: &Image) -> Result<Exchange> {
         let target = target(self.ask(&format!("{}/manifests/{}", image.repository, image.tag)))?;

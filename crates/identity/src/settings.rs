@@ -1,7 +1,7 @@
 //! Where a node's certificate comes from, and which gateways it is to be had from: the `security` and
 //! `gateways` settings of sidecars and schedulers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -76,6 +76,14 @@ impl Source {
                 // Never used; whatever else is wrong is told as for a process that has one.
                 Self::Files(Files { chain: PathBuf::new(), key: PathBuf::new(), roots: PathBuf::new() })
             }
+        }
+    }
+
+    /// Where the certificate is kept, where it is issued.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Gateway(joining) => Some(&joining.dir),
+            Self::Off | Self::Files(_) => None,
         }
     }
 

@@ -11,8 +11,8 @@ use shoal_model::Rng;
 
 /// The shortest wait.
 const FIRST: Duration = Duration::from_millis(250);
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest wait: all nodes of a fleet are back within five seconds after their scheduler, the dial included.
+const LONGEST: Duration = Duration::from_secs(4);
 /// A stream that lasted this long was in order.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -59,11 +59,11 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_spread_and_grow_to_five_seconds() {
+    fn waits_are_spread_and_grow_to_four_seconds() {
         check(0, Duration::from_millis(500));
         check(1, Duration::from_secs(1));
-        check(3, Duration::from_secs(4));
-        check(4, LONGEST);
+        check(2, Duration::from_secs(2));
+        check(3, LONGEST);
         check(u32::MAX, LONGEST);
     }
 

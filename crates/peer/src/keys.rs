@@ -34,6 +34,11 @@ impl RegionKeys {
         keys.iter().map(usable).collect::<Result<_, _>>().map(Self)
     }
 
+    /// What [`RegionKeys::parse`] takes.
+    pub fn to_bytes(&self) -> Vec<[u8; 32]> {
+        self.0.iter().map(VerifyingKey::to_bytes).collect()
+    }
+
     /// The keys, in the order in which they were told.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &VerifyingKey> {
         self.0.iter()

@@ -1,5 +1,5 @@
 //! Moving pieces between nodes: who may have them, whose word about them counts, the server that hands
-//! them out, the client that fetches them, and the one stream to the scheduler.
+//! them out, the client that fetches them, and the streams to the schedulers.
 //!
 //! Bytes travel as plain HTTP ranges, what a node holds as gRPC, both over one port. Nothing that
 //! arrives is believed: a request needs a [`ticket`], a piece's digest needs an [`attest`]ation, and a
@@ -12,12 +12,11 @@ mod backoff;
 mod channel;
 pub mod client;
 pub mod keys;
-mod outbox;
 mod piece_path;
 mod pieces;
 pub mod region;
 pub mod report;
-pub mod scheduler_link;
+pub mod schedulers;
 pub mod service;
 pub mod shelf;
 #[cfg(test)]

@@ -140,6 +140,11 @@ impl Region {
     pub fn keys(&self) -> Arc<RegionKeys> {
         self.keys.borrow().clone()
     }
+
+    /// The same, as they change.
+    pub fn keys_told(&self) -> watch::Receiver<Arc<RegionKeys>> {
+        self.keys.clone()
+    }
 }
 
 impl Keeper {

@@ -1,7 +1,7 @@
-//! Tells the scheduler what a node's store holds.
+//! Tells the schedulers what a node's store holds.
 //!
 //! Reports are differences to what was told last, gathered over a moment, so that a pull costs a bounded
-//! number of messages and never one per piece. A scheduler that knows nothing yet is told everything.
+//! number of messages and never one per piece. A scheduler that knows nothing yet of a blob is told all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::scheduler_link::{Announce, SchedulerLink};
+use crate::schedulers::{Announce, Schedulers};
 
 /// How long changes are gathered before they are told.
 const GATHER: Duration = Duration::from_millis(50);
@@ -23,9 +23,9 @@ const GATHER: Duration = Duration::from_millis(50);
 const GATHER_IN_HASTE: Duration = Duration::from_millis(10);
 /// The most blobs in one message. A scheduler's buffer for a node's stream grows to the longest message and stays
 /// so, for each node of a fleet.
-const MAX_BLOBS: usize = 8;
+pub(crate) const MAX_BLOBS: usize = 8;
 
-/// What the scheduler knows of a node's store.
+/// What the schedulers know of a node's store, each of its own blobs.
 pub struct Reporter {
     store: Store,
     told: Mutex<BTreeMap<BlobKey, Status>>,
@@ -39,7 +39,7 @@ impl Reporter {
     }
 
     /// Reports changes until `stopping`.
-    pub async fn run(self: Arc<Self>, link: SchedulerLink, stopping: CancellationToken) {
+    pub async fn run(self: Arc<Self>, schedulers: Schedulers, stopping: CancellationToken) {
         let mut changes = self.store.changes();
         while let Some(Some(first)) = stopping.run_until_cancelled(next(&mut changes)).await {
             sleep(GATHER_IN_HASTE).await;
@@ -48,7 +48,7 @@ impl Reporter {
                 () = sleep(GATHER - GATHER_IN_HASTE) => {}
             }
             let changed = first.into_keys(&mut changes);
-            self.progress(changed.as_ref()).into_iter().for_each(|it| link.send(it));
+            self.progress(changed.as_ref()).into_iter().for_each(|it| schedulers.send(it));
         }
     }
 
@@ -64,13 +64,20 @@ impl Reporter {
         let keys = match keys {
             Some(keys) => keys,
             None => {
-                all = self.store.list().into_iter().map(|it| it.key).chain(told.keys().cloned()).collect();
+                all = self.keys().chain(told.keys().cloned()).collect();
                 &all
             }
         };
-        let news = keys.iter().filter_map(|key| news(key, &mut told, self.store.status(key)));
-        let news: Vec<_> = news.collect();
-        news.chunks(MAX_BLOBS).map(|it| NodeMessage::Progress(it.to_vec())).collect()
+        messages(keys.iter().filter_map(|key| self.news(key, &mut told)))
+    }
+
+    fn news(&self, key: &BlobKey, told: &mut BTreeMap<BlobKey, Status>) -> Option<BlobProgress> {
+        news(key, told, self.store.status(key))
+    }
+
+    /// Everything in the store.
+    fn keys(&self) -> impl Iterator<Item = BlobKey> {
+        self.store.list().into_iter().map(|it| it.key)
     }
 
     fn told(&self) -> MutexGuard<'_, BTreeMap<BlobKey, Status>> {
@@ -79,17 +86,20 @@ impl Reporter {
 }
 
 impl Announce for Reporter {
-    /// Everything that the store holds.
-    fn snapshot(&self) -> Vec<NodeMessage> {
-        self.told().clear();
-        let mut messages = self.progress(None);
-        for message in &mut messages {
-            if let NodeMessage::Progress(blobs) = message {
-                blobs.iter_mut().for_each(|it| it.dropped = true);
-            }
-        }
-        messages
+    /// What the store holds of these blobs.
+    fn announce(&self, concerns: &dyn Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
+        let mut told = self.told();
+        told.retain(|key, _| !concerns(key));
+        let concerned = self.keys().filter(|it| concerns(it));
+        let held = concerned.filter_map(|key| self.news(&key, &mut told));
+        messages(held.map(|it| BlobProgress { dropped: true, ..it }))
     }
+}
+
+/// Reports on blobs, a few in each message.
+fn messages(blobs: impl Iterator<Item = BlobProgress>) -> Vec<NodeMessage> {
+    let blobs: Vec<_> = blobs.collect();
+    blobs.chunks(MAX_BLOBS).map(|it| NodeMessage::Progress(it.to_vec())).collect()
 }
 
 /// What the scheduler has to be told about a blob that is now as `status` says, or gone.
@@ -167,9 +177,31 @@ mod tests {
         let (_dir, store) = store();
         drop(blob(&store, &key(1), &[0, 2]).await);
         let before = store.list();
-        let told = Reporter::new(store.clone()).snapshot();
+        let told = Reporter::new(store.clone()).announce(&|_| true);
         assert!(matches!(&told[..], [NodeMessage::Progress(blobs)] if blobs.len() == 1));
         assert_eq!(store.list(), before);
+    }
+
+    /// The blobs in messages, and whether these begin anew and say something.
+    fn said(messages: Vec<NodeMessage>) -> Vec<(BlobKey, bool, bool)> {
+        let blobs = messages.into_iter().flat_map(|it| match it {
+            NodeMessage::Progress(blobs) => blobs,
+            other => panic!("{other:?}"),
+        });
+        blobs.map(|it| (it.key, it.dropped, !it.gained.is_empty())).collect()
+    }
+
+    #[tokio::test]
+    async fn only_the_blobs_that_are_asked_for_are_announced_and_they_from_the_beginning() {
+        let (_dir, store) = store();
+        for byte in [1, 2] {
+            drop(blob(&store, &key(byte), &[0, 2]).await);
+        }
+        let it = Reporter::new(store);
+        assert_eq!(said(it.announce(&|it| *it == key(2))), [(key(2), true, true)]);
+        assert_eq!(said(it.progress(None)), [(key(1), false, true)]);
+        assert_eq!(said(it.announce(&|it| *it == key(1))), [(key(1), true, true)]);
+        assert_eq!(said(it.progress(None)), []);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use http::Extensions;
 use shoal_blobstore::{Blob, PieceDigest, Store, StoreSettings};
 use shoal_identity::{Caller, Dialer};
 use shoal_model::{BlobKey, ByteSize, Digest, Node, NodeId, Place, Role, TrustGroup};
-use shoal_proto::{Source, Statement, Ticket};
-use shoal_swarm::Geometry;
+use shoal_proto::{NodeMessage, Source, Statement, Ticket, Want, WantedBlob};
+use shoal_swarm::{Geometry, PieceIndex};
 use tempfile::TempDir;
 
 use crate::RegionKeys;
@@ -34,6 +34,14 @@ pub(crate) fn region_keys(seeds: &[u8]) -> RegionKeys {
 /// A node at an address.
 pub(crate) fn node(address: &str) -> Node {
     Node { id: NodeId::new("node-1"), address: address.into(), role: Role::Sidecar, place: Place::default() }
+}
+
+/// A wish for a blob of which this piece is held.
+pub(crate) fn wish(byte: u8, held: Option<PieceIndex>) -> NodeMessage {
+    let source = Source { registry: "registry.example:5000".into(), repository: "team/app".into() };
+    let blob =
+        WantedBlob { key: key(byte), geometry: geometry(), source, ticket: Ticket("ticket".to_owned()) };
+    NodeMessage::Want(Want { blob, held: held.map(|it| it..it + 1).into_iter().collect(), moved: false })
 }
 
 /// What a ticket for `key` says.

@@ -10,9 +10,11 @@ pub mod bitmap;
 pub mod fetch;
 pub mod geometry;
 pub mod news;
+pub mod owners;
 pub mod rendezvous;
 pub mod table;
 
 pub use algorithm::Algorithm;
 pub use bitmap::Bitmap;
 pub use geometry::{Geometry, PieceIndex};
+pub use owners::Owners;

@@ -18,20 +18,24 @@ fn hash(parts: [&[u8]; 4]) -> u64 {
 }
 
 /// The weight of a candidate for one piece of a blob, or with `salt` 0 for the blob as a whole.
-pub fn weight(key: &BlobKey, salt: u32, candidate: &NodeId) -> u64 {
+fn weight(key: &BlobKey, salt: u32, candidate: &str) -> u64 {
     let salt = salt.to_le_bytes();
-    hash([key.group.as_str().as_bytes(), key.digest.as_bytes(), &salt, candidate.as_str().as_bytes()])
+    hash([key.group.as_str().as_bytes(), key.digest.as_bytes(), &salt, candidate.as_bytes()])
 }
 
-/// The heaviest candidate.
-pub fn winner<'a>(key: &BlobKey, candidates: impl Iterator<Item = &'a NodeId>) -> Option<&'a NodeId> {
-    candidates.max_by_key(|it| (weight(key, 0, it), (*it).clone()))
+/// The heaviest candidate, by its name.
+pub fn winner<'a, C: AsRef<str> + Ord>(
+    key: &BlobKey,
+    candidates: impl Iterator<Item = &'a C>,
+) -> Option<&'a C> {
+    candidates.map(|it| (weight(key, 0, it.as_ref()), it)).max().map(|(_, it)| it)
 }
 
 /// How many of `others` come before `me`.
 pub fn rank<'a>(key: &BlobKey, salt: u32, me: &NodeId, others: impl Iterator<Item = &'a NodeId>) -> u32 {
-    let own = (weight(key, salt, me), me);
-    others.filter(|it| *it != me && (weight(key, salt, it), *it) > own).count() as u32
+    let weight = |it: &NodeId| weight(key, salt, it.as_str());
+    let own = (weight(me), me);
+    others.filter(|it| *it != me && (weight(it), *it) > own).count() as u32
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ impl Wire for Want {
             held: runs_to_wire(self.held),
             registry: source.registry,
             repository: source.repository,
+            moved: self.moved,
         }
     }
 
@@ -71,7 +72,7 @@ impl Wire for Want {
             source: source(it.registry, it.repository)?,
             ticket: Ticket(it.ticket),
         };
-        Ok(Self { blob, held: runs_from_wire(it.held)? })
+        Ok(Self { blob, held: runs_from_wire(it.held)?, moved: it.moved })
     }
 }
 

@@ -65,7 +65,8 @@ fn what_is_sent_is_what_is_received() {
     let answers = [Err(refusal), Ok(opened)].into_iter().zip([7, 0]);
     survives(OpenReply(answers.map(|(outcome, index)| Opened { index, outcome }).collect()));
     survives(NodeMessage::Hello(Hello { node: node(), protocol: 1 }));
-    survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2] }));
+    survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2], moved: false }));
+    survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2], moved: true }));
     survives(NodeMessage::Leaving);
     survives(SchedulerMessage::Seed(wanted()));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };

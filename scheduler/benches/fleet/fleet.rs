@@ -24,7 +24,7 @@ const ZONES: usize = 3;
 const PER_REPORT: usize = 6;
 
 /// Blobs in one message of a node that tells all it holds.
-const PER_MESSAGE: usize = 8;
+pub(crate) const PER_MESSAGE: usize = 8;
 
 /// A gateway and its nodes.
 pub(crate) struct Fleet {
@@ -47,23 +47,25 @@ pub(crate) fn key(number: u64) -> BlobKey {
     BlobKey { group: TrustGroup::new(&gateway::source().registry), digest: Digest::from_sha256(sum) }
 }
 
+/// A node that stands somewhere.
+pub(crate) fn named(role: Role, number: usize) -> Named {
+    let rack = number / RACK;
+    Named {
+        id: NodeId::new(&format!("{role:?}-{number:05}").to_lowercase()),
+        address: format!("127.0.0.1:{}", 20_000 + number).as_str().into(),
+        role,
+        place: Place {
+            zone: format!("zone-{}", rack % ZONES).as_str().into(),
+            rack: format!("rack-{rack:03}").as_str().into(),
+        },
+    }
+}
+
 impl Fleet {
     /// Has so many nodes join.
     pub(crate) async fn join(scheduler: SocketAddr, n_nodes: usize) -> Result<Self> {
         let told = Arc::new(Told::default());
-        let join = |role, number: usize| {
-            let rack = number / RACK;
-            let named = Named {
-                id: NodeId::new(&format!("{role:?}-{number:05}").to_lowercase()),
-                address: format!("127.0.0.1:{}", 20_000 + number).as_str().into(),
-                role,
-                place: Place {
-                    zone: format!("zone-{}", rack % ZONES).as_str().into(),
-                    rack: format!("rack-{rack:03}").as_str().into(),
-                },
-            };
-            Node::join(scheduler, named, told.clone())
-        };
+        let join = |role, number: usize| Node::join(scheduler, named(role, number), told.clone());
         let gateway = join(Role::Gateway, 0).await?;
         let nodes = stream::iter(0..n_nodes).map(|it| join(Role::Sidecar, it)).buffered(AT_ONCE);
         Ok(Self { gateway, nodes: nodes.try_collect().await?, told })
@@ -83,7 +85,7 @@ impl Fleet {
                 let Some(ticket) = ticket.next() else { continue };
                 let blob =
                     WantedBlob { key: key.clone(), geometry: geometry(), source: gateway::source(), ticket };
-                node.say(NodeMessage::Want(Want { blob, held: Vec::new() })).await?;
+                node.say(NodeMessage::Want(Want { blob, held: Vec::new(), moved: false })).await?;
             }
         }
         let told = &self.told;
@@ -135,7 +137,8 @@ fn progress(key: &BlobKey, gained: Vec<Range<PieceIndex>>) -> NodeMessage {
     NodeMessage::Progress(vec![blob_progress(key, gained)])
 }
 
-fn blob_progress(key: &BlobKey, gained: Vec<Range<PieceIndex>>) -> BlobProgress {
+/// What a node newly holds of a blob.
+pub(crate) fn blob_progress(key: &BlobKey, gained: Vec<Range<PieceIndex>>) -> BlobProgress {
     BlobProgress { key: key.clone(), geometry: geometry(), dropped: false, gained }
 }
 

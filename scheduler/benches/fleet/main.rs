@@ -12,6 +12,7 @@ mod fleet;
 mod gateway;
 mod node;
 mod report;
+mod restart;
 mod scheduler;
 mod work;
 

@@ -22,11 +22,14 @@ pub(crate) struct Figures {
     nodes: usize,
     /// Blobs that each of them held.
     blobs: u64,
+    /// Nodes whose scheduler was restarted.
+    returning: usize,
     /// Medians: by the clock, with the nodes on the same machine.
     registrations_per_second: f64,
     reports_per_second: f64,
     #[serde(rename = "residentMiB")]
     resident_mib: f64,
+    seconds_after_restart: f64,
     rows: Vec<Row>,
     /// The machine's load averages when the run began and when it ended.
     load_before: String,
@@ -66,6 +69,7 @@ impl Report {
         let registrations = spread(&|it| it.registrations.rate());
         let reports = spread(&|it| it.reports.rate());
         let resident = spread(&|it| mib(it.resident_announced));
+        let known = spread(&|it| it.restart.known.as_secs_f64());
         let rows = [
             ("registrations per second", registrations),
             ("reports per second", reports),
@@ -78,13 +82,21 @@ impl Report {
             ("resident memory, nodes connected, MiB", spread(&|it| mib(it.resident_joined))),
             ("resident memory, all blobs announced, MiB", resident),
             ("resident memory, after all pulls, MiB", spread(&|it| mib(it.resident_pulled))),
+            ("restart: all that nodes hold is known, s", known),
+            (
+                "restart: every wish is answered with neighbours, s",
+                spread(&|it| it.restart.led.as_secs_f64()),
+            ),
+            ("restart: orders to seed", spread(&|it| it.restart.seeds as f64)),
         ];
         Ok(Figures {
             nodes: self.extent.nodes,
             blobs: self.extent.held,
+            returning: self.extent.returning,
             registrations_per_second: registrations.median,
             reports_per_second: reports.median,
             resident_mib: resident.median,
+            seconds_after_restart: known.median,
             rows: rows.map(|(what, spread)| Row { what, spread }).into(),
             load_before: self.load_before,
             load_after: load()?,
@@ -124,8 +136,11 @@ fn load() -> Result<String> {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes, blobs, load_before, load_after, .. } = self;
-        writeln!(f, "{nodes} nodes, {blobs} blobs, load {load_before} before and {load_after} after\n")?;
+        let Self { nodes, blobs, returning, load_before, load_after, .. } = self;
+        writeln!(
+            f,
+            "{nodes} nodes, {blobs} blobs, restart with {returning} nodes, load {load_before} before and {load_after} after\n"
+        )?;
         writeln!(f, "| what | median (least..most) |\n| --- | --- |")?;
         self.rows.iter().try_for_each(|it| writeln!(f, "| {} | {} |", it.what, it.spread))
     }

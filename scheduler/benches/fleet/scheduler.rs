@@ -19,10 +19,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// How often it is looked for. Each look at its metrics costs the scheduler a little, which counts as its own.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What it writes.
+/// What it reads and what it writes.
+const CONFIG: &str = "scheduler.yaml";
 const LOG: &str = "scheduler.log";
 
-/// A running scheduler; it is killed when dropped.
+/// A scheduler's process; it is killed when dropped.
 pub(crate) struct Scheduler {
     child: Child,
     /// Where nodes connect.
@@ -39,29 +40,41 @@ impl Scheduler {
         let [listen, admin] = [free[0].local_addr()?, free[1].local_addr()?];
         drop(free);
         let dir = tempfile::tempdir().context("no temporary directory")?;
-        let config = dir.path().join("scheduler.yaml");
         let settings = json!({
             "listen": listen,
             "admin": { "listen": admin },
             "gateways": [format!("http://{gateway}")],
             "security": { "mtls": false },
         });
-        fs::write(&config, settings.to_string())?;
-        let log = fs::File::create(dir.path().join(LOG))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-scheduler"));
-        command.arg("--config").arg(config).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().context("the scheduler cannot be started")?;
-        let mut it = Self { child, listen, admin, dir };
+        fs::write(dir.path().join(CONFIG), settings.to_string())?;
+        let mut it = Self { child: spawn(&dir)?, listen, admin, dir };
+        it.wait_until_ready().await?;
+        Ok(it)
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let mut ended = None;
         until("the scheduler is ready", async || {
-            ended = it.child.try_wait().ok().flatten();
-            ended.is_some() || it.get("/readyz").await.is_ok()
+            ended = self.child.try_wait().ok().flatten();
+            ended.is_some() || self.get("/readyz").await.is_ok()
         })
         .await?;
         match ended {
-            Some(status) => bail!("the scheduler has ended, {status}: {}", it.last_words()),
-            None => Ok(it),
+            Some(status) => bail!("the scheduler has ended, {status}: {}", self.last_words()),
+            None => Ok(()),
         }
+    }
+
+    /// Ends the process as a crash of it would.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts the process anew where it was.
+    pub(crate) async fn restart(&mut self) -> Result<()> {
+        self.child = spawn(&self.dir)?;
+        self.wait_until_ready().await
     }
 
     fn last_words(&self) -> String {
@@ -122,8 +135,15 @@ impl Scheduler {
 impl Drop for Scheduler {
     fn drop(&mut self) {
         // One that has ended already cannot be killed, and needs not.
-        let _: io::Result<_> = self.child.kill().and_then(|()| self.child.wait());
+        let _: io::Result<_> = self.kill();
     }
+}
+
+fn spawn(dir: &TempDir) -> Result<Child> {
+    let log = fs::File::create(dir.path().join(LOG))?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-scheduler"));
+    command.arg("--config").arg(dir.path().join(CONFIG)).stdout(log.try_clone()?).stderr(log);
+    command.spawn().context("the scheduler cannot be started")
 }
 
 /// Looks until something is so.

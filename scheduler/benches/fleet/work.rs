@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::fleet::{self, Fleet};
 use crate::gateway;
+use crate::restart::{Restart, restart};
 use crate::scheduler::Scheduler;
 
 /// How much is done.
@@ -18,11 +19,17 @@ pub(crate) struct Extent {
     pub(crate) wished: u64,
     /// Blobs that each of them holds from the start.
     pub(crate) held: u64,
+    /// Nodes whose scheduler is restarted, and for how long it is away.
+    pub(crate) returning: usize,
+    pub(crate) away: Duration,
 }
 
 impl Extent {
-    pub(crate) const FULL: Self = Self { nodes: 10_000, wished: 4, held: 100 };
-    pub(crate) const QUICK: Self = Self { nodes: 100, wished: 2, held: 4 };
+    /// The scheduler is away until nodes wait as long as they ever do between two attempts.
+    pub(crate) const FULL: Self =
+        Self { nodes: 10_000, wished: 4, held: 100, returning: 1000, away: Duration::from_secs(10) };
+    pub(crate) const QUICK: Self =
+        Self { nodes: 100, wished: 2, held: 4, returning: 50, away: Duration::from_millis(300) };
 }
 
 /// What some work took.
@@ -51,6 +58,8 @@ pub(crate) struct Round {
     pub(crate) resident_joined: u64,
     pub(crate) resident_announced: u64,
     pub(crate) resident_pulled: u64,
+    /// The scheduler dies under its nodes and is started again.
+    pub(crate) restart: Restart,
 }
 
 /// Runs one round.
@@ -84,7 +93,18 @@ pub(crate) async fn round(extent: &Extent) -> Result<Round> {
     let pull =
         watch.took(&scheduler, (n_reports as usize + extent.nodes) as f64, fleet.n_orders()? - n_orders)?;
     let resident_pulled = scheduler.resident()?;
-    Ok(Round { joins, registrations, pull, reports, resident_joined, resident_announced, resident_pulled })
+    drop((fleet, scheduler));
+    let restart = restart(extent).await?;
+    Ok(Round {
+        joins,
+        registrations,
+        pull,
+        reports,
+        resident_joined,
+        resident_announced,
+        resident_pulled,
+        restart,
+    })
 }
 
 /// Since when something is done, and what had been used by then.

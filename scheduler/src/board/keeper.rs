@@ -100,10 +100,11 @@ impl Keeper {
             _ => 1,
         });
         match message {
-            NodeMessage::Want(Want { blob, held }) => {
+            NodeMessage::Want(Want { blob, held, moved }) => {
                 let (key, geometry) = (blob.key.clone(), blob.geometry);
                 self.wanted.insert(key.clone(), blob);
-                self.decide(Event::Want(Report { node, key, geometry, dropped: false, gained: held }));
+                let report = Report { node, key, geometry, dropped: false, gained: held };
+                self.decide(Event::Want { report, moved });
             }
             NodeMessage::Progress(blobs) => {
                 for it in blobs {

@@ -35,7 +35,7 @@ fn want_of(digest: Digest) -> NodeMessage {
         source: Source { registry: "r".into(), repository: "a".into() },
         ticket: Ticket("t".into()),
     };
-    NodeMessage::Want(Want { blob, held: vec![] })
+    NodeMessage::Want(Want { blob, held: vec![], moved: false })
 }
 
 /// The first of the orders in which `wanted` finds something.

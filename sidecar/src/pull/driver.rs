@@ -16,7 +16,7 @@ use shoal_blobstore::StoreError;
 use shoal_model::{Node, NodeId, Rng, Tick};
 use shoal_proto::{NodeMessage, SchedulerMessage, Want};
 use shoal_swarm::fetch::{Action, Event, Fault, Fetch, Policy, Rung};
-use shoal_swarm::{Algorithm, PieceIndex};
+use shoal_swarm::{Algorithm, Owners, PieceIndex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -54,6 +54,8 @@ pub(super) struct Driver {
     asks: BTreeMap<(NodeId, PieceIndex), AbortHandle>,
     watches: BTreeMap<NodeId, AbortHandle>,
     direct: Option<AbortHandle>,
+    /// The scheduler that leads this download.
+    leader: Option<Arc<str>>,
     /// When the ticket was granted that the scheduler was told.
     told_of: Instant,
     /// As the scheduler said last; without one it goes on.
@@ -88,6 +90,7 @@ impl Driver {
             asks: BTreeMap::new(),
             watches: BTreeMap::new(),
             direct: None,
+            leader: None,
             algorithm: Algorithm::default(),
             is_stored: true,
         }
@@ -104,7 +107,7 @@ impl Driver {
             }
             Err(why) => {
                 tracing::warn!(%key, why, "blob not complete");
-                self.tools.link.send(NodeMessage::Unwant(key.clone()));
+                self.tools.schedulers.send(NodeMessage::Unwant(key.clone()));
             }
         }
         self.tools.reporter.hurry();
@@ -112,13 +115,14 @@ impl Driver {
     }
 
     async fn drive(&mut self) -> End {
-        let mut connected = self.tools.link.connected();
+        let mut owners = self.tools.schedulers.owners();
         let (mut seats, mut starts) = (self.shared.seats(), self.shared.starts());
         let (mut version, mut slots) = (self.shared.blob.version(), self.tools.slots.each());
         self.keep_fresh();
         self.want();
         let mut next = vec![Event::Slots(*slots.borrow_and_update())];
-        next.push(Event::Scheduler(*connected.borrow_and_update()));
+        self.follow(&owners.borrow_and_update());
+        next.push(Event::Scheduler(self.leader.is_some()));
         next.extend(self.take_start());
         next.push(Event::Demand(self.shared.demand()));
         loop {
@@ -143,7 +147,7 @@ impl Driver {
                 Some(message) = self.heard.recv() => next.extend(self.hear(message)),
                 Ok(()) = starts.changed() => next.extend(self.renewed()),
                 Ok(()) = seats.changed() => next.push(Event::Demand(self.shared.demand())),
-                Ok(()) = connected.changed() => next.push(Event::Scheduler(*connected.borrow_and_update())),
+                Ok(()) = owners.changed() => next.extend(self.led_anew(&owners.borrow_and_update())),
                 Ok(()) = slots.changed() => next.push(Event::Slots(*slots.borrow_and_update())),
                 Ok(()) = version.changed() => {}
                 () = until(deadline) => {
@@ -230,7 +234,7 @@ impl Driver {
         if self.is_stored {
             self.want();
         } else {
-            self.tools.link.send(NodeMessage::Unwant(self.shared.blob.key().clone()));
+            self.tools.schedulers.send(NodeMessage::Unwant(self.shared.blob.key().clone()));
             if self.fetch.rung() == Rung::Direct {
                 return Err(NOT_DIRECT.into());
             }
@@ -244,6 +248,17 @@ impl Driver {
             Report::Watched(by, event) => Ok(self.watches.values().any(|it| it.id() == by).then_some(event)),
             Report::NoStore(error) => Err(error.to_string()),
         }
+    }
+
+    /// Who owns blobs has changed.
+    fn led_anew(&mut self, owners: &Owners) -> Option<Event> {
+        self.follow(owners).then(|| Event::Scheduler(self.leader.is_some()))
+    }
+
+    /// True where another scheduler leads from now on, or none.
+    fn follow(&mut self, owners: &Owners) -> bool {
+        let leader = owners.listener(self.shared.blob.key()).cloned();
+        std::mem::replace(&mut self.leader, leader) != self.leader
     }
 
     fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
@@ -267,8 +282,7 @@ impl Driver {
         let Start { holders, gateway, .. } = self.shared.start();
         let gateway = Event::Gateway(self.know(gateway));
         // With a scheduler its list is better; without one these are all that there is.
-        let alone = !*self.tools.link.connected().borrow();
-        let holders = alone.then(|| self.neighbours(holders, Vec::new()));
+        let holders = self.leader.is_none().then(|| self.neighbours(holders, Vec::new()));
         [gateway].into_iter().chain(holders).collect()
     }
 
@@ -305,8 +319,10 @@ impl Driver {
                 }
             }
             Action::Cancel { from, piece } => abort(self.asks.remove(&(from, piece))),
-            Action::Strand => self.tools.link.send(NodeMessage::Stranded(self.shared.blob.key().clone())),
             Action::GoDirect if !self.is_stored => return Err(NOT_DIRECT.into()),
+            Action::Strand => {
+                self.tools.schedulers.send(NodeMessage::Stranded(self.shared.blob.key().clone()))
+            }
             Action::GoDirect => self.go_direct(),
             Action::GiveUp => return Err("neither neighbours nor gateway nor registry served it".into()),
             Action::Finished => return self.finish().await,
@@ -385,7 +401,8 @@ impl Driver {
         if !self.is_stored {
             return;
         }
-        self.tools.link.send(NodeMessage::Want(Want { blob: wanted, held: self.shared.blob.held().runs() }));
+        let held = self.shared.blob.held().runs();
+        self.tools.schedulers.send(NodeMessage::Want(Want { blob: wanted, held, moved: false }));
     }
 }
 

@@ -34,7 +34,7 @@ use shoal_ops::Context;
 use shoal_peer::client::PeerClient;
 use shoal_peer::region::Region;
 use shoal_peer::report::Reporter;
-use shoal_peer::scheduler_link::SchedulerLink;
+use shoal_peer::schedulers::Schedulers;
 use shoal_proto::{NodeMessage, OpenedBlob, SchedulerMessage, Source, Want};
 use shoal_swarm::Geometry;
 use tokio::time::Instant;
@@ -65,13 +65,13 @@ pub(crate) struct Tools {
     pub region: Region,
     /// How the gateway is asked for blobs.
     pub opener: Opener,
-    /// The stream to the scheduler.
-    pub link: SchedulerLink,
+    /// The streams to the schedulers.
+    pub schedulers: Schedulers,
     /// How fast bytes may come in.
     pub rates: Rates,
     /// What is counted.
     pub metrics: SidecarMetrics,
-    /// What tells the scheduler of the store, and can be hurried.
+    /// What tells the schedulers of the store, and can be hurried.
     pub reporter: Arc<Reporter>,
     /// Pieces asked at the same time.
     pub slots: Slots,
@@ -261,11 +261,15 @@ impl Pulls {
         }
     }
 
-    /// The wishes of all running downloads, for a scheduler that knows nothing of this node.
-    pub(crate) fn wants(&self) -> Vec<NodeMessage> {
+    /// The wishes of all running downloads of these blobs, for a scheduler that they have come to.
+    pub(crate) fn wants(&self, concerns: &dyn Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
         let active = self.active();
-        let wants = active.values().filter(|it| it.is_running() && it.blob().is_stored());
-        let want = |it: &Download| Want { blob: it.start().wanted, held: it.blob().held().runs() };
-        wants.map(|it| NodeMessage::Want(want(it))).collect()
+        let is_wished = |it: &Download| it.is_running() && it.blob().is_stored();
+        let running = active.iter().filter(|(key, it)| concerns(key) && is_wished(it));
+        let want = |it: &Download| {
+            let (blob, held) = (it.start().wanted, it.blob().held().runs());
+            Want { blob, held, moved: false }
+        };
+        running.map(|(_, it)| NodeMessage::Want(want(it))).collect()
     }
 }

@@ -25,7 +25,7 @@ use shoal_peer::RegionKeys;
 use shoal_peer::attest::Signer;
 use shoal_peer::client::PeerClient;
 use shoal_peer::report::Reporter;
-use shoal_peer::scheduler_link::SchedulerLink;
+use shoal_peer::schedulers::Schedulers;
 use shoal_peer::service::{PeerLimits, PeerService};
 use shoal_peer::ticket::{Issuer, TicketClaims, Verifier};
 use shoal_proto::{Attestation, OpenedBlob, Source, Statement};
@@ -161,15 +161,15 @@ impl Me {
         let me = node("me");
         let reporter = Reporter::new(store.clone());
         let nowhere = watch::channel(Vec::new()).1;
-        let (link, ..) =
-            SchedulerLink::new(me.clone(), &Dialer::new(None), nowhere, reporter.clone(), Rng::new(1));
+        let (schedulers, ..) =
+            Schedulers::new(me.clone(), &Dialer::new(None), nowhere, reporter.clone(), Rng::new(1));
         let tools = Tools {
             store: store.clone(),
             peers: PeerClient::new(Dialer::new(None)),
             registries: Registries::new(&settings.proxy),
             opener: Opener::new(region.clone(), me.clone()),
             region,
-            link,
+            schedulers,
             rates: Rates::new(None, None),
             metrics: SidecarMetrics::register(&ctx),
             reporter,

@@ -93,7 +93,9 @@ fn replayed_asks(journal: &Journal) -> Vec<Asked> {
 /// How each blob is cut, as the nodes said when they wished for it.
 fn geometries(journal: &Journal) -> BTreeMap<BlobKey, Geometry> {
     let wishes = journal.entries.iter().filter_map(|entry| match entry {
-        Entry::TableHears { event: table::Event::Want(wish), .. } => Some((wish.key.clone(), wish.geometry)),
+        Entry::TableHears { event: table::Event::Want { report, .. }, .. } => {
+            Some((report.key.clone(), report.geometry))
+        }
         _ => None,
     });
     wishes.collect()

@@ -9,7 +9,7 @@ use crate::{Algorithm, Bitmap, PieceIndex};
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Whom to ask from now on; replaces what was said before.
+    /// Whom to ask from now on; replaces what was said before, unless by another scheduler just now.
     Neighbours {
         /// For everything.
         near: Vec<NodeId>,
@@ -70,7 +70,7 @@ pub enum Event {
     /// Whether pieces are stored from now on. Where they are not, they are fetched for readers only: those of the last
     /// [`Event::Demand`], from whoever has them, and without leases.
     Stored(bool),
-    /// Whether a scheduler is connected.
+    /// Whether a scheduler leads this fetch from now on; one that does may be another than before.
     Scheduler(bool),
     /// How many pieces may be asked at the same time from now on; what is asked already goes on.
     Slots(usize),

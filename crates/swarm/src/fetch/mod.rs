@@ -68,6 +68,9 @@ pub struct Policy {
     pub hedge_after: Duration,
     /// Without a scheduler, the node of rank k imports a piece after k of these.
     pub rank_slot: Duration,
+    /// A scheduler that has just come to lead the fetch does not know everybody yet: for so long the neighbours of
+    /// before stay beside those that it names.
+    pub newly_led: Duration,
     /// A stranded node asks its scheduler for leave to ask the registry this often.
     pub strand_interval: Duration,
     /// The longest random delay before the registry is asked without a scheduler's word.
@@ -87,6 +90,7 @@ impl Default for Policy {
             watch_again: Duration::from_millis(300),
             hedge_after: Duration::from_secs(2),
             rank_slot: Duration::from_millis(200),
+            newly_led: Duration::from_secs(5),
             strand_interval: Duration::from_millis(600),
             direct_jitter: Duration::from_millis(500),
         }
@@ -203,7 +207,7 @@ impl Fetch {
             Event::Neighbours { near, far, algorithm } => {
                 self.sources.score_by(algorithm);
                 self.ladder.answered(now, &self.policy);
-                let gone = self.sources.replace_neighbours(&near, &far, &self.me);
+                let gone = self.sources.replace_neighbours(now, (&near, &far), &self.me);
                 gone.into_iter().for_each(|it| self.leave(it, out));
             }
             Event::Gateway(node) => {
@@ -253,6 +257,9 @@ impl Fetch {
                     self.unled_since = now;
                 }
                 self.scheduler = connected;
+                if connected {
+                    self.sources.keep_neighbours(now.after(self.policy.newly_led));
+                }
             }
             Event::Slots(slots) => self.policy.slots = slots,
             Event::MayGoDirect => self.ladder.allow_direct(now, out),

@@ -33,6 +33,8 @@ pub(super) struct Reach {
 pub(super) struct Source {
     pub id: NodeId,
     pub part: Part,
+    /// A neighbour stays one until then, whether a list names it or not.
+    pub stays_until: Tick,
     pub holds: Bitmap,
     pub watch: Watch,
     pub n_asked: u32,
@@ -84,6 +86,7 @@ impl Source {
         Self {
             id,
             part,
+            stays_until: Tick(0),
             holds: Bitmap::new(n_pieces),
             watch: Watch::Untried,
             n_asked: 0,

@@ -85,8 +85,14 @@ impl Sources {
     // === Who is known ===
 
     /// Takes the new lists; what is known of those that stay is kept. Returns who is gone.
-    pub(super) fn replace_neighbours(&mut self, near: &[NodeId], far: &[NodeId], me: &NodeId) -> Vec<NodeId> {
-        let neighbours: Vec<_> = self.neighbour_ids().cloned().collect();
+    pub(super) fn replace_neighbours(
+        &mut self,
+        now: Tick,
+        (near, far): (&[NodeId], &[NodeId]),
+        me: &NodeId,
+    ) -> Vec<NodeId> {
+        let neighbours = self.known.iter().filter(|it| it.part.is_neighbour() && it.stays_until <= now);
+        let neighbours: Vec<_> = neighbours.map(|it| it.id.clone()).collect();
         let others = neighbours.into_iter().filter(|it| !near.contains(it) && !far.contains(it));
         let gone = others.filter(|it| {
             self.make(it, Part::Guest);
@@ -100,6 +106,12 @@ impl Sources {
             }
         }
         gone
+    }
+
+    /// Whoever is a neighbour now stays one until then.
+    pub(super) fn keep_neighbours(&mut self, until: Tick) {
+        let neighbours = self.known.iter_mut().filter(|it| it.part.is_neighbour());
+        neighbours.for_each(|it| it.stays_until = until);
     }
 
     /// The region has this gateway now. Returns the one before, if it was another.

@@ -39,6 +39,8 @@ pub(super) struct BlobEntry {
     pub seeder: Option<NodeNumber>,
     /// When the seeder was named, or last gained a piece.
     pub seed_moved_at: Tick,
+    /// Until when holders are waited for before a gateway reads the blob; set with the first wish that asks for it.
+    pub settled_at: Option<Tick>,
     pub mesh: Mesh,
 }
 
@@ -62,6 +64,7 @@ impl BlobEntry {
             dirty: BTreeSet::new(),
             seeder: None,
             seed_moved_at: Tick(0),
+            settled_at: None,
             mesh: Mesh::default(),
         }
     }
@@ -122,6 +125,11 @@ impl BlobEntry {
     pub(super) fn inner_levels(&self) -> impl Iterator<Item = PlaceNumber> {
         let inner = self.circles.iter().filter(|(place, it)| it.level.is_some() && **place != REGION);
         inner.map(|(place, _)| *place)
+    }
+
+    /// Whether holders are waited for.
+    pub(super) fn is_settling(&self, now: Tick) -> bool {
+        self.settled_at.is_some_and(|it| it > now)
     }
 
     /// Whether the sidecars together hold every piece.

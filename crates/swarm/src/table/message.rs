@@ -21,7 +21,12 @@ pub enum Event {
     /// A node's stream ended, or it said that it goes.
     Left(NodeId),
     /// A node wishes to hold a blob.
-    Want(Report),
+    Want {
+        /// Which blob, and what the node holds of it.
+        report: Report,
+        /// The blob has just come to this scheduler: nodes that hold it may not have told it yet.
+        moved: bool,
+    },
     /// What a node newly holds.
     Progress(Report),
     /// A node no longer wishes a blob.

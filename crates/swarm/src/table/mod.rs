@@ -51,6 +51,9 @@ pub struct Policy {
     pub retry_interval: Duration,
     /// Neighbour lists that lack members are filled up this often.
     pub refresh_interval: Duration,
+    /// For so long a blob that has just come to this scheduler is not seeded, where the gateway would have to read it:
+    /// some node may hold it.
+    pub settle: Duration,
     /// Blobs whose seeding is ordered in one go when a gateway comes; the others follow at the next refresh.
     pub seeds_at_once: usize,
 }
@@ -67,6 +70,7 @@ impl Default for Policy {
             retry_limit: 20,
             retry_interval: Duration::from_millis(500),
             refresh_interval: Duration::from_secs(1),
+            settle: Duration::from_secs(1),
             seeds_at_once: 128,
         }
     }
@@ -94,6 +98,8 @@ pub struct Table {
     /// The blobs that some node wants: all that there is to do for.
     wanted: BTreeSet<BlobNumber>,
     refreshed_at: Tick,
+    /// When the first of the blobs has settled that have yet to.
+    settled_at: Option<Tick>,
 }
 
 impl Table {
@@ -107,6 +113,7 @@ impl Table {
             blobs: Register::new(),
             wanted: BTreeSet::new(),
             refreshed_at: Tick(0),
+            settled_at: None,
         }
     }
 
@@ -130,7 +137,7 @@ impl Table {
         match event {
             Event::Joined { node, role, place } => self.on_joined(now, (&node, role, &place), out),
             Event::Left(node) => self.on_left(now, &node, out),
-            Event::Want(report) => self.on_want(now, &report, out),
+            Event::Want { report, moved } => self.on_want(now, &report, moved, out),
             Event::Progress(report) => self.on_progress(now, &report, out),
             Event::Unwant { node, key } => {
                 if let Some((node, blob)) = self.known(&node, &key) {
@@ -149,7 +156,8 @@ impl Table {
 
     /// Wake the table no later than this, with [`Event::Deadline`].
     pub fn next_deadline(&self, now: Tick) -> Option<Tick> {
-        let due = self.refreshed_at.after(self.policy.refresh_interval).max(Tick(now.0 + 1));
+        let due = self.refreshed_at.after(self.policy.refresh_interval);
+        let due = self.settled_at.map_or(due, |it| it.min(due)).max(Tick(now.0 + 1));
         (!self.wanted.is_empty()).then_some(due)
     }
 
@@ -170,7 +178,7 @@ impl Table {
         }
     }
 
-    fn on_want(&mut self, now: Tick, report: &Report, out: &mut Vec<Order>) {
+    fn on_want(&mut self, now: Tick, report: &Report, moved: bool, out: &mut Vec<Order>) {
         let Some(node) = self.nodes.number(&report.node) else { return };
         // A gateway has what it seeds from its registry.
         if self.nodes[node].role == Role::Gateway {
@@ -188,6 +196,9 @@ impl Table {
             entry.urgent.insert(node);
         }
         self.wanted.insert(blob);
+        if moved {
+            self.let_settle(now, blob);
+        }
         self.find_neighbours(blob, node);
         self.seed(now, blob, out);
         self.grant_leases(now, blob, node, out);
@@ -201,6 +212,9 @@ impl Table {
             self.grant_waiting(now, blob, out);
         }
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
+        if self.nodes[node].role == Role::Gateway && self.blobs[blob].is_settling(now) {
+            self.seed(now, blob, out);
+        }
         let entry = &mut self.blobs[blob];
         if let Some(wish) = entry.wish_mut(node) {
             wish.n_stranded = 0;
@@ -356,6 +370,7 @@ impl Table {
     }
 
     fn on_deadline(&mut self, now: Tick, out: &mut Vec<Order>) {
+        self.seed_settled(now, out);
         if self.refreshed_at.after(self.policy.refresh_interval) > now {
             return;
         }

@@ -49,8 +49,8 @@ impl Simulation {
 
     pub(super) fn want(&mut self, id: ShareId) {
         let node = self.node_of(id);
-        let wish = self.statement(id, self.shares[id as usize].held.runs());
-        self.say(node, Heard { node, events: vec![Event::Want(wish)] });
+        let report = self.statement(id, self.shares[id as usize].held.runs());
+        self.say(node, Heard { node, events: vec![Event::Want { report, moved: false }] });
     }
 
     pub(super) fn unwant(&mut self, id: ShareId) {

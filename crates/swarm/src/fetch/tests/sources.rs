@@ -93,3 +93,20 @@ fn a_node_that_holds_everything_is_finished_at_once() {
     let fetch = Fetch::new(Tick(0), id("me"), key, Bitmap::full(3), Policy::default(), Rng::new(5));
     assert_eq!(Script { fetch, now: 0 }.on(Event::Deadline), ["finished"]);
 }
+
+#[test]
+fn a_scheduler_that_has_just_come_does_not_take_neighbours_away() {
+    let mut it = Script::new(8, two_slots());
+    it.on(Event::Scheduler(true));
+    it.on(neighbours(&["a"]));
+    assert_eq!(it.on(neighbours(&["b"])), ["leave a", "watch b"], "the first one leads from the beginning");
+    it.on(news("b", 0..1));
+    it.on(Event::Scheduler(false));
+    it.on(Event::Scheduler(true));
+    assert_eq!(it.on(neighbours(&["c"])), ["watch c"]);
+    assert_eq!(it.on(news("b", 1..2)), ["ask b 1"]);
+    it.until(4 * SECOND);
+    assert_eq!(it.on(neighbours(&["d"])), ["leave c", "watch d"], "what it named itself it may take back");
+    it.until(5 * SECOND);
+    assert_eq!(it.on(neighbours(&["d"])), ["leave b"]);
+}

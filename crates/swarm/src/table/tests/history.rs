@@ -8,7 +8,7 @@ use proptest::prelude::*;
 enum Step {
     Join(usize, usize),
     Leave(usize),
-    Want(usize),
+    Want(usize, bool),
     Unwant(usize),
     Gain(usize, u32, u32),
     Drop(usize),
@@ -22,7 +22,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (node.clone(), 0..3_usize).prop_map(|(node, rack)| Step::Join(node, rack)),
         1 => node.clone().prop_map(Step::Leave),
-        4 => node.clone().prop_map(Step::Want),
+        4 => (node.clone(), any::<bool>()).prop_map(|(node, moved)| Step::Want(node, moved)),
         1 => node.clone().prop_map(Step::Unwant),
         8 => (node.clone(), 0..PIECES, 1..6_u32).prop_map(|(node, at, n)| Step::Gain(node, at, n)),
         1 => node.clone().prop_map(|node| Step::Gain(node, 0, PIECES)),
@@ -47,13 +47,14 @@ fn take(it: &mut Script, step: &Step) -> Vec<Order> {
             Event::Joined { node: id(&name(number)), role, place }
         }
         Step::Leave(number) => Event::Left(id(&name(number))),
-        Step::Want(number) => Event::Want(report(&name(number), false, &[])),
+        Step::Want(number, moved) => Event::Want { report: report(&name(number), false, &[]), moved },
         Step::Unwant(number) => Event::Unwant { node: id(&name(number)), key: key() },
         Step::Gain(number, at, n) => return it.gain(&name(number), at..(at + n).min(PIECES)),
         Step::Drop(number) => Event::Progress(report(&name(number), true, &[])),
         Step::Cut(number) => {
             let geometry = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
-            Event::Want(Report { geometry, ..report(&name(number), false, &[]) })
+            let report = Report { geometry, ..report(&name(number), false, &[]) };
+            Event::Want { report, moved: false }
         }
         Step::Strand(number) => Event::Stranded { node: id(&name(number)), key: key() },
         Step::Wait(seconds) => return it.wait(Duration::from_secs(seconds)),

@@ -65,7 +65,16 @@ impl Script {
     }
 
     fn want(&mut self, node: &str) -> Vec<Order> {
-        self.on(Event::Want(report(node, false, &[])))
+        self.want_of(report(node, false, &[]))
+    }
+
+    fn want_of(&mut self, report: Report) -> Vec<Order> {
+        self.on(Event::Want { report, moved: false })
+    }
+
+    /// A wish for the blob just after it has come to this scheduler.
+    fn want_moved(&mut self, node: &str) -> Vec<Order> {
+        self.on(Event::Want { report: report(node, false, &[]), moved: true })
     }
 
     fn gain(&mut self, node: &str, gained: Range<u32>) -> Vec<Order> {
@@ -144,7 +153,7 @@ fn a_new_cut_replaces_one_that_nobody_wants_any_more() {
     let mut it = Script::with(&["a", "b"]);
     it.gain("a", 0..PIECES);
     let other = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
-    let orders = it.on(Event::Want(Report { geometry: other, ..report("b", false, &[]) }));
+    let orders = it.want_of(Report { geometry: other, ..report("b", false, &[]) });
     assert_eq!(seeds(&orders), ["gw"]);
     it.gain("a", 0..1);
     it.on(Event::Left(id("a")));
@@ -198,7 +207,7 @@ fn a_node_that_cuts_the_blob_otherwise_is_left_out() {
     let mut it = Script::with(&["a", "b"]);
     it.want("a");
     let other = Geometry::stated(u64::from(PIECES) << 20, 2 << 20).unwrap();
-    assert_eq!(it.on(Event::Want(Report { geometry: other, ..report("b", false, &[]) })), []);
+    assert_eq!(it.want_of(Report { geometry: other, ..report("b", false, &[]) }), []);
 }
 
 #[test]
