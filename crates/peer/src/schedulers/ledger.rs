@@ -37,7 +37,10 @@ impl Ledger {
                 known.held = known.held.or((!held.is_empty()).then_some(blob.geometry));
             }),
             NodeMessage::Unwant(key) => self.change(key, |known| known.is_wanted = false),
-            NodeMessage::Hello(_) | NodeMessage::Stranded(_) | NodeMessage::Leaving => {}
+            NodeMessage::Hello(_)
+            | NodeMessage::Stranded(_)
+            | NodeMessage::Leaving
+            | NodeMessage::Unknown => {}
         }
     }
 

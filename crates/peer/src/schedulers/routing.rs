@@ -230,7 +230,7 @@ impl Routing {
                 owner.map(|it| (it, message)).into_iter().collect()
             }
             // Of no blob: a stream begins and ends with these.
-            NodeMessage::Hello(_) | NodeMessage::Leaving => Vec::new(),
+            NodeMessage::Hello(_) | NodeMessage::Leaving | NodeMessage::Unknown => Vec::new(),
         }
     }
 
@@ -323,6 +323,6 @@ pub(super) fn may_say(owners: &Owners, address: &str, message: &SchedulerMessage
         SchedulerMessage::Neighbours(Neighbours { key, .. })
         | SchedulerMessage::Lease(Lease { key, .. })
         | SchedulerMessage::GoDirect(key) => owners.listener(key).is_some_and(|it| **it == *address),
-        SchedulerMessage::Seed(_) => true,
+        SchedulerMessage::Seed(_) | SchedulerMessage::Unknown => true,
     }
 }
