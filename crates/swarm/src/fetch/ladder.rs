@@ -108,7 +108,7 @@ impl Ladder {
     pub(super) fn direct_failed(&mut self, now: Tick) {
         if self.rung == Rung::Direct {
             self.direct_failed = true;
-            self.take(now, Rung::Swarm);
+            self.take(now, Rung::Gateway);
         }
     }
 
@@ -151,8 +151,12 @@ impl Ladder {
 
     /// When the next step down is due, unless something moves before.
     pub(super) fn next_step(&self, policy: &Policy, outlook: Outlook) -> Option<Tick> {
-        let patience =
-            if outlook.gateway || outlook.neighbours { policy.patience } else { policy.patience_alone };
+        let patience = match outlook.gateway || outlook.neighbours {
+            // They have been waited for once already, and a runtime waits for all this.
+            true if self.direct_failed && self.moved_at <= self.since => policy.patience / 2,
+            true => policy.patience,
+            false => policy.patience_alone,
+        };
         match self.rung {
             Rung::Swarm | Rung::Gateway => Some(self.moved_at.max(self.since).after(patience)),
             Rung::Stranded => Some(self.strand_at.map_or(self.direct_at, |it| it.min(self.direct_at))),
