@@ -53,12 +53,14 @@ async fn the_blobs_of_a_scheduler_find_their_holders_when_it_dies_and_when_it_is
     let owner = owner(&fleet).await?;
     scheduler(&mut fleet, owner).process.kill().await?;
     try_join(pulls.0.finish_with(layer), pulls.1.finish_with(layer)).await?;
+    // Two nodes and the gateway hold it, and tell the other one.
+    wait_until_told(scheduler(&mut fleet, 1 - owner), 3).await?;
     read_from_nodes(&fleet, 2, &image, layer).await?;
 
     let back = scheduler(&mut fleet, owner);
     back.process.restart().await?;
     back.wait_until_ready().await?;
-    // Three nodes and the gateway hold it.
+    // With the third node.
     wait_until_told(back, 4).await?;
     read_from_nodes(&fleet, 3, &image, layer).await?;
     assert_eq!(fleet.registry.front.blob_bytes_sent(), layer.bytes.len() as u64);
