@@ -196,7 +196,8 @@ fn every_test_that_a_document_names_exists() {
     let root = metadata().workspace_root;
     let mut wrong = Vec::new();
     let mut n_named = 0;
-    let text = read(&root.join("SECURITY.md"));
+    let documents = ["SECURITY.md", "RELIABILITY.md"].map(|it| read(&root.join(it)));
+    let text = documents.join("\n");
     // `path/to/file.rs` `name_of_a_test`, `another_one`: each name is one of the file before it.
     let mut file = None;
     for code in text.split('`').skip(1).step_by(2) {
