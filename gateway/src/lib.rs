@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod authority;
+mod breaker;
 pub mod credentials;
 mod cuts;
 mod files;

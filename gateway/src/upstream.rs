@@ -4,7 +4,7 @@
 //! counted. A request is sent either with what the caller showed or with the gateway's own right; a
 //! credential of one kind, a client certificate included, never serves for the other.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
@@ -14,6 +14,9 @@ use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
 use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError, retry_after};
 
+use tokio::time::Instant;
+
+use crate::breaker::Breaker;
 use crate::credentials::{Credentials, Login, LoginError, Shown};
 use crate::kind::Kind;
 use crate::limits::Limits;
@@ -39,6 +42,8 @@ pub(crate) enum AskError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Login(#[from] LoginError),
+    #[error("registry {registry}: has not answered lately")]
+    Silent { registry: RegistryName },
 }
 
 impl AskError {
@@ -64,6 +69,7 @@ pub(crate) struct Upstream {
     /// The same without what the registry could take for the gateway's login.
     callers: RegistryClient,
     credentials: Credentials,
+    breaker: Mutex<Breaker>,
 }
 
 impl Upstream {
@@ -87,6 +93,7 @@ impl Upstream {
             credentials: Credentials::new(Login::new(client.clone(), kind, identity), tasks.clone()),
             callers: client.unidentified(),
             client,
+            breaker: Mutex::default(),
         }))
     }
 
@@ -101,6 +108,16 @@ impl Upstream {
         let identity = self.credentials.reload().map_err(|it| it.to_string());
         let token_key = self.token_key.as_ref().map_or(Ok(false), TokenKey::reload);
         [certificates, identity, token_key.map_err(|it| it.to_string())]
+    }
+
+    /// Fails where the registry has fallen silent: for those who cannot wait for it. A seed can.
+    pub(crate) fn listens(&self) -> Result<(), AskError> {
+        let admits = self.breaker().admits(Instant::now());
+        admits.then_some(()).ok_or_else(|| AskError::Silent { registry: self.name().clone() })
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the registry may be sent one more request. Whoever asks waits here first, and decides for
@@ -122,7 +139,9 @@ impl Upstream {
         client: &RegistryClient,
         request: Request<()>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
+        let waiting = Waiting { upstream: self, since: Instant::now(), is_answered: false };
         let answer = client.send(request).await;
+        waiting.heard(answer.is_ok());
         self.metrics.request(answer.as_ref().ok().map(|it| it.status().as_u16()));
         if let Ok(answer) = &answer {
             self.metrics.quota(answer.headers());
@@ -177,6 +196,30 @@ impl Upstream {
             self.limits.pause(wait_of(answer.headers()).unwrap_or_default());
         }
         Ok(answer)
+    }
+}
+
+/// A request whose answer is waited for. Whoever gives up drops it.
+struct Waiting<'a> {
+    upstream: &'a Upstream,
+    since: Instant,
+    is_answered: bool,
+}
+
+impl Waiting<'_> {
+    fn heard(mut self, is_answered: bool) {
+        self.is_answered = is_answered;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut breaker = self.upstream.breaker();
+        if self.is_answered {
+            breaker.answered();
+        } else if breaker.unanswered(Instant::now(), self.since.elapsed()) {
+            tracing::warn!(registry = %self.upstream.name(), "the registry is silent: nodes are told so at once");
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) async fn ask(
 ) -> Result<Response<RegistryBody>, MirrorError> {
     let asker = upstream.mode.asker();
     request.headers = headers::to_registry(&request.headers, asker);
+    upstream.listens()?;
     turn(upstream, asker).await?;
     let request = Request::from_parts(request, ());
     let answer = match asker {

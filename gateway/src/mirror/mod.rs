@@ -234,6 +234,7 @@ async fn ping(upstream: &Upstream, mut request: Parts) -> Result<Response<Body>,
     }
     request.uri = target("/v2/")?;
     request.headers = headers::to_registry(&request.headers, Asker::Caller);
+    upstream.listens()?;
     turn(upstream, Asker::Caller).await?;
     let mut answer = upstream.ask(Request::from_parts(request, ())).await.map_err(AskError::from)?;
     headers::to_runtime(answer.headers_mut());

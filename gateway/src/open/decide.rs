@@ -139,6 +139,7 @@ async fn head(
         .body(())
         .expect("repository and digest are safe in a path");
     let asker = upstream.mode.asker();
+    upstream.listens().map_err(|it| cannot_decide(&format!("cannot decide: {it}"), None))?;
     upstream.turn(asker).await;
     let answer = match asker {
         Asker::Caller => {

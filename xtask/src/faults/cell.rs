@@ -118,6 +118,7 @@ pub(super) fn not_tried(row: &Row, course: Course, moment: Moment) -> Option<&'s
         (Course::Stays(Harm::Killed | Harm::Paused), Moment::After) if harms(Victim::Registry) => {
             Some("no manifest")
         }
+        (Course::BackAgain, Moment::Before | Moment::After) if harms(Victim::Registry) => Some("no manifest"),
         // Its supervisor ends a sidecar that stands still, and here it has none.
         (Course::Stays(Harm::Paused), _) if harms(Victim::Sidecar(0)) => Some("needs a supervisor"),
         (Course::Stays(Harm::Slow), _) if harms(Victim::Sidecar(0)) => Some("slow without Shoal, too"),
