@@ -4,6 +4,9 @@
 //! cannot reach it, each layer of each image would cost that moment. So after one request that was given up without
 //! an answer others are refused at once; from time to time one is let through, and the first answer ends it.
 //!
+//! Busy is not silent: a registry from which anything came meanwhile, if only some bytes of a blob over a link that is
+//! full of them, is waited for as before.
+//!
 //! Knows nothing of: clocks, requests, registries.
 
 use std::time::Duration;
@@ -20,6 +23,8 @@ const PROBE: Duration = Duration::from_millis(1500);
 /// Whether a registry is worth asking.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
+    /// When the registry last sent anything.
+    heard_at: Option<Instant>,
     /// From when on one request is let through; `None` while the registry answers.
     tripped_until: Option<Instant>,
 }
@@ -38,14 +43,15 @@ impl Breaker {
         }
     }
 
-    /// The registry has answered something.
-    pub(crate) fn answered(&mut self) {
-        self.tripped_until = None;
+    /// The registry has sent something.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        *self = Self { heard_at: Some(now), tripped_until: None };
     }
 
     /// A request was given up, or failed, with no answer after so long; whether that is news.
     pub(crate) fn unanswered(&mut self, now: Instant, waited: Duration) -> bool {
-        if waited < SILENT {
+        let is_silent = self.heard_at.is_none_or(|it| now.duration_since(it) >= waited);
+        if waited < SILENT || !is_silent {
             return false;
         }
         self.tripped_until.replace(now + REST).is_none()
@@ -70,8 +76,17 @@ mod tests {
             assert!(!it.admits(now), "no second one");
             assert!(!it.unanswered(now, SILENT), "known");
         }
-        it.answered();
+        it.heard(now);
         assert!(it.admits(now) && it.admits(now));
+    }
+
+    #[test]
+    fn a_busy_registry_is_not_a_silent_one() {
+        let (mut it, now) = (Breaker::default(), Instant::now());
+        it.heard(now);
+        assert!(!it.unanswered(now + SILENT, SILENT * 2), "something came after it was asked");
+        assert!(it.admits(now + SILENT));
+        assert!(it.unanswered(now + SILENT, SILENT));
     }
 
     #[test]

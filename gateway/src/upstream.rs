@@ -116,6 +116,12 @@ impl Upstream {
         admits.then_some(()).ok_or_else(|| AskError::Silent { registry: self.name().clone() })
     }
 
+    /// So many bytes of a blob have come.
+    pub(crate) fn received(&self, n_bytes: usize) {
+        self.metrics.bytes(n_bytes as u64);
+        self.breaker().heard(Instant::now());
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,7 +222,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut breaker = self.upstream.breaker();
         if self.is_answered {
-            breaker.answered();
+            breaker.heard(Instant::now());
         } else if breaker.unanswered(Instant::now(), self.since.elapsed()) {
             tracing::warn!(registry = %self.upstream.name(), "the registry is silent: nodes are told so at once");
         }

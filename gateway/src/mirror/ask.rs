@@ -59,7 +59,7 @@ pub(super) fn metered(body: RegistryBody, upstream: Arc<Upstream>, place: Place)
     let frames = stream::try_unfold((body, upstream, place), |(mut body, upstream, place)| async move {
         let Some(frame) = body.frame().await.transpose()? else { return Ok(None) };
         if let Some(bytes) = frame.data_ref() {
-            upstream.metrics.bytes(bytes.len() as u64);
+            upstream.received(bytes.len());
             upstream.limits.bytes(bytes.len()).await;
         }
         Ok::<_, shoal_registry::RegistryError>(Some((frame, (body, upstream, place))))

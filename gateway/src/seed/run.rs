@@ -165,7 +165,7 @@ impl Seed {
                     return Ok(());
                 }
             };
-            self.upstream.metrics.bytes(bytes.len() as u64);
+            self.upstream.received(bytes.len());
             self.pulse.alive(self.upstream.limits.bytes(bytes.len())).await;
             let known = skip.min(bytes.len() as u64);
             skip -= known;
