@@ -2,19 +2,24 @@
 //!
 //! The registry's credentials are the gateway's alone in most of these, so that nobody can get the bytes elsewhere.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use shoal_model::ByteSize;
+use shoal_tests::command::Launch;
 use shoal_tests::disk::Disk;
 use shoal_tests::fleet::{Fleet, FleetSpec};
-use shoal_tests::image::{Blob, Image};
+use shoal_tests::image::{Blob, Image, ImageSpec};
 use shoal_tests::lab::{Lab, LabSpec};
+use shoal_tests::raw::Exchange;
 use shoal_tests::shoal::Service;
 use shoal_tests::slow::{LAYER, SLOW};
 
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a disk does not answer; a process whose runtime stands still is ended after 5 s.
+const STUCK: Duration = Duration::from_secs(7);
 const SMALL: ByteSize = ByteSize(8 << 20);
 const LARGE: ByteSize = ByteSize(256 << 20);
 const UNSTORED: &str = "shoal_store_unstored_pieces_total";
@@ -59,18 +64,180 @@ async fn check_complained(part: &Service) -> Result<()> {
     Ok(())
 }
 
+/// Begins to read the layer on each of these nodes and returns in the middle.
+async fn begin_on(
+    fleet: &Fleet,
+    image: &Image,
+    nodes: impl IntoIterator<Item = usize>,
+) -> Result<Vec<Exchange>> {
+    try_join_all(nodes.into_iter().map(|node| fleet.pull_under_way(node, image))).await
+}
+
+async fn finish(pulls: Vec<Exchange>, layer: &Blob) -> Result<()> {
+    try_join_all(pulls.into_iter().map(|it| it.finish_with(layer))).await.map(drop)
+}
+
+/// The files of a store that hold content.
+async fn content(store: &Path) -> Result<Vec<PathBuf>> {
+    let find = Launch::new("find").arg(store).args(["-name", "*.data"]);
+    Ok(find.run(DEADLINE).await?.lines().map(PathBuf::from).collect())
+}
+
 // === At a node ===
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_costs_a_node_its_cache_only() -> Result<()> {
     let mut lab = Lab::start("full-node", LabSpec::nodes(2)).await?;
-    let disk = Disk::in_memory(at_node(&lab, 0), SMALL).await?;
+    Disk::in_memory(at_node(&lab, 0), SMALL).await?;
     let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
     let layer = &image.layers[0];
     read_on(&fleet, &image, layer, [0, 1]).await?;
     check_complained(&fleet.sidecars[0]).await?;
     assert_eq!(fleet.registry.front.blob_bytes_sent(), layer.bytes.len() as u64, "others lose nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_room_again_is_used_again() -> Result<()> {
+    let mut lab = Lab::start("room-again", LabSpec::nodes(1)).await?;
+    let disk = Disk::in_memory(at_node(&lab, 0), LARGE).await?;
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    disk.fill()?;
     read_on(&fleet, &image, layer, [0]).await?;
-    drop(disk);
+    check_complained(&fleet.sidecars[0]).await?;
+    disk.make_room()?;
+    read_on(&fleet, &image, layer, [0]).await?;
+    read_on(&fleet, &image, layer, [0]).await?;
+    let from_cache = fleet.metric("shoal_sidecar_cache_bytes_total", &[]).await?;
+    assert_eq!(from_cache as usize, layer.bytes.len());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_in_the_middle_stops_no_pull() -> Result<()> {
+    let mut lab = Lab::start("read-only-node", LabSpec::nodes(1)).await?;
+    let disk = Disk::on_file(at_node(&lab, 0), LARGE).await?;
+    let (mut fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    lab.nodes()[0].shape(SLOW, SLOW).await?;
+    let pulls = begin_on(&fleet, &image, [0]).await?;
+    disk.turn_read_only().await?;
+    finish(pulls, layer).await?;
+    check_complained(&fleet.sidecars[0]).await?;
+
+    // What it has is still of use, to a process that starts as well.
+    let sidecar = &mut fleet.sidecars[0];
+    sidecar.process.restart().await?;
+    sidecar.wait_until_ready().await?;
+    read_on(&fleet, &image, layer, [0]).await?;
+    let taken = fleet.metric("shoal_sidecar_download_bytes_total", &[]).await?;
+    assert!(taken > 0.0 && taken < layer.bytes.len() as f64, "{taken} bytes were fetched again");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_breaks_in_the_middle_stops_no_pull() -> Result<()> {
+    let mut lab = Lab::start("broken-node", LabSpec::nodes(1)).await?;
+    let disk = Disk::on_file(at_node(&lab, 0), LARGE).await?;
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    lab.nodes()[0].shape(SLOW, SLOW).await?;
+    let pulls = begin_on(&fleet, &image, [0]).await?;
+    disk.break_down(&content(disk.dir()).await?)?;
+    finish(pulls, layer).await?;
+    // What was written before cannot be read any more.
+    read_on(&fleet, &image, layer, [0]).await?;
+    assert!(fleet.metric("shoal_store_damaged_pieces_total", &[]).await? > 0.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_stops_neither_pull_nor_process() -> Result<()> {
+    let mut lab = Lab::start("stuck-node", LabSpec::nodes(2)).await?;
+    let disk = Disk::on_file(at_node(&lab, 0), LARGE).await?;
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    lab.nodes()[0].shape(SLOW, SLOW).await?;
+    let pulls = begin_on(&fleet, &image, [0]).await?;
+    let pid = fleet.sidecars[0].process.pid()?;
+    disk.freeze().await?;
+    finish(pulls, layer).await?;
+    check_complained(&fleet.sidecars[0]).await?;
+    // Longer than a stalled process is left alone, with all that a pull does from its beginning to its end.
+    let began = Instant::now();
+    while began.elapsed() < STUCK {
+        read_on(&fleet, &image, layer, [0]).await?;
+    }
+    disk.thaw().await?;
+    read_on(&fleet, &image, layer, [0, 1]).await?;
+    assert_eq!(fleet.sidecars[0].process.pid()?, pid);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_gets_its_image_on_a_node_whose_disk_is_full() -> Result<()> {
+    let mut lab = Lab::start("full-containerd", LabSpec::nodes(1)).await?;
+    Disk::in_memory(at_node(&lab, 0), SMALL).await?;
+    let fleet = Fleet::start(&mut lab, FleetSpec::private()).await?;
+    let image = fleet.publish(&[LAYER, LAYER / 2, LAYER / 3, 5000]).await?;
+    let containerd = fleet.containerds().await?.remove(0);
+    containerd.pull(&fleet.registry, &image).await?;
+    containerd.check(&fleet.registry, &image).await?;
+    check_complained(&fleet.sidecars[0]).await
+}
+
+// === At the gateway ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_at_the_gateway_costs_no_second_read() -> Result<()> {
+    let mut lab = Lab::start("full-gateway", LabSpec::nodes(3)).await?;
+    Disk::in_memory(at_gateway(&lab), SMALL).await?;
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    read_on(&fleet, &image, layer, 0..3).await?;
+    check_complained(&fleet.gateway).await?;
+    assert_eq!(fleet.registry.front.blob_bytes_sent(), layer.bytes.len() as u64);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_disk_turns_read_only_or_breaks_goes_on_to_seed() -> Result<()> {
+    for breaks in [false, true] {
+        let mut lab = Lab::start("bad-gateway", LabSpec::nodes(2)).await?;
+        let disk = Disk::on_file(at_gateway(&lab), LARGE).await?;
+        let (mut fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+        fleet.gateway.host.shape(SLOW, SLOW).await?;
+        let pulls = begin_on(&fleet, &image, 0..2).await?;
+        if breaks {
+            disk.break_down(&content(disk.dir()).await?)?;
+        } else {
+            disk.turn_read_only().await?;
+        }
+        finish(pulls, &image.layers[0]).await?;
+        check_complained(&fleet.gateway).await?;
+        if !breaks {
+            fleet.gateway.process.restart().await?;
+            fleet.gateway.wait_until_ready().await?;
+            let other = Image::build(&ImageSpec { seed: 2, ..ImageSpec::new("team/other", LAYER) })?;
+            fleet.registry.push(&other).await?;
+            read_on(&fleet, &other, &other.layers[0], 0..2).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disks_everywhere_cost_speed_only() -> Result<()> {
+    let mut lab = Lab::start("full-all", LabSpec::nodes(3)).await?;
+    Disk::in_memory(at_gateway(&lab), SMALL).await?;
+    for node in 0..3 {
+        Disk::in_memory(at_node(&lab, node), SMALL).await?;
+    }
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    read_on(&fleet, &image, &image.layers[0], 0..3).await?;
+    for part in fleet.sidecars.iter().chain([&fleet.gateway]) {
+        check_complained(part).await?;
+    }
     Ok(())
 }

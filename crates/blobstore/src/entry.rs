@@ -35,6 +35,8 @@ pub(crate) struct Common {
     pub(crate) changes: broadcast::Sender<BlobKey>,
     /// How many pieces were found damaged and dropped.
     pub(crate) n_damaged: Counter,
+    /// How many journals could not be read to their end when the store was opened.
+    pub(crate) n_damaged_journals: Counter,
     /// What the disk does.
     pub(crate) disk: Disk,
     /// Where pieces go that the disk does not take.

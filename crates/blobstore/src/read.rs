@@ -79,26 +79,32 @@ impl Blob {
 }
 
 impl Entry {
-    pub(crate) fn read(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
-        let mut pieces = self.pieces_of(&range)?;
-        if let Some(bytes) = self.read_memory(&range, reader) {
-            return Ok(bytes);
-        }
-        let mut range = range;
-        {
-            let state = self.state.lock();
-            if !state.is_none_in_memory(pieces.clone()) {
-                pieces.end = pieces.start + 1;
-                range.end = state.geometry.range_of(pieces.start).end.clamp(range.start, range.end);
+    pub(crate) fn read(&self, mut range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
+        loop {
+            if let Some(bytes) = self.read_memory(&range, reader) {
+                return Ok(bytes);
+            }
+            match self.read_disk(&range, reader)? {
+                Ok(bytes) => return Ok(bytes),
+                // Otherwise that piece has just come, and is to be read alone.
+                Err(in_memory) if in_memory > range.start => range.end = in_memory,
+                Err(_) => {}
             }
         }
+    }
+
+    /// Reads what lies on the disk, or says where what lies in memory begins.
+    fn read_disk(&self, range: &Range<u64>, reader: Reader) -> Result<Result<Bytes, u64>, StoreError> {
+        let pieces = self.pieces_of(range)?;
         let (data, generation) = self.data_for(pieces.clone())?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
         self.look_for_changes(&data, generation);
         if read_cached(&data, buffer.bytes(), range.start) == Some(false) {
             self.state.lock().mark_suspect(pieces.clone());
         }
-        self.settle(&data, generation, pieces.clone(), reader)?;
+        if let Some(in_memory) = self.settle(&data, generation, pieces.clone(), reader)? {
+            return Ok(Err(in_memory));
+        }
         if let Err(source) = data.read_exact_at(buffer.bytes(), range.start) {
             return Err(self.read_failed(&data, generation, pieces, source));
         }
@@ -106,7 +112,7 @@ impl Entry {
         if self.state.lock().generation != generation {
             return Err(self.not_held(pieces.start));
         }
-        Ok(buffer.freeze())
+        Ok(Ok(buffer.freeze()))
     }
 
     /// The content file, to read these pieces from. Where it cannot be opened they are dropped: the disk has lost them.
@@ -140,9 +146,7 @@ impl Entry {
     fn read_memory(&self, range: &Range<u64>, reader: Reader) -> Option<Bytes> {
         let pieces = self.pieces_of(range).ok()?;
         let mut state = self.state.lock();
-        if state.is_none_in_memory(pieces.start..pieces.end.min(pieces.start + 1))
-            || state.access(pieces.start..pieces.start + 1, reader) != Access::Ready
-        {
+        if pieces.is_empty() || state.access(pieces.clone(), reader) != Access::InMemory(pieces.start) {
             return None;
         }
         let whole = state.geometry.range_of(pieces.start);
@@ -171,9 +175,7 @@ impl Entry {
         let data = self.opened(generation)?;
         self.look_for_changes(&data, generation);
         let state = self.state.lock();
-        let is_ready = state.generation == generation
-            && state.is_none_in_memory(pieces.clone())
-            && state.access(pieces, reader) == Access::Ready;
+        let is_ready = state.generation == generation && state.access(pieces, reader) == Access::Ready;
         is_ready.then_some((data, generation))
     }
 
@@ -193,36 +195,30 @@ impl Entry {
         Ok(geometry.pieces_covering(range.clone()))
     }
 
-    /// Verifies what is unverified among `pieces`, until all may be read or one is missing.
+    /// Verifies what is unverified among `pieces`, until all may be read, or one is missing or in memory; where that
+    /// begins is returned.
     fn settle(
         &self,
         data: &File,
         generation: u64,
         pieces: Range<PieceIndex>,
         reader: Reader,
-    ) -> Result<(), StoreError> {
-        while let Some((piece, digest, bytes)) = self.next_unverified(generation, pieces.clone(), reader)? {
+    ) -> Result<Option<u64>, StoreError> {
+        loop {
+            let (piece, digest, bytes) = {
+                let state = self.state.lock();
+                if state.generation != generation {
+                    return Err(self.not_held(pieces.start));
+                }
+                match state.access(pieces.clone(), reader) {
+                    Access::Ready => return Ok(None),
+                    Access::InMemory(piece) => return Ok(Some(state.geometry.range_of(piece).start)),
+                    Access::Missing(piece) => return Err(self.not_held(piece)),
+                    Access::Unverified(piece, digest) => (piece, digest, state.geometry.range_of(piece)),
+                }
+            };
             let good = digest_at(data, bytes).is_ok_and(|it| it == digest);
             self.verified(generation, piece, good);
-        }
-        Ok(())
-    }
-
-    /// The first piece that has to be hashed, what it must match and where it lies.
-    fn next_unverified(
-        &self,
-        generation: u64,
-        pieces: Range<PieceIndex>,
-        reader: Reader,
-    ) -> Result<Option<(PieceIndex, PieceDigest, Range<u64>)>, StoreError> {
-        let state = self.state.lock();
-        if state.generation != generation {
-            return Err(self.not_held(pieces.start));
-        }
-        match state.access(pieces, reader) {
-            Access::Ready => Ok(None),
-            Access::Missing(piece) => Err(self.not_held(piece)),
-            Access::Unverified(piece, digest) => Ok(Some((piece, digest, state.geometry.range_of(piece)))),
         }
     }
 
@@ -242,9 +238,10 @@ impl Entry {
         source: io::Error,
     ) -> StoreError {
         self.state.lock().mark_suspect(pieces.clone());
-        match self.settle(data, generation, pieces, Reader::Local) {
+        match self.settle(data, generation, pieces.clone(), Reader::Local) {
             Err(missing) => missing,
-            Ok(()) => StoreError::io(&self.paths.data)(source),
+            Ok(None) => StoreError::io(&self.paths.data)(source),
+            Ok(Some(_)) => self.not_held(pieces.start),
         }
     }
 

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::files::{Files, remove};
 use crate::layout::{DATA, JOURNAL, Paths};
 use crate::record::{Header, parse};
@@ -27,13 +29,14 @@ pub(crate) struct Found {
     pub(crate) last_used: SystemTime,
 }
 
-/// Finds the blobs below `root` and removes the remains of others.
-pub(crate) fn scan(root: &Path) -> Vec<Found> {
+/// Finds the blobs below `root` and removes the remains of others. Journals that cannot be read to their end are
+/// counted.
+pub(crate) fn scan(root: &Path, n_damaged: &Counter) -> Vec<Found> {
     let mut found = Vec::new();
     for file in children(root).flat_map(|it| children(&it)).flat_map(|it| children(&it)) {
         let journal = file.with_extension(JOURNAL);
         let res = match file.extension().and_then(|it| it.to_str()) {
-            Some(JOURNAL) => recover(root, &file).map(|it| found.extend(it)),
+            Some(JOURNAL) => recover(root, &file, n_damaged).map(|it| found.extend(it)),
             Some(DATA) if !journal.exists() => remove(&file),
             _ => Ok(()),
         };
@@ -51,7 +54,7 @@ fn children(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 }
 
 /// Reads one journal; `None` where it was no good and the blob has been removed.
-fn recover(root: &Path, journal: &Path) -> io::Result<Option<Found>> {
+fn recover(root: &Path, journal: &Path, n_damaged: &Counter) -> io::Result<Option<Found>> {
     let metadata = fs::metadata(journal)?;
     let parsed = match metadata.len() {
         ..=MAX_JOURNAL => parse(&fs::read(journal)?),
@@ -59,11 +62,15 @@ fn recover(root: &Path, journal: &Path) -> io::Result<Option<Found>> {
     };
     let paths = parsed.as_ref().map(|it| Paths::new(root, &it.header.key));
     let (Some(parsed), Some(paths)) = (parsed, paths.filter(|it| it.journal == journal)) else {
+        n_damaged.inc();
         tracing::warn!(path = %journal.display(), "journal not readable, blob removed");
         remove(journal)?;
         remove(&journal.with_extension(DATA))?;
         return Ok(None);
     };
+    if parsed.len < metadata.len() {
+        n_damaged.inc();
+    }
     Ok(Some(Found {
         state: State::restored(parsed.header.geometry, parsed.records),
         header: parsed.header,

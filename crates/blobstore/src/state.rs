@@ -63,7 +63,10 @@ pub(crate) enum Reader {
 /// Whether pieces may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// All of them, from the disk.
     Ready,
+    /// Those before this one from the disk, this one from memory.
+    InMemory(PieceIndex),
     Missing(PieceIndex),
     /// The piece has to be hashed first, and to match this.
     Unverified(PieceIndex, PieceDigest),
@@ -140,7 +143,7 @@ pub(crate) struct State {
     seal: Seal,
     /// The pieces that the disk did not take.
     memory: BTreeMap<PieceIndex, InMemory>,
-    /// The disk took the last piece, as far as one has come.
+    /// The disk took the last piece, as far as one has come since the blob was last in nobody's use.
     pub(crate) is_stored: bool,
     pub(crate) unwritten: Unwritten,
 }
@@ -384,6 +387,7 @@ impl State {
             };
             match digest {
                 None => return Access::Missing(piece),
+                Some(_) if self.memory.contains_key(&piece) => return Access::InMemory(piece),
                 Some(digest) if self.unverified.contains(piece) => return Access::Unverified(piece, digest),
                 Some(_) => {}
             }
@@ -435,11 +439,6 @@ impl State {
 
     // === memory ===
 
-    /// Whether none of these pieces is in memory.
-    pub(crate) fn is_none_in_memory(&self, pieces: Range<PieceIndex>) -> bool {
-        self.memory.range(pieces).next().is_none()
-    }
-
     /// The bytes of a piece that is in memory, and that is read at `now` up to the byte `end` of the blob.
     pub(crate) fn in_memory(&mut self, now: Instant, piece: PieceIndex, end: u64) -> Option<&[u8]> {
         let is_read = end >= self.geometry.range_of(piece).end;
@@ -477,8 +476,9 @@ impl State {
         is_there
     }
 
-    /// Drops all pieces in memory; true where there were any.
+    /// Drops all pieces in memory, since nobody uses the blob any more; true where there were any.
     pub(crate) fn forget_all(&mut self) -> bool {
+        self.is_stored = true;
         let pieces: Vec<_> = self.memory.keys().copied().collect();
         pieces.iter().for_each(|it| self.drop_piece(*it));
         !pieces.is_empty()
@@ -715,15 +715,14 @@ mod tests {
         assert_eq!(it.keep(now, &offer(2, 2, Origin::Registry), roomed(2)), Written::Kept);
         assert_eq!(it.keep(now, &offer(0, 0, Origin::Peer), roomed(0)), Written::AlreadyHeld);
         assert_eq!(it.keep(now, &offer(3, 3, Origin::Peer), roomed(3)), Written::NoDigest);
-        assert_eq!(it.access(0..3, Reader::Local), Access::Ready);
-        assert_eq!(
-            [0, 1, 2].map(|piece| it.access(piece..piece + 1, Reader::Peer) == Access::Ready),
-            [false, true, false]
-        );
+        let may_have =
+            |it: &State, reader, piece| it.access(piece..piece + 1, reader) == Access::InMemory(piece);
+        assert_eq!([0, 1, 2].map(|piece| may_have(&it, Reader::Local, piece)), [true; 3]);
+        assert_eq!([0, 1, 2].map(|piece| may_have(&it, Reader::Peer, piece)), [false, true, false]);
         it.learn(list(2, &[2]));
-        assert_eq!(it.access(2..3, Reader::Peer), Access::Ready, "vouched for by now");
+        assert!(may_have(&it, Reader::Peer, 2), "vouched for by now");
         it.mark_all_suspect();
-        assert_eq!(it.access(0..3, Reader::Local), Access::Ready, "memory does not rot");
+        assert!(may_have(&it, Reader::Local, 0), "memory does not rot");
         assert!(
             it.unwritten.records.iter().all(|it| matches!(it, Record::Listed(_))),
             "nothing is on the disk"
@@ -741,7 +740,7 @@ mod tests {
         assert_eq!(it.keep(Instant::now(), &late, roomed(0)), Written::Kept);
         assert!(!it.is_stored);
         assert_eq!(it.finish(&late), Written::Held);
-        assert!(it.is_stored && it.is_none_in_memory(0..4));
+        assert!(it.is_stored && it.memory.is_empty());
         assert_eq!(it.unwritten.records.last(), Some(&held(0)));
         assert_eq!(it.access(0..1, Reader::Peer), Access::Ready);
     }

@@ -114,11 +114,12 @@ impl Store {
         let common = Arc::new(Common {
             changes: broadcast::Sender::new(CHANGES),
             n_damaged: Counter::default(),
+            n_damaged_journals: Counter::default(),
             disk,
             memory: Memory::new(),
             _lock: lock,
         });
-        let entries = scan(&root).into_iter().map(|found| {
+        let entries = scan(&root, &common.n_damaged_journals).into_iter().map(|found| {
             let Found { header, paths, state, files, last_used } = found;
             let entry = Entry::new(header.key.clone(), paths, files, state, last_used, Arc::clone(&common));
             (header.key, Arc::new(entry))

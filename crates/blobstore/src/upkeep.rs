@@ -25,13 +25,16 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// For one store, whose metrics are added: `store_bytes`, `store_blobs`, `store_damaged_pieces`,
-    /// `store_unstored_pieces`.
+    /// `store_damaged_journals`, `store_unstored_pieces`.
     pub fn new(store: Store, registry: &mut Registry) -> Self {
         let (bytes, blobs) = (Gauge::default(), Gauge::default());
         registry.register("store_bytes", "Bytes that blobs take on disk", bytes.clone());
         registry.register("store_blobs", "Blobs on disk, empty ones included", blobs.clone());
         let damaged = store.common().n_damaged.clone();
         registry.register("store_damaged_pieces", "Pieces that were found damaged and dropped", damaged);
+        let journals = store.common().n_damaged_journals.clone();
+        let help = "Journals that could not be read to their end at the start";
+        registry.register("store_damaged_journals", help, journals);
         let unstored = store.common().disk.n_unstored.clone();
         let help = "Pieces that the disk did not take, or not in time, and that passed through memory";
         registry.register("store_unstored_pieces", help, unstored);

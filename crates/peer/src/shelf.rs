@@ -72,7 +72,7 @@ impl Door {
         &self.refused
     }
 
-    /// Lets the node that `ticket` was given to at the blob `key`, and says until when. `from` are the
+    /// Lets the node that `ticket` was given to at the blob `key`, and returns what the ticket says. `from` are the
     /// extensions of its request.
     pub(crate) fn open(
         &self,
@@ -80,12 +80,17 @@ impl Door {
         key: &BlobKey,
         ticket: &Ticket,
         from: &Extensions,
-    ) -> Result<(ShelfBlob, SystemTime), Refused> {
+    ) -> Result<(ShelfBlob, Arc<TicketClaims>), Refused> {
         let claims = self.check(now, key, ticket, from).inspect_err(|it| {
             self.refused.get_or_create(&[("reason", reason(it))]).inc();
         })?;
-        let blob = self.shelf.open(key, &claims);
-        blob.map(|it| (it, claims.expires)).ok_or_else(|| Refused::NotHere(key.clone()))
+        let blob = self.open_again(&claims).ok_or_else(|| Refused::NotHere(key.clone()))?;
+        Ok((blob, claims))
+    }
+
+    /// The blob as it is by now, for a node that has been let in.
+    pub(crate) fn open_again(&self, claims: &TicketClaims) -> Option<ShelfBlob> {
+        self.shelf.open(&claims.key, claims)
     }
 
     fn check(

@@ -12,7 +12,8 @@
 //! the watcher is told to forget everything.
 //!
 //! A watch on a seed ends when the seed has failed: a node that went on listening would take the silence for
-//! patience. A watch does not outlive its ticket either; who still wants to know comes back with a fresh one.
+//! patience. Where the pieces only passed through, because the disk did not take them, it goes on with the next seed. A
+//! watch does not outlive its ticket either; who still wants to know comes back with a fresh one.
 //! That also bounds how long a watcher keeps the blob from eviction.
 
 use std::ops::Range;
@@ -60,10 +61,10 @@ impl Peer for WatchService {
         let (_, from, WatchRequest { key, ticket }) = request.into_parts();
         let now = SystemTime::now();
         let opened = self.door.open(now, &key, &ticket, &from);
-        let (opened, expires) = opened.map_err(|it| refuse(&it))?;
+        let (opened, claims) = opened.map_err(|it| refuse(&it))?;
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| Status::resource_exhausted("watch: no place is free"))?;
-        let expired = sleep(expires.duration_since(now).unwrap_or_default());
+        let expired = sleep(claims.expires.duration_since(now).unwrap_or_default());
         let stopping = self.stopping.clone().cancelled_owned();
         let end = async move {
             tokio::select! {
@@ -71,7 +72,9 @@ impl Peer for WatchService {
                 () = stopping => {}
             }
         };
-        let news = stream::unfold(Watcher::new(opened, place), Watcher::next);
+        let door = self.door.clone();
+        let reopen = Box::new(move || door.open_again(&claims));
+        let news = stream::unfold(Watcher::new(opened, reopen, place), Watcher::next);
         Ok(Response::new(news.take_until(end).map(Ok).boxed()))
     }
 }
@@ -88,6 +91,8 @@ struct Watcher {
     blob: Blob,
     version: watch::Receiver<u64>,
     seed: Seed,
+    /// Opens the blob anew.
+    reopen: Reopen,
     told: Told,
     /// When it last told of pieces.
     last: Option<Instant>,
@@ -97,6 +102,8 @@ struct Watcher {
     signs_from: Instant,
     _place: OwnedSemaphorePermit,
 }
+
+type Reopen = Box<dyn Fn() -> Option<ShelfBlob> + Send>;
 
 /// Who fills the blob, as far as the shelf knows.
 enum Seed {
@@ -109,11 +116,12 @@ enum Seed {
 }
 
 impl Watcher {
-    fn new(opened: ShelfBlob, place: OwnedSemaphorePermit) -> Self {
+    fn new(opened: ShelfBlob, reopen: Reopen, place: OwnedSemaphorePermit) -> Self {
         Self {
             version: opened.blob.version(),
             blob: opened.blob,
             seed: opened.seed.map_or(Seed::Elsewhere, Seed::Works),
+            reopen,
             told: Told::default(),
             last: None,
             quiet_until: Instant::now(),
@@ -133,10 +141,18 @@ impl Watcher {
                 return Some((news, self));
             }
             if matches!(self.seed, Seed::Ended) && !self.blob.is_complete() {
-                return None;
+                self.seed = Seed::Works(self.next_seed()?);
+                continue;
             }
             self.changed().await?;
         }
+    }
+
+    /// The seed that follows one whose pieces only passed through, for whoever still lacks some of them. There is none
+    /// after one that failed.
+    fn next_seed(&self) -> Option<watch::Receiver<SeedProgress>> {
+        let passed_through = self.blob.is_sealed() && !self.blob.is_stored();
+        passed_through.then(|| (self.reopen)()?.seed).flatten()
     }
 
     fn keep_distance(&mut self, gained: &[Range<PieceIndex>]) {
@@ -433,7 +449,7 @@ mod tests {
         let reach = |offset| seed.send_modify(|it| it.offset = offset);
         let places = Arc::new(Semaphore::new(1));
         let opened = ShelfBlob { blob: blob.clone(), seed: Some(progress) };
-        let watcher = Watcher::new(opened, places.try_acquire_owned().unwrap());
+        let watcher = Watcher::new(opened, Box::new(|| None), places.try_acquire_owned().unwrap());
         let (_, watcher) = watcher.next().await.unwrap();
         let began = Instant::now();
 
@@ -468,7 +484,7 @@ mod tests {
         let (seed, progress) = watch::channel(SeedProgress::default());
         let places = Arc::new(Semaphore::new(1));
         let opened = ShelfBlob { blob, seed: Some(progress) };
-        let watcher = Watcher::new(opened, places.try_acquire_owned().unwrap());
+        let watcher = Watcher::new(opened, Box::new(|| None), places.try_acquire_owned().unwrap());
         let (first, watcher) = watcher.next().await.unwrap();
         assert_eq!(first.seed, Some(SeedProgress::default()));
         drop(seed);

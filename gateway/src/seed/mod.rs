@@ -4,6 +4,9 @@
 //! never fetched. A seed that was begun goes on when nobody asks any more, because whoever asks next would
 //! only have it begun again. What has failed is left alone for a while ([`rests`]), so that nodes that keep
 //! asking do not turn into requests to the registry.
+//!
+//! Where the disk does not take a blob, its pieces pass through memory: each stays until it is needed least, and the
+//! seed waits for room. Nodes that still lack some after that have the blob seeded once more.
 
 mod cutter;
 mod plan;
@@ -186,8 +189,13 @@ impl Seeder {
         let inner = self.0.clone();
         self.0.tasks.spawn_infallible("seed", async move {
             let stopping = inner.tasks.stopping();
-            let res = stopping.run_until_cancelled(seed.run()).await.unwrap_or(Err(SeedError::Interrupted));
-            inner.ended(&seed, res);
+            let res = stopping.run_until_cancelled(async {
+                if seed.is_wanted().await { Some(seed.run().await) } else { None }
+            });
+            match res.await.unwrap_or(Some(Err(SeedError::Interrupted))) {
+                Some(res) => inner.ended(&seed, res),
+                None => drop(inner.state().running.remove(seed.blob.key())),
+            }
         });
     }
 }

@@ -22,6 +22,11 @@ impl Pulse {
         (Self(send), receive)
     }
 
+    /// Whether any node looks on, besides the seeder, which keeps an ear for those that come.
+    pub(super) fn is_heard(&self) -> bool {
+        self.0.receiver_count() > 1
+    }
+
     /// The seed waits in line.
     pub(super) fn queued(&self, position: u32) {
         self.0.send_modify(|it| {

@@ -4,6 +4,7 @@
 //! registry, the registry waits. What to do when the stream breaks is the [`Plan`]'s decision.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
@@ -33,6 +34,9 @@ use crate::upstream::{AskError, Upstream, wait_of};
 /// How many whole pieces may wait for the writer.
 const WAITING: usize = 2;
 
+/// How long a blob that passed through memory is not read again.
+const BEFORE_AGAIN: Duration = Duration::from_secs(5);
+
 /// What one seed needs.
 pub(super) struct Seed {
     pub(super) gate: Arc<Gate>,
@@ -46,6 +50,16 @@ pub(super) struct Seed {
 }
 
 impl Seed {
+    /// Whether anybody needs the blob to be read. One that has just passed through is in nodes' hands as a rule, and
+    /// those that look on still have the rest from each other; only where they go on waiting is it read again.
+    pub(super) async fn is_wanted(&self) -> bool {
+        if !self.blob.is_sealed() || self.blob.is_stored() {
+            return true;
+        }
+        self.pulse.alive(sleep(BEFORE_AGAIN)).await;
+        self.pulse.is_heard()
+    }
+
     /// Waits for the registry's turn, reads, and seals.
     pub(super) async fn run(&self) -> Result<(), SeedError> {
         let place = self.place().await;
