@@ -76,6 +76,7 @@ fn recover(root: &Path, journal: &Path, n_damaged: &Counter) -> io::Result<Optio
         header: parsed.header,
         files: Files::found(paths.clone(), parsed.len),
         paths,
-        last_used: metadata.modified()?,
+        // One in the future was noted by a clock that has been set back since, and would outlast all others.
+        last_used: metadata.modified()?.min(SystemTime::now()),
     }))
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use common::{Content, file, open};
-use shoal_blobstore::{PieceDigest, StoreError, Written};
+use shoal_blobstore::{PieceDigest, Store, StoreError, Written};
 
 /// One write to one file.
 #[derive(Debug)]
@@ -100,8 +100,8 @@ fn verifiable(writes: &[Write], fates: &[Fate]) -> Vec<u32> {
     pieces
 }
 
-/// Opens the store over what is left, reads, fetches what is missing and reads again.
-async fn check(dir: &Path, content: &Content, writes: &[Write], fates: &[Fate]) {
+/// Opens the store over what is left and reads.
+async fn check(dir: &Path, content: &Content, writes: &[Write], fates: &[Fate]) -> Store {
     lay_out(writes, fates);
     let store = open(dir);
     let readable = match store.get(&content.key) {
@@ -109,6 +109,12 @@ async fn check(dir: &Path, content: &Content, writes: &[Write], fates: &[Fate]) 
         None => Vec::new(),
     };
     assert_eq!(readable, verifiable(writes, fates), "{fates:?}");
+    store
+}
+
+/// The same; then fetches what is missing, over whatever lies there, and reads after one more restart.
+async fn check_that_goes_on(dir: &Path, content: &Content, writes: &[Write], fates: &[Fate]) {
+    let store = check(dir, content, writes, fates).await;
     drop(content.complete_rest(&store).await);
     drop(store);
     let store = open(dir);
@@ -124,11 +130,13 @@ async fn whatever_of_the_writes_is_lost_no_wrong_byte_is_read_and_what_can_be_ve
     let writes = record(dir.path(), &content).await;
     assert_eq!(writes.len(), 8);
     for lost in 0..1u32 << writes.len() {
-        for kind in [Fate::Lost, Fate::Zeros, Fate::Half] {
+        let fates = |kind| {
             let fate = |it| if lost >> it & 1 == 0 { Fate::There } else { kind };
-            let fates: Vec<_> = (0..writes.len()).map(fate).collect();
-            check(dir.path(), &content, &writes, &fates).await;
-        }
+            (0..writes.len()).map(fate).collect::<Vec<_>>()
+        };
+        check(dir.path(), &content, &writes, &fates(Fate::Lost)).await;
+        check(dir.path(), &content, &writes, &fates(Fate::Half)).await;
+        check_that_goes_on(dir.path(), &content, &writes, &fates(Fate::Zeros)).await;
     }
 }
 

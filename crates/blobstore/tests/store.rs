@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{Content, files, open, open_with, settings};
@@ -72,6 +73,27 @@ async fn the_least_recently_used_make_room_also_after_a_restart() {
     let left: Vec<Summary> = store.list();
     assert_eq!(left.iter().map(|it| &it.key).collect::<Vec<_>>(), [&contents[0].key]);
     assert_eq!(store.usage().bytes, ByteSize(usage.bytes.0 - collected.freed.0));
+}
+
+#[tokio::test]
+async fn a_use_that_a_wrong_clock_noted_in_the_future_does_not_keep_a_blob_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = [0, 1].map(|salt| Content::new(40, salt));
+    let store = open(dir.path());
+    drop(first.complete(&store).await);
+    drop(store);
+    let journal = File::open(&files(dir.path(), "pieces")[0]).unwrap();
+    let hour = Duration::from_secs(3600);
+    journal.set_modified(SystemTime::now() + hour * 24 * 365).unwrap();
+
+    let store = open_with(&StoreSettings { expire_after: hour, ..settings(dir.path()) });
+    drop(second.complete(&store).await);
+    let now = SystemTime::now();
+    // Nothing expires because the clock is set back, or right again.
+    for now in [now, now - hour * 100, now, now + hour / 2] {
+        assert_eq!(store.collect(now).n_expired, 0);
+    }
+    assert_eq!(store.collect(SystemTime::now() + hour).n_expired, 2);
 }
 
 #[tokio::test]

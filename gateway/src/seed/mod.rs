@@ -105,6 +105,8 @@ struct Inner {
 struct State {
     running: HashMap<BlobKey, Running>,
     rests: Rests,
+    /// The last one.
+    epoch: u64,
 }
 
 impl State {
@@ -128,7 +130,7 @@ impl Seeder {
         keyring: Arc<Keyring>,
         tasks: Tasks,
     ) -> Self {
-        let state = State { running: HashMap::new(), rests: Rests::new() };
+        let state = State { running: HashMap::new(), rests: Rests::new(), epoch: 0 };
         Self(Arc::new(Inner { gate, store, cuts, keyring, tasks, state: Mutex::new(state) }))
     }
 
@@ -183,7 +185,7 @@ impl Seeder {
             repository: wanted.repository,
             blob,
             signer: self.0.keyring.signer(),
-            epoch: epoch(),
+            epoch: self.0.epoch(),
             pulse,
         };
         let inner = self.0.clone();
@@ -233,10 +235,30 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Microseconds since 1970: grows from one seed to the next, over restarts as well, and where the clock is set back
+    /// while the process lives.
+    fn epoch(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut state = self.state();
+        state.epoch = next_epoch(state.epoch, u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+        state.epoch
+    }
 }
 
-/// Microseconds since 1970: grows from one seed to the next, also over restarts.
-fn epoch() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
+/// The epoch that begins `now`, which has to be after the last.
+const fn next_epoch(last: u64, now: u64) -> u64 {
+    if now > last { now } else { last.saturating_add(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_epoch;
+
+    #[test]
+    fn an_epoch_is_after_the_last_whatever_the_clock_says() {
+        assert_eq!(next_epoch(0, 1000), 1000);
+        assert_eq!(next_epoch(1000, 1000), 1001);
+        assert_eq!(next_epoch(1001, 5), 1002);
+    }
 }

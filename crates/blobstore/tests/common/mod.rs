@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -33,13 +33,10 @@ pub(crate) fn open(dir: &Path) -> Store {
 
 /// Opens a store that may have been closed just now: what was left to be done on the disk keeps it locked until then.
 pub(crate) fn open_with(settings: &StoreSettings) -> Store {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match Store::open(settings.clone()) {
-            Err(StoreError::Locked { .. }) if Instant::now() < deadline => std::thread::yield_now(),
-            res => return res.unwrap(),
-        }
+    if let Ok(before) = File::open(settings.dir.join("lock")) {
+        before.lock().unwrap();
     }
+    Store::open(settings.clone()).unwrap()
 }
 
 /// A blob's content and what everybody would know of it.
