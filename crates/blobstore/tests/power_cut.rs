@@ -4,6 +4,8 @@
 //! The writes of a download are recorded. Then each of them is lost or not, in all combinations, with zeros in its
 //! place or without, or only half of it there; and the store is opened over what is left.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod common;
 
 use std::fs::{self, File};
