@@ -164,10 +164,14 @@ impl Exchange {
 
     /// Reads to the end, and fails unless it is all of the blob.
     pub async fn finish_with(self, blob: &Blob) -> Result<()> {
+        ensure!(matches!(self.status, 200 | 206), "{}: status {}", blob.digest, self.status);
         let Ended { body, ending } = self.finish().await?;
         ensure!(ending == Ending::Whole, "{ending:?} after {} of {} bytes", body.len(), blob.bytes.len());
-        ensure!(body == blob.bytes, "{}: other content", blob.digest);
-        Ok(())
+        let first = body.iter().zip(&blob.bytes).position(|(is, should)| is != should);
+        match first {
+            None => Ok(()),
+            Some(first) => bail!("{}: other content from byte {first} on", blob.digest),
+        }
     }
 
     async fn read_more(&mut self) -> Result<Option<Ending>> {

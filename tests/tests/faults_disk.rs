@@ -98,23 +98,6 @@ async fn a_full_disk_costs_a_node_its_cache_only() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_has_room_again_is_used_again() -> Result<()> {
-    let mut lab = Lab::start("room-again", LabSpec::nodes(1)).await?;
-    let disk = Disk::in_memory(at_node(&lab, 0), LARGE).await?;
-    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
-    let layer = &image.layers[0];
-    disk.fill()?;
-    read_on(&fleet, &image, layer, [0]).await?;
-    check_complained(&fleet.sidecars[0]).await?;
-    disk.make_room()?;
-    read_on(&fleet, &image, layer, [0]).await?;
-    read_on(&fleet, &image, layer, [0]).await?;
-    let from_cache = fleet.metric("shoal_sidecar_cache_bytes_total", &[]).await?;
-    assert_eq!(from_cache as usize, layer.bytes.len());
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_turns_read_only_in_the_middle_stops_no_pull() -> Result<()> {
     let mut lab = Lab::start("read-only-node", LabSpec::nodes(1)).await?;
     let disk = Disk::on_file(at_node(&lab, 0), LARGE).await?;
@@ -219,6 +202,7 @@ async fn a_gateway_whose_disk_turns_read_only_or_breaks_goes_on_to_seed() -> Res
         if !breaks {
             fleet.gateway.process.restart().await?;
             fleet.gateway.wait_until_ready().await?;
+            fleet.wait_until_whole().await?;
             let other = Image::build(&ImageSpec { seed: 2, ..ImageSpec::new("team/other", LAYER) })?;
             fleet.registry.push(&other).await?;
             read_on(&fleet, &other, &other.layers[0], 0..2).await?;

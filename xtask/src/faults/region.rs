@@ -26,7 +26,7 @@ const MIDDLE: u64 = 3 << 20;
 /// How long a part is away that comes back in the middle.
 const AWAY: Duration = Duration::from_secs(1);
 /// How long a pull may take. What takes longer has failed.
-const PULL: Duration = Duration::from_secs(90);
+const PULL: Duration = Duration::from_secs(180);
 const UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// A running region with a runtime on each node.
