@@ -10,8 +10,9 @@ use shoal_tests::shoal::Service;
 use shoal_tests::stored::{allocated, stored};
 use tokio::time::{Instant, sleep};
 
-/// How long services may take to close what they no longer use, and to count what they keep.
-const QUIET: Duration = Duration::from_secs(90);
+/// How long services may take to close what they no longer use, and to count what they keep: they wait 120 s for a
+/// client that has vanished without a word.
+const QUIET: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_secs(1);
 /// How many files and sockets more than before are no leak: what is kept for a while anyway comes and goes.
 const SLACK: usize = 16;
