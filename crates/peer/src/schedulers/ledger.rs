@@ -23,6 +23,13 @@ struct Known {
 }
 
 impl Ledger {
+    /// What whoever is told this knows.
+    pub(super) fn of(messages: &[NodeMessage]) -> Self {
+        let mut it = Self::default();
+        messages.iter().for_each(|message| it.note(message));
+        it
+    }
+
     /// The scheduler is told this.
     pub(super) fn note(&mut self, message: &NodeMessage) {
         match message {
@@ -60,6 +67,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the scheduler believes that this node holds something of the blob.
+    pub(super) fn holds(&self, key: &BlobKey) -> bool {
+        self.0.get(key).is_some_and(|it| it.held.is_some())
+    }
+
     /// Whether the scheduler knows of a blob like this.
     pub(super) fn knows(&self, is_so: impl Fn(&BlobKey) -> bool) -> bool {
         self.0.keys().any(is_so)
@@ -73,15 +85,19 @@ impl Ledger {
         unwants
     }
 
-    /// Takes back that this node holds such blobs; returns what to tell.
-    pub(super) fn take_back(&mut self, is_so: impl Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
+    /// What to tell in order to take back that this node holds such blobs.
+    pub(super) fn held(&self, is_so: impl Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
         let dropped = |(key, known): (&BlobKey, &Known)| {
             let (key, geometry) = (key.clone(), known.held?);
             Some(BlobProgress { key, geometry, dropped: true, gained: Vec::new() })
         };
         let dropped: Vec<_> = self.0.iter().filter(|(key, _)| is_so(key)).filter_map(dropped).collect();
-        let messages: Vec<_> =
-            dropped.chunks(MAX_BLOBS).map(|it| NodeMessage::Progress(it.to_vec())).collect();
+        dropped.chunks(MAX_BLOBS).map(|it| NodeMessage::Progress(it.to_vec())).collect()
+    }
+
+    /// Takes back that this node holds such blobs; returns what to tell.
+    pub(super) fn take_back(&mut self, is_so: impl Fn(&BlobKey) -> bool) -> Vec<NodeMessage> {
+        let messages = self.held(is_so);
         messages.iter().for_each(|it| self.note(it));
         messages
     }

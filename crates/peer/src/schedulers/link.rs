@@ -24,8 +24,6 @@ use crate::channel::endpoint;
 
 /// How long a scheduler may take to accept a stream.
 const JOIN: Duration = Duration::from_secs(3);
-/// A scheduler that takes longer to be joined does not keep its blobs waiting.
-const GRACE: Duration = Duration::from_secs(1);
 /// How long a scheduler may take to end the stream of a node that leaves.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Within what time the nodes of a fleet come back with renewed certificates. A certificate is renewed long
@@ -83,25 +81,17 @@ impl Link {
     }
 
     async fn join(&self, backoff: &Backoff) -> Option<(Stream, Streaming<SchedulerMessage>)> {
-        let (address, mut attempt) = (&*self.address, pin!(self.attempt()));
-        let joined = match timeout(GRACE, attempt.as_mut()).await {
-            Ok(joined) => joined,
-            Err(_) => {
-                self.outbox.failed(address);
-                attempt.await
-            }
-        };
-        let error = match joined {
+        let error = match self.attempt().await {
             Ok(joined) => return Some(joined),
             Err(error) => error,
         };
-        self.outbox.failed(address);
-        let error = &error as &dyn Error;
+        self.outbox.failed(&self.address);
+        let (scheduler, error) = (&*self.address, &error as &dyn Error);
         // Once per outage is news, every few seconds is noise.
         if backoff.is_fresh() {
-            tracing::warn!(scheduler = address, error, "no scheduler");
+            tracing::warn!(scheduler, error, "no scheduler");
         } else {
-            tracing::debug!(scheduler = address, error, "still no scheduler");
+            tracing::debug!(scheduler, error, "still no scheduler");
         }
         None
     }

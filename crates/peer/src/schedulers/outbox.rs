@@ -177,7 +177,7 @@ impl Outgoing {
                 Next::Send(message) => return Some((message, self)),
                 Next::Announce(asked) => {
                     let said = self.announce.announce(&|key| asked.concerns(key));
-                    outbox.routing.lock().announced(outbox.now(), &self.stream, said);
+                    outbox.routing.lock().announced(outbox.now(), &self.stream, asked, said);
                 }
                 Next::Wait(None) => changed.await,
                 Next::Wait(Some(until)) => tokio::select! {

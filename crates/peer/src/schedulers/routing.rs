@@ -39,6 +39,7 @@ pub(super) struct Routing {
     /// One for each scheduler that there is a stream to.
     lanes: BTreeMap<Arc<str>, Lane>,
     n_streams: u64,
+    n_changes: u64,
     /// The latest changes of the owners, each with those before it.
     changes: Vec<(Tick, Owners)>,
     /// Schedulers that there has been a stream to, and when another one was made in its place, if one was.
@@ -98,6 +99,8 @@ pub(super) struct Asked {
     address: Arc<str>,
     before: Owners,
     owners: Owners,
+    /// How often the owners had changed by then.
+    n_changes: u64,
 }
 
 impl Asked {
@@ -182,6 +185,7 @@ impl Routing {
                 lane.queue.push_back(Entry::Announce(before.clone()));
             }
         }
+        self.n_changes += 1;
         self.changes.retain(|(at, _)| is_recent(now, *at));
         self.changes.push((now, before));
     }
@@ -254,22 +258,29 @@ impl Routing {
         match lane.queue.pop_front() {
             Some(Entry::Message(message)) => Next::Send(message),
             Some(Entry::Announce(before)) => {
-                Next::Announce(Asked { address: stream.address.clone(), before, owners: owners.clone() })
+                let (address, owners) = (stream.address.clone(), owners.clone());
+                Next::Announce(Asked { address, before, owners, n_changes: self.n_changes })
             }
             None if lane.state == State::Leaving => Next::End,
             None => Next::Wait(lane.take_back_at),
         }
     }
 
-    /// What the node said when it was asked for an announcement.
-    pub(super) fn announced(&mut self, now: Tick, stream: &Stream, messages: Vec<NodeMessage>) {
-        // Blobs that have moved on meanwhile are announced elsewhere.
+    /// What the node said when it was asked for an announcement: all that it holds and wants of those blobs.
+    pub(super) fn announced(&mut self, now: Tick, stream: &Stream, asked: Asked, messages: Vec<NodeMessage>) {
         let parts = messages.into_iter().flat_map(|it| self.parts(now, it));
         let parts: Vec<_> = parts.filter(|(owner, _)| *owner == stream.address).map(|(_, it)| it).collect();
-        if let Some(lane) = self.lane(stream).filter(|it| it.is_open()) {
-            parts.iter().for_each(|it| lane.ledger.note(it));
-            lane.first.extend(parts);
+        let n_changes = self.n_changes;
+        let Some(lane) = self.lane(stream).filter(|it| it.is_open()) else { return };
+        if asked.n_changes != n_changes {
+            // Blobs may have gone and come back meanwhile, and not as they were.
+            return lane.queue.push_front(Entry::Announce(asked.before));
         }
+        // What it held when it was told of the blob before, and holds no longer.
+        let announced = Ledger::of(&parts);
+        let gone = lane.ledger.held(|key| asked.concerns(key) && !announced.holds(key));
+        parts.iter().for_each(|it| lane.ledger.note(it));
+        lane.first.extend(gone.into_iter().chain(parts));
     }
 
     /// Whether messages for this stream were lost, so that another has to be made.

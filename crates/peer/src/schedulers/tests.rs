@@ -186,7 +186,7 @@ async fn the_blobs_of_a_scheduler_that_does_not_come_back_go_to_another() {
 }
 
 #[tokio::test]
-async fn a_scheduler_that_hangs_keeps_its_blobs_waiting_for_a_moment_only() {
+async fn the_blobs_of_a_scheduler_that_hangs_go_to_another() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hangs = format!("http://{}", hanging.local_addr().unwrap());
     let (address, mut joins) = scheduler().await;

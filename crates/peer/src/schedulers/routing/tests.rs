@@ -34,7 +34,7 @@ struct Scheduler {
     stream: Stream,
     knows: State,
     /// What the node said when it was asked, on its way.
-    announcement: Option<Vec<NodeMessage>>,
+    announcement: Option<(Asked, Vec<NodeMessage>)>,
 }
 
 fn name(which: usize) -> Arc<str> {
@@ -154,8 +154,8 @@ impl World {
     /// One step of a stream; what was taken, if that was a message, and whether there was anything.
     fn step(&mut self, which: &Arc<str>) -> (Option<NodeMessage>, bool) {
         let Some(scheduler) = self.schedulers.get_mut(which) else { return (None, false) };
-        if let Some(said) = scheduler.announcement.take() {
-            self.routing.announced(self.now, &scheduler.stream, said);
+        if let Some((asked, said)) = scheduler.announcement.take() {
+            self.routing.announced(self.now, &scheduler.stream, asked, said);
             return (None, true);
         }
         match self.routing.take(self.now, &scheduler.stream) {
@@ -164,7 +164,8 @@ impl World {
                 (Some(message), true)
             }
             Next::Announce(asked) => {
-                scheduler.announcement = Some(self.node.announce(&asked));
+                let said = self.node.announce(&asked);
+                scheduler.announcement = Some((asked, said));
                 (None, true)
             }
             Next::Wait(_) => (None, false),
@@ -333,6 +334,37 @@ fn a_wish_says_for_a_while_that_its_blob_has_moved() {
     check(&mut it, 1, "moved");
     it.wait(MOVING);
     check(&mut it, 1, "wants");
+}
+
+#[test]
+fn what_is_dropped_while_its_blob_is_away_is_not_held_when_it_comes_back() {
+    let mut it = World::with(&[0, 1]);
+    let blob = it.owned_by(0)[0];
+    it.lose(0);
+    it.fail(0);
+    it.gain(blob, 0);
+    it.told(1);
+    it.join(0);
+    it.lose(0);
+    // Nobody listens; the other one was told before.
+    it.node.held.clear();
+    it.say(NodeMessage::Progress(vec![progress(&key(blob), true, &BTreeSet::new())]));
+    it.fail(0);
+    assert_eq!(words(it.told(1)), [("drops", blob)]);
+
+    // Nor does an announcement count that was made before the blob went and came back.
+    it.gain(blob, 0);
+    it.told(1);
+    it.lose(1);
+    it.join(1);
+    it.step(&name(1));
+    it.list(&[0, 1]);
+    it.node.held.clear();
+    it.join(0);
+    it.say(NodeMessage::Progress(vec![progress(&key(blob), true, &BTreeSet::new())]));
+    it.lose(0);
+    it.fail(0);
+    assert_eq!(words(it.told(1)), []);
 }
 
 #[test]
