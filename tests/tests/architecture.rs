@@ -9,13 +9,14 @@ use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
 /// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("shoal-model", &[]),
+    ("shoal-pagecache", &[]),
     ("shoal-oci", &["shoal-model"]),
     ("shoal-swarm", &["shoal-model"]),
     // It can only simulate what the swarm's own code decides.
     ("shoal-simulator", &["shoal-swarm", "shoal-model"]),
-    ("shoal-blobstore", &["shoal-swarm", "shoal-oci", "shoal-model"]),
+    ("shoal-blobstore", &["shoal-swarm", "shoal-oci", "shoal-model", "shoal-pagecache"]),
     ("shoal-proto", &["shoal-swarm", "shoal-oci", "shoal-model"]),
     ("shoal-ops", &["shoal-oci", "shoal-model"]),
     ("shoal-registry", &["shoal-oci", "shoal-model"]),

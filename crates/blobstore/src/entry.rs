@@ -20,6 +20,7 @@ use shoal_swarm::{Geometry, PieceIndex};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 
+use crate::content::Content;
 use crate::disk::Disk;
 use crate::files::{Files, Stamp, occupied};
 use crate::layout::Paths;
@@ -52,7 +53,7 @@ pub(crate) struct Entry {
     pub(crate) files: Mutex<Files>,
     pub(crate) state: Mutex<State>,
     /// The content file while it is open, and the generation that it belongs to.
-    opened: Mutex<Option<(u64, Arc<File>)>>,
+    opened: Mutex<Option<(u64, Arc<Content>)>>,
     /// How the content file of a generation was left when it was last written here.
     stamp: Mutex<Option<(u64, Stamp)>>,
     /// Somebody is about to write down what the journal has yet to be told.
@@ -124,12 +125,12 @@ impl Entry {
     }
 
     /// The content file of this generation, if it is open.
-    pub(crate) fn opened(&self, generation: u64) -> Option<Arc<File>> {
+    pub(crate) fn opened(&self, generation: u64) -> Option<Arc<Content>> {
         self.opened.lock().as_ref().filter(|(of, _)| *of == generation).map(|(_, data)| Arc::clone(data))
     }
 
     /// The content file, and the generation that it belongs to. Blocks.
-    pub(crate) fn data(&self) -> Result<(Arc<File>, u64), StoreError> {
+    pub(crate) fn data(&self) -> Result<(Arc<Content>, u64), StoreError> {
         let generation = self.state.lock().generation;
         if let Some(data) = self.opened(generation) {
             return Ok((data, generation));
@@ -141,8 +142,9 @@ impl Entry {
             if let Some(data) = self.opened(generation) {
                 return Ok((data, generation));
             }
-            let data = Arc::new(files.open_data().map_err(StoreError::io(&self.paths.data))?);
+            let data = files.open_data().map_err(StoreError::io(&self.paths.data))?;
             let state = self.state.lock();
+            let data = Arc::new(Content::new(data, state.geometry.size()));
             // Otherwise all was dropped just now, and this is the file of what was.
             if !state.unwritten.cleared {
                 *self.opened.lock() = Some((state.generation, Arc::clone(&data)));

@@ -15,6 +15,7 @@
 
 mod blob;
 mod buffer;
+mod content;
 mod digest;
 mod disk;
 mod entry;

@@ -7,8 +7,8 @@
 use sha2::{Digest as _, Sha256};
 use shoal_model::Digest;
 
+use crate::content::HASH_BUFFER;
 use crate::entry::Entry;
-use crate::read::HASH_BUFFER;
 use crate::state::Reader;
 use crate::{Blob, StoreError};
 

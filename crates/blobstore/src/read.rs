@@ -14,31 +14,23 @@
 //! place in the file.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, retry_on_intr};
 use shoal_swarm::PieceIndex;
 use tokio::time::Instant;
 
 use crate::buffer::Buffer;
+use crate::content::Content;
 use crate::entry::Entry;
 use crate::state::{Access, Reader};
-use crate::{Blob, PieceDigest, StoreError};
+use crate::{Blob, StoreError};
 
 /// The most bytes that one read returns.
 pub const MAX_READ: u64 = 16 << 20;
-
-/// The buffer for hashing what lies on disk: large enough that a read call costs nothing beside the hash,
-/// small enough to stay in the cache between the two.
-pub(crate) const HASH_BUFFER: u64 = 256 << 10;
-
-/// How far apart looks at the page cache may be, in bytes: as a rule the kernel reads no less in one go.
-const READ_AHEAD: usize = 128 << 10;
 
 /// Verified bytes of a blob, where they lie.
 #[derive(Clone, Debug)]
@@ -64,8 +56,8 @@ impl Blob {
         self.read_as(range, Reader::Peer).await
     }
 
-    /// The place of bytes that may be sent from the file as they are: held, verified, and in the page cache by
-    /// all appearances. `None` where any of that is not so; [`read`](Self::read) then does what has to be done.
+    /// The place of bytes that may be sent from the file as they are: held, verified, and in the page cache.
+    /// `None` where any of that is not so; [`read`](Self::read) then does what has to be done.
     pub fn lend(&self, range: Range<u64>) -> Option<Lent> {
         self.entry().lend(range)
     }
@@ -99,7 +91,7 @@ impl Entry {
         let (data, generation) = self.data_for(pieces.clone())?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
         self.look_for_changes(&data, generation);
-        if read_cached(&data, buffer.bytes(), range.start) == Some(false) {
+        if data.is_cached(range.clone()) == Some(false) {
             self.state.lock().mark_suspect(pieces.clone());
         }
         if let Some(in_memory) = self.settle(&data, generation, pieces.clone(), reader)? {
@@ -116,7 +108,7 @@ impl Entry {
     }
 
     /// The content file, to read these pieces from. Where it cannot be opened they are dropped: the disk has lost them.
-    fn data_for(&self, pieces: Range<PieceIndex>) -> Result<(Arc<File>, u64), StoreError> {
+    fn data_for(&self, pieces: Range<PieceIndex>) -> Result<(Arc<Content>, u64), StoreError> {
         let error = match self.data() {
             Err(error) if !error.is_shortage() => error,
             res => return res,
@@ -138,7 +130,7 @@ impl Entry {
         }
         let (data, generation) = self.ready(range, reader)?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
-        let is_whole = read_cached(&data, buffer.bytes(), range.start) == Some(true);
+        let is_whole = data.read_cached(buffer.bytes(), range.start);
         (is_whole && self.state.lock().generation == generation).then(|| buffer.freeze())
     }
 
@@ -163,13 +155,12 @@ impl Entry {
     }
 
     fn lend(&self, range: Range<u64>) -> Option<Lent> {
-        let (file, _) = self.ready(&range, Reader::Peer)?;
-        let mut looks = range.clone().step_by(READ_AHEAD).chain([range.end - 1]);
-        looks.all(|at| read_cached(&file, &mut [0], at) == Some(true)).then_some(Lent { file, range })
+        let (data, _) = self.ready(&range, Reader::Peer)?;
+        (data.is_cached(range.clone()) == Some(true)).then(|| Lent { file: Arc::clone(&data), range })
     }
 
     /// The file, if it is open and `range`, which is not empty, may be read from it as it is.
-    fn ready(&self, range: &Range<u64>, reader: Reader) -> Option<(Arc<File>, u64)> {
+    fn ready(&self, range: &Range<u64>, reader: Reader) -> Option<(Arc<Content>, u64)> {
         let pieces = self.pieces_of(range).ok().filter(|it| !it.is_empty())?;
         let generation = self.state.lock().generation;
         let data = self.opened(generation)?;
@@ -199,7 +190,7 @@ impl Entry {
     /// begins is returned.
     fn settle(
         &self,
-        data: &File,
+        data: &Content,
         generation: u64,
         pieces: Range<PieceIndex>,
         reader: Reader,
@@ -217,7 +208,7 @@ impl Entry {
                     Access::Unverified(piece, digest) => (piece, digest, state.geometry.range_of(piece)),
                 }
             };
-            let good = digest_at(data, bytes).is_ok_and(|it| it == digest);
+            let good = data.digest(bytes).is_ok_and(|it| it == digest);
             self.verified(generation, piece, good);
         }
     }
@@ -232,7 +223,7 @@ impl Entry {
     /// Finds out whether a failed read is the fault of damaged pieces, which are then dropped, or the disk's.
     fn read_failed(
         &self,
-        data: &File,
+        data: &Content,
         generation: u64,
         pieces: Range<PieceIndex>,
         source: io::Error,
@@ -248,44 +239,4 @@ impl Entry {
     fn not_held(&self, piece: PieceIndex) -> StoreError {
         StoreError::NotHeld { key: self.key.clone(), piece }
     }
-}
-
-/// Fills the buffer from the page cache, and says whether all of it was there; nothing where the file system cannot
-/// tell.
-fn read_cached(data: &File, buffer: &mut [u8], at: u64) -> Option<bool> {
-    let wanted = buffer.len();
-    let slices = &mut [IoSliceMut::new(buffer)];
-    match retry_on_intr(|| preadv2(data, slices, at, ReadWriteFlags::NOWAIT)) {
-        Ok(len) => Some(len == wanted),
-        // Files in memory know of no other way to be read.
-        Err(Errno::OPNOTSUPP) if is_in_memory(data) => Some(data.read_exact_at(buffer, at).is_ok()),
-        Err(Errno::OPNOTSUPP) => None,
-        Err(_) => Some(false),
-    }
-}
-
-fn is_in_memory(data: &File) -> bool {
-    fstatfs(data).is_ok_and(|it| it.filesystem_type() == TMPFS_MAGIC)
-}
-
-/// Hands the bytes in `range` to `take`, a buffer at a time.
-fn stream(data: &File, mut range: Range<u64>, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let len = (range.end - range.start).min(HASH_BUFFER);
-    let mut buffer = vec![0; len as usize];
-    while !range.is_empty() {
-        let len = (range.end - range.start).min(HASH_BUFFER);
-        let chunk = &mut buffer[..len as usize];
-        data.read_exact_at(chunk, range.start)?;
-        take(chunk);
-        range.start += len;
-    }
-    Ok(())
-}
-
-fn digest_at(data: &File, range: Range<u64>) -> io::Result<PieceDigest> {
-    let mut hasher = blake3::Hasher::new();
-    stream(data, range, |chunk| {
-        hasher.update(chunk);
-    })?;
-    Ok(PieceDigest(*hasher.finalize().as_bytes()))
 }

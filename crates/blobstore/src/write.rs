@@ -15,6 +15,7 @@ use bytes::Bytes;
 use shoal_swarm::PieceIndex;
 use tokio::time::{Instant, timeout};
 
+use crate::content::Content;
 use crate::disk::PATIENCE;
 use crate::entry::Entry;
 use crate::state::{Offer, Origin};
@@ -122,7 +123,7 @@ struct Stored {
 
 /// The right to write one piece, and where to.
 struct Claim {
-    data: Arc<File>,
+    data: Arc<Content>,
     generation: u64,
     start: u64,
 }

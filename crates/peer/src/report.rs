@@ -48,8 +48,13 @@ impl Reporter {
                 () = sleep(GATHER - GATHER_IN_HASTE) => {}
             }
             let changed = first.into_keys(&mut changes);
-            self.progress(changed.as_ref()).into_iter().for_each(|it| schedulers.send(it));
+            self.tell(changed.as_ref(), |it| schedulers.send(it));
         }
+    }
+
+    /// Tells at once what is new about a blob. A wish for what was lost is one only to whom that is known.
+    pub fn tell_of(&self, key: &BlobKey, schedulers: &Schedulers) {
+        self.tell(Some(&BTreeSet::from([key.clone()])), |it| schedulers.send(it));
     }
 
     /// Somebody waits for what the scheduler will say to the next report.
@@ -57,8 +62,9 @@ impl Reporter {
         self.haste.notify_one();
     }
 
-    /// What is new about these blobs, or about all.
-    fn progress(&self, keys: Option<&BTreeSet<BlobKey>>) -> Vec<NodeMessage> {
+    /// Tells what is new about these blobs, or about all.
+    fn tell(&self, keys: Option<&BTreeSet<BlobKey>>, send: impl Fn(NodeMessage)) {
+        // Until all is told, so that nothing overtakes it that is found out later.
         let mut told = self.told();
         let all;
         let keys = match keys {
@@ -68,7 +74,7 @@ impl Reporter {
                 &all
             }
         };
-        messages(keys.iter().filter_map(|key| self.news(key, &mut told)))
+        messages(keys.iter().filter_map(|key| self.news(key, &mut told))).into_iter().for_each(send);
     }
 
     fn news(&self, key: &BlobKey, told: &mut BTreeMap<BlobKey, Status>) -> Option<BlobProgress> {
@@ -162,6 +168,7 @@ mod tests {
     use super::*;
     use crate::testing::{blob, key, store};
     use shoal_swarm::{Bitmap, Geometry};
+    use std::cell::RefCell;
 
     fn status(generation: u64, held: &[u32]) -> Option<Status> {
         let geometry = Geometry::stated(1000, 100)?;
@@ -182,6 +189,16 @@ mod tests {
         assert_eq!(store.list(), before);
     }
 
+    impl Reporter {
+        /// What it tells of one blob, or of all.
+        fn news_of(&self, byte: Option<u8>) -> Vec<NodeMessage> {
+            let keys = byte.map(|it| BTreeSet::from([key(it)]));
+            let told = RefCell::new(Vec::new());
+            self.tell(keys.as_ref(), |it| told.borrow_mut().push(it));
+            told.into_inner()
+        }
+    }
+
     /// The blobs in messages, and whether these begin anew and say something.
     fn said(messages: Vec<NodeMessage>) -> Vec<(BlobKey, bool, bool)> {
         let blobs = messages.into_iter().flat_map(|it| match it {
@@ -199,9 +216,21 @@ mod tests {
         }
         let it = Reporter::new(store);
         assert_eq!(said(it.announce(&|it| *it == key(2))), [(key(2), true, true)]);
-        assert_eq!(said(it.progress(None)), [(key(1), false, true)]);
+        assert_eq!(said(it.news_of(None)), [(key(1), false, true)]);
         assert_eq!(said(it.announce(&|it| *it == key(1))), [(key(1), true, true)]);
-        assert_eq!(said(it.progress(None)), []);
+        assert_eq!(said(it.news_of(None)), []);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_is_told_once() {
+        let (_dir, store) = store();
+        let it = Reporter::new(store.clone());
+        let blob = blob(&store, &key(1), &[0, 2]).await;
+        assert_eq!(said(it.news_of(Some(1))), [(key(1), false, true)]);
+        blob.clear("for a test");
+        assert_eq!(said(it.news_of(Some(2))), []);
+        assert_eq!(said(it.news_of(Some(1))), [(key(1), true, false)]);
+        assert_eq!(said(it.news_of(None)), []);
     }
 
     #[test]

@@ -169,7 +169,8 @@ impl Driver {
 
     /// Tells the machine and does what it says; true at the good end.
     async fn feed(&mut self, event: Event) -> Result<bool, String> {
-        let demand = matches!(event, Event::Held(_));
+        // What a reader waits for next depends on what is here.
+        let demand = matches!(event, Event::Held(_) | Event::Have(_));
         self.cut_what_is_lost(&event);
         let mut actions = Vec::new();
         let n_leased = self.fetch.n_leased();
@@ -401,6 +402,7 @@ impl Driver {
         if !self.is_stored {
             return;
         }
+        self.tools.reporter.tell_of(&wanted.key, &self.tools.schedulers);
         let held = self.shared.blob.held().runs();
         self.tools.schedulers.send(NodeMessage::Want(Want { blob: wanted, held, moved: false }));
     }

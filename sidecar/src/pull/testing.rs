@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,6 +46,8 @@ use shoal_peer::region::Region;
 
 /// How long tickets are good.
 pub(super) const TICKET_LIVES: Duration = Duration::from_secs(300);
+/// Where no registry is.
+const NOWHERE: &str = "http://127.0.0.1:1";
 pub(super) const N_PIECES: PieceIndex = 4;
 /// Fewer than pieces: while no more are missing, every ask is doubled at once.
 const SLOTS: usize = 2;
@@ -120,15 +123,19 @@ pub(super) fn node(address: &str) -> Node {
 /// A store in a directory of its own.
 pub(super) fn store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
+    let store = store_at(dir.path());
+    (dir, store)
+}
+
+fn store_at(dir: &Path) -> Store {
     let settings = StoreSettings {
-        dir: dir.path().to_owned(),
+        dir: dir.to_owned(),
         capacity: ByteSize(1 << 30),
         low_percent: 90,
         free_floor: ByteSize(0),
         expire_after: Duration::from_secs(3600),
     };
-    let store = Store::open(settings).unwrap();
-    (dir, store)
+    Store::open(settings).unwrap()
 }
 
 /// The blob in a store that has nothing of it.
@@ -153,6 +160,22 @@ impl Me {
     /// With a registry at `url`.
     pub(super) fn at(url: &str) -> Self {
         let (dir, store) = store();
+        Self::with(dir, store, url)
+    }
+
+    /// With a disk that has these pieces, gives zeros in their place, and takes nothing any more.
+    pub(super) async fn with_broken_disk(held: Range<PieceIndex>) -> Self {
+        let ((_, good), bad) = (holder(held).await, tempfile::tempdir().unwrap());
+        let data = data_file(good.path());
+        let its = bad.path().join(data.strip_prefix(good.path()).unwrap());
+        fs::create_dir_all(its.parent().unwrap()).unwrap();
+        fs::copy(data.with_extension("pieces"), its.with_extension("pieces")).unwrap();
+        symlink("/dev/full", its).unwrap();
+        let store = store_at(bad.path());
+        Self::with(bad, store, NOWHERE)
+    }
+
+    fn with(dir: TempDir, store: Store, url: &str) -> Self {
         let ctx = Context::new("test", "0");
         let settings =
             format!("proxy: {{registries: [{{name: '{REGISTRY}', url: '{url}', insecure: true}}]}}");
@@ -181,7 +204,7 @@ impl Me {
 
     /// With no registry.
     pub(super) fn new() -> Self {
-        Self::at("http://127.0.0.1:1")
+        Self::at(NOWHERE)
     }
 
     /// Has the disk refuse whatever is written to a store that is empty yet, or take it again.

@@ -5,7 +5,7 @@ use shoal_proto::Neighbours;
 use shoal_swarm::Algorithm;
 use tokio::sync::Notify;
 
-use super::testing::{self, Me, content, geometry, grant, key, neighbour, source};
+use super::testing::{self, Me, N_PIECES, content, geometry, grant, key, neighbour, source};
 use super::*;
 use crate::pull::reader::Ended;
 
@@ -80,6 +80,15 @@ async fn what_the_disk_does_not_take_passes_to_its_readers_through_memory() {
     read_all(&mut reader).await.unwrap();
     let blob = testing::blob(&me.store);
     testing::soon(blob.version().wait_for(|_| blob.is_complete())).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_broken_disk_has_lost_passes_to_its_readers_through_memory() {
+    for held in [0..N_PIECES, 0..2] {
+        let (me, (node, _dir)) = (Me::with_broken_disk(held).await, neighbour().await);
+        let mut reader = read(&me, &held_by(&[node]), 0..1_000_000).unwrap();
+        read_all(&mut reader).await.unwrap();
+    }
 }
 
 #[tokio::test]
