@@ -6,6 +6,7 @@
 //! Knows nothing of: sockets, files, clocks, operating-system randomness, HTTP, registries.
 
 mod algorithm;
+mod average;
 pub mod bitmap;
 pub mod fetch;
 pub mod geometry;

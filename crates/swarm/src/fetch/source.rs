@@ -70,11 +70,6 @@ pub(super) enum Watch {
     Retrying,
 }
 
-/// A moving average over about eight values, which begins with the first.
-pub(super) const fn averaged(before: u64, value: u64) -> u64 {
-    if before == 0 { value } else { before.saturating_mul(7).saturating_add(value) / 8 }
-}
-
 impl Part {
     pub(super) const fn is_neighbour(self) -> bool {
         matches!(self, Self::Near | Self::Far)

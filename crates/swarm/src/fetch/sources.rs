@@ -8,7 +8,8 @@ use std::time::Duration;
 use shoal_model::{NodeId, Rng, Tick};
 
 use super::score::{self, Model, Record};
-use super::source::{Part, Reach, Source, Watch, averaged};
+use super::source::{Part, Reach, Source, Watch};
+use crate::average::averaged;
 use crate::{Algorithm, Bitmap, PieceIndex};
 
 /// After so many refusals in a row the time of rest doubles no more.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use shoal_model::Tick;
 
 use super::NodeNumber;
-use super::circle::{Circle, Level};
+use super::circle::{Circle, Lease, Level};
 use super::leases::FIRST_WINDOW;
 use super::mesh::Mesh;
 use super::place::{Around, PlaceNumber, REGION};
@@ -17,6 +17,8 @@ use crate::{Bitmap, Geometry, PieceIndex};
 pub(super) struct Wish {
     pub lease_window: u32,
     pub n_leased: u32,
+    /// A lease of it has lapsed, and none has brought its piece in since: others are to be asked first.
+    pub is_late: bool,
     /// How often the member called, without progress in between, and when last.
     pub n_stranded: u32,
     pub stranded_at: Option<Tick>,
@@ -93,6 +95,10 @@ impl BlobEntry {
     /// The members that wish to hold the blob.
     pub(super) fn wanting(&self) -> impl ExactSizeIterator<Item = NodeNumber> {
         self.wishes.keys().copied()
+    }
+
+    pub(super) fn wishes(&self) -> impl Iterator<Item = &Wish> {
+        self.wishes.values()
     }
 
     pub(super) fn wants(&self, node: NodeNumber) -> bool {
@@ -200,21 +206,15 @@ impl BlobEntry {
         }
     }
 
-    /// The gateway holds more pieces. Whoever has the lease on one can take it up from now on, and has until then.
-    pub(super) fn seeded(
-        &mut self,
-        now: Tick,
-        gateway: NodeNumber,
-        pieces: &[Range<PieceIndex>],
-        until: Tick,
-    ) {
+    /// The gateway holds more pieces. Whoever has the lease on one can take it up from now on.
+    pub(super) fn seeded(&mut self, now: Tick, gateway: NodeNumber, pieces: &[Range<PieceIndex>]) {
         if let Some(held) = self.held.get_mut(&gateway) {
             pieces.iter().for_each(|it| held.insert_range(it.clone()));
         }
         if self.seeder == Some(gateway) {
             self.seed_moved_at = now;
             if let Some(level) = self.level_mut(REGION) {
-                pieces.iter().for_each(|it| level.begin_leases(it.clone(), until));
+                pieces.iter().for_each(|it| level.begin_leases(it.clone(), now));
             }
         }
     }
@@ -222,6 +222,7 @@ impl BlobEntry {
     /// The node, a sidecar, holds more pieces. Returns what others can be supplied with by that.
     pub(super) fn gained(
         &mut self,
+        now: Tick,
         node: NodeNumber,
         around: Around,
         pieces: &[Range<PieceIndex>],
@@ -234,7 +235,8 @@ impl BlobEntry {
         }
         let is_whole = held.is_full() && !fresh.is_empty();
         let levels: Vec<_> = self.levels(around).collect();
-        let firsts: Vec<_> = levels.iter().map(|it| self.settle(*it, &fresh, is_whole)).collect();
+        let firsts: Vec<_> =
+            levels.iter().map(|it| self.settle(now, *it, (node, &fresh), is_whole)).collect();
         // A level gains a supplier when a level within it, or else a member of its own, has a piece first.
         let new_in_it = firsts.iter().skip(1).chain(firsts.last());
         let brought = levels.into_iter().zip(new_in_it).filter(|(_, pieces)| !pieces.is_empty());
@@ -245,7 +247,13 @@ impl BlobEntry {
     }
 
     /// A member of a level holds more pieces, perhaps the last ones; returns those that it is the first to hold.
-    fn settle(&mut self, place: PlaceNumber, fresh: &[PieceIndex], is_whole: bool) -> Vec<PieceIndex> {
+    fn settle(
+        &mut self,
+        now: Tick,
+        place: PlaceNumber,
+        (node, fresh): (NodeNumber, &[PieceIndex]),
+        is_whole: bool,
+    ) -> Vec<PieceIndex> {
         let Some(level) = self.circles.get_mut(&place).and_then(|it| it.level.as_mut()) else {
             return Vec::new();
         };
@@ -256,8 +264,14 @@ impl BlobEntry {
         for piece in fresh {
             let Some(lease) = level.gained(*piece) else { continue };
             firsts.push(*piece);
-            if let Some(holder) = lease.and_then(|it| self.wishes.get_mut(&it)) {
-                holder.n_leased = holder.n_leased.saturating_sub(1);
+            let Some(Lease { holder, since }) = lease else { continue };
+            let is_its_own = holder == node;
+            if is_its_own {
+                level.imported(now.since(since));
+            }
+            if let Some(wish) = self.wishes.get_mut(&holder) {
+                wish.n_leased = wish.n_leased.saturating_sub(1);
+                wish.is_late &= !is_its_own;
             }
         }
         if is_whole {
@@ -282,6 +296,7 @@ impl BlobEntry {
         self.wishes.entry(node).or_insert_with(|| Wish {
             lease_window: FIRST_WINDOW,
             n_leased: 0,
+            is_late: false,
             n_stranded: 0,
             stranded_at: None,
         });
@@ -291,7 +306,7 @@ impl BlobEntry {
     /// The node wishes it no longer; true where it had leases, which are taken back.
     pub(super) fn unwanted_by(&mut self, node: NodeNumber, around: Around) -> bool {
         let levels: Vec<_> = self.levels(around).collect();
-        let ended = levels.iter().map(|it| self.take_back(*it, |_, holder, _| holder == node));
+        let ended = levels.iter().map(|it| self.take_back(*it, |_, it| it.holder == node));
         let had_leases = ended.fold(false, |any, it| any | it);
         self.wishes.remove(&node);
         for set in [&mut self.direct, &mut self.urgent, &mut self.dirty] {
@@ -310,15 +325,15 @@ impl BlobEntry {
     pub(super) fn seeded_by(&mut self, now: Tick, seeder: Option<NodeNumber>) {
         self.seeder = seeder;
         self.seed_moved_at = now;
-        self.take_back(REGION, |_, _, _| true);
+        self.take_back(REGION, |_, _| true);
     }
 
     /// Leases an open piece of a level to a member that wants the blob.
-    pub(super) fn lease(&mut self, place: PlaceNumber, piece: PieceIndex, importer: NodeNumber, until: Tick) {
+    pub(super) fn lease(&mut self, place: PlaceNumber, piece: PieceIndex, importer: NodeNumber, now: Tick) {
         if let (Some(level), Some(wish)) =
             (self.circles.get_mut(&place).and_then(|it| it.level.as_mut()), self.wishes.get_mut(&importer))
         {
-            level.lease(piece, importer, until);
+            level.lease(piece, importer, now);
             wish.n_leased += 1;
         }
     }
@@ -327,7 +342,7 @@ impl BlobEntry {
     pub(super) fn take_back(
         &mut self,
         place: PlaceNumber,
-        ends: impl FnMut(PieceIndex, NodeNumber, Tick) -> bool,
+        ends: impl FnMut(PieceIndex, Lease) -> bool,
     ) -> bool {
         let ended = self.level_mut(place).map(|it| it.take_back(ends)).unwrap_or_default();
         for holder in &ended {

@@ -8,11 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use shoal_model::{Rng, Tick};
 
 use super::NodeNumber;
 use super::place::PlaceNumber;
+use crate::average::averaged;
 use crate::{Bitmap, PieceIndex};
 
 /// A circle with so many members is a level.
@@ -43,6 +45,8 @@ pub(super) struct Level {
     /// The pieces that no member holds and none brings in.
     open: Bitmap,
     leases: BTreeMap<PieceIndex, Lease>,
+    /// Moving average of how long a lease took to bring its piece in, in microseconds; 0 before the first.
+    import_time: u64,
     /// The level just around this one; none for the region.
     pub wider: Option<PlaceNumber>,
     /// The levels just within this one.
@@ -52,10 +56,11 @@ pub(super) struct Level {
 }
 
 /// A piece that one member brings in.
-#[derive(Debug)]
-struct Lease {
-    holder: NodeNumber,
-    until: Tick,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub holder: NodeNumber,
+    /// Since when the holder could take the piece up.
+    pub since: Tick,
 }
 
 impl Circle {
@@ -98,6 +103,7 @@ impl Level {
             covered: Bitmap::new(n_pieces),
             open: Bitmap::full(n_pieces),
             leases: BTreeMap::new(),
+            import_time: 0,
             wider,
             children: Vec::new(),
             suppliers: BTreeMap::new(),
@@ -112,16 +118,27 @@ impl Level {
         &self.open
     }
 
-    /// One more member holds the piece. `Some` where none did before, with whose lease that ends.
-    pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<NodeNumber>> {
+    /// One more member holds the piece. `Some` where none did before, with the lease that ends by that.
+    pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<Lease>> {
         self.count_pieces();
         let copies = &mut self.copies[piece as usize];
         *copies += 1;
         (*copies == 1 && self.n_whole == 0).then(|| {
             self.covered.insert(piece);
             self.open.remove(piece);
-            self.leases.remove(&piece).map(|it| it.holder)
+            self.leases.remove(&piece)
         })
+    }
+
+    /// A lease took so long to bring its piece in.
+    pub(super) fn imported(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.import_time = averaged(self.import_time, took);
+    }
+
+    /// What a lease takes to bring its piece in, where one has.
+    pub(super) fn import_time(&self) -> Option<Duration> {
+        (self.import_time > 0).then(|| Duration::from_micros(self.import_time))
     }
 
     /// One more member holds every piece, and held none before; false where it is the first, whose pieces count.
@@ -173,9 +190,9 @@ impl Level {
         }
     }
 
-    pub(super) fn lease(&mut self, piece: PieceIndex, holder: NodeNumber, until: Tick) {
+    pub(super) fn lease(&mut self, piece: PieceIndex, holder: NodeNumber, since: Tick) {
         self.open.remove(piece);
-        self.leases.insert(piece, Lease { holder, until });
+        self.leases.insert(piece, Lease { holder, since });
     }
 
     /// The pieces that are being brought in, and by whom.
@@ -183,21 +200,18 @@ impl Level {
         self.leases.iter().map(|(piece, it)| (*piece, it.holder))
     }
 
-    /// Leases on these pieces end no sooner than this.
-    pub(super) fn begin_leases(&mut self, pieces: Range<PieceIndex>, until: Tick) {
+    /// Leases on these pieces can be taken up from now on.
+    pub(super) fn begin_leases(&mut self, pieces: Range<PieceIndex>, now: Tick) {
         if !pieces.is_empty() {
-            self.leases.range_mut(pieces).for_each(|(_, it)| it.until = it.until.max(until));
+            self.leases.range_mut(pieces).for_each(|(_, it)| it.since = it.since.max(now));
         }
     }
 
     /// Takes back the leases for which `ends` says so; returns whose they were.
-    pub(super) fn take_back(
-        &mut self,
-        mut ends: impl FnMut(PieceIndex, NodeNumber, Tick) -> bool,
-    ) -> Vec<NodeNumber> {
+    pub(super) fn take_back(&mut self, mut ends: impl FnMut(PieceIndex, Lease) -> bool) -> Vec<NodeNumber> {
         let mut holders = Vec::new();
         self.leases.retain(|piece, it| {
-            let ends = ends(*piece, it.holder, it.until);
+            let ends = ends(*piece, *it);
             if ends {
                 self.open.insert(*piece);
                 holders.push(it.holder);

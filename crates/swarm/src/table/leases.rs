@@ -2,7 +2,8 @@
 //!
 //! At each level one wanting member at a time holds the lease on a piece, so that the gateway sends it about once
 //! and every boundary within the region carries it about once, also while nodes are still joining. A piece that
-//! does not arrive goes to a successor.
+//! does not arrive goes to a successor, which is not one that was late itself where there are others. Late is what
+//! takes much longer than it takes others.
 //!
 //! Into the *region* pieces come from the gateway, and their leases are given ahead of time, in windows: a node
 //! that brings its pieces in quickly gets a larger one next time, so the uplinks that are free do more. What lies
@@ -15,13 +16,14 @@
 //! after a number of steps that grows with the logarithm of their number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use shoal_model::{Rng, Tick};
 
 use super::blob::{BlobEntry, Brought, Wish};
 use super::circle::{Circle, Level};
 use super::place::{PlaceNumber, REGION};
-use super::{BlobNumber, NodeNumber, Order, Table, What};
+use super::{BlobNumber, NodeNumber, Order, Policy, Table, What};
 use crate::PieceIndex;
 use crate::bitmap::runs;
 
@@ -39,8 +41,19 @@ const MOST_IMPORTS: u32 = 16;
 const DRAWN: usize = 64;
 /// The least busy of so many is as good as the least busy of all (Mitzenmacher, 2001).
 const COMPARED: usize = 4;
+/// A lease is late that takes so many times as long as they do on average: the last piece of a full window takes
+/// about twice as long.
+const LATE: u32 = 4;
 /// Pieces that one event lets come into one level.
 const AT_ONCE: usize = 64;
+
+impl Policy {
+    /// How long a lease may take where one takes `as_a_rule`, if any has brought its piece in yet.
+    fn lease_lives(&self, as_a_rule: Option<Duration>) -> Duration {
+        let late = as_a_rule.map_or(self.lease_lives, |it| it * LATE);
+        late.max(self.lease_lives_least).min(self.lease_lives)
+    }
+}
 
 /// How much a member has to bring in, where it can bring in more.
 fn imports(_: NodeNumber, wish: &Wish) -> Option<u32> {
@@ -59,21 +72,23 @@ impl Grants {
 
 impl BlobEntry {
     /// Leases that lapsed go back to those that are to be had; true where there were any.
-    pub(super) fn lapse_leases(&mut self, now: Tick) -> bool {
+    pub(super) fn lapse_leases(&mut self, now: Tick, policy: &Policy) -> bool {
         let at_gateway = self.seeder.and_then(|it| self.held(it)).cloned();
         let inner: Vec<_> = self.inner_levels().collect();
         let mut lapsed = false;
         for place in [REGION].into_iter().chain(inner) {
+            let lives = policy.lease_lives(self.level(place).and_then(Level::import_time));
             let mut late = Vec::new();
-            lapsed |= self.take_back(place, |piece, holder, until| {
+            lapsed |= self.take_back(place, |piece, it| {
                 let comes = place != REGION || at_gateway.as_ref().is_some_and(|it| it.contains(piece));
-                let ends = until <= now && comes;
-                late.extend(ends.then_some(holder));
+                let ends = it.since.after(lives) <= now && comes;
+                late.extend(ends.then_some(it.holder));
                 ends
             });
             for holder in late {
                 if let Some(wish) = self.wish_mut(holder) {
                     wish.lease_window = (wish.lease_window / 2).max(1);
+                    wish.is_late = true;
                 }
             }
         }
@@ -91,7 +106,10 @@ impl BlobEntry {
     ) -> Option<NodeNumber> {
         let lacks = |it: &&Circle| it.level.as_ref().is_some_and(|it| it.open().contains(piece));
         let circle = self.circle(place).filter(lacks)?;
-        let able = circle.draw(DRAWN, rng).filter_map(|it| Some((load(it, self.wish(it)?)?, it)));
+        let able = circle.draw(DRAWN, rng).filter_map(|it| {
+            let wish = self.wish(it)?;
+            Some(((wish.is_late, load(it, wish)?), it))
+        });
         able.take(COMPARED).min_by_key(|(load, _)| *load).map(|(_, it)| it)
     }
 
@@ -111,12 +129,12 @@ impl Table {
         node: NodeNumber,
         out: &mut Vec<Order>,
     ) {
-        let until = now.after(self.policy.lease_lives);
         let entry = &mut self.blobs[blob];
         let (Some(from), Some(wish), Some(held)) = (entry.seeder, entry.wish(node), entry.held(node)) else {
             return;
         };
-        if wish.n_leased * 2 > wish.lease_window {
+        let has_better = || entry.wishes().any(|it| !it.is_late);
+        if wish.n_leased * 2 > wish.lease_window || (wish.is_late && has_better()) {
             return;
         }
         let is_first = wish.n_leased == 0 && held.is_empty();
@@ -134,7 +152,7 @@ impl Table {
         let is_long = entry.geometry.n_pieces() >= LONG;
         let starts =
             is_first && is_long && entry.wanting().len() <= STARTERS && !region.covered().contains(0);
-        pieces.iter().for_each(|it| entry.lease(REGION, *it, node, until));
+        pieces.iter().for_each(|it| entry.lease(REGION, *it, node, now));
         if starts {
             // The lease is still its first holder's.
             pieces.insert(0);
@@ -167,7 +185,7 @@ impl Table {
             };
             let Some(importer) = entry.importer(REGION, piece, load, &mut self.rng) else { break };
             *busy.entry(importer).or_default() += 1;
-            entry.lease(REGION, piece, importer, now.after(self.policy.lease_lives));
+            entry.lease(REGION, piece, importer, now);
             grants.add(importer, from, piece);
         }
         self.tell_grants(blob, grants, out);
@@ -223,7 +241,7 @@ impl Table {
                 let Some(importer) = entry.importer(place, *piece, imports, &mut self.rng) else { continue };
                 let supplier = entry.level_mut(brought.within).and_then(|it| it.supplier(*piece));
                 let Some(from) = supplier else { break };
-                entry.lease(place, *piece, importer, now.after(self.policy.lease_lives));
+                entry.lease(place, *piece, importer, now);
                 grants.add(importer, from, *piece);
             }
         }
@@ -242,7 +260,7 @@ impl Table {
             let Some(from) = known.or_else(|| entry.any_holder(wider, piece, &mut self.rng)) else {
                 continue;
             };
-            entry.lease(place, piece, importer, now.after(self.policy.lease_lives));
+            entry.lease(place, piece, importer, now);
             grants.add(importer, from, piece);
         }
     }

@@ -41,6 +41,8 @@ pub struct Policy {
     pub n_far: usize,
     /// A leased piece that has not arrived for this long, though the gateway holds it, goes to a successor.
     pub lease_lives: Duration,
+    /// The same, where others bring theirs in much faster; longer where that is not much faster.
+    pub lease_lives_least: Duration,
     /// Nodes of one blob that may ask the registry at the same time.
     pub back_to_source_count: usize,
     /// So often a stranded node is given fresh neighbours before it may ask the registry.
@@ -65,6 +67,7 @@ impl Default for Policy {
             n_near: 12,
             n_far: 2,
             lease_lives: Duration::from_secs(5),
+            lease_lives_least: Duration::from_secs(1),
             back_to_source_count: 3,
             retry_back_to_source_limit: 1,
             retry_limit: 20,
@@ -265,9 +268,9 @@ impl Table {
             entry.dropped(node, stands);
         }
         let brought = match role {
-            Role::Sidecar => entry.gained(node, *around, &report.gained),
+            Role::Sidecar => entry.gained(now, node, *around, &report.gained),
             Role::Gateway => {
-                entry.seeded(now, node, &report.gained, now.after(self.policy.lease_lives));
+                entry.seeded(now, node, &report.gained);
                 Vec::new()
             }
         };
@@ -379,10 +382,12 @@ impl Table {
         for blob in self.wanted.clone() {
             self.seed_again(now, blob, out);
             let entry = &mut self.blobs[blob];
-            let lapsed = entry.lapse_leases(now);
+            let lapsed = entry.lapse_leases(now, &self.policy);
             let wanting: Vec<_> = entry.wanting().collect();
             wanting.into_iter().for_each(|it| self.find_neighbours(blob, it));
             if lapsed {
+                // What has been waited for goes first, and to whoever is least busy.
+                self.grant_waiting(now, blob, out);
                 self.grant_all(now, blob, out);
             } else {
                 // Nobody may have been found to have a piece that is rare.

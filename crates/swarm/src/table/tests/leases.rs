@@ -109,11 +109,9 @@ fn a_lease_lives_from_when_the_gateway_has_the_piece() {
     it.want("a");
     it.wait(Duration::from_secs(6));
     it.gain("gw", 0..1);
-    let is_late = |it: &Script| it.blob().level(place::REGION).unwrap().open().contains(0);
-    it.wait(Duration::from_secs(4));
-    assert!(!is_late(&it));
-    it.wait(Duration::from_secs(2));
-    assert!(is_late(&it));
+    let granted_again = |orders: &[Order]| leases(orders, "a").contains(&0);
+    assert!(!granted_again(&it.wait(Duration::from_secs(4))));
+    assert!(granted_again(&it.wait(Duration::from_secs(2))), "there is nobody else");
 }
 
 #[test]
@@ -140,6 +138,46 @@ fn a_late_piece_goes_to_a_successor_once_the_gateway_holds_it() {
     it.gain("b", 4..8);
     let late = it.wait(Duration::from_secs(6));
     assert!(leases(&late, "b").starts_with(&[0]) || leases(&late, "a").starts_with(&[0]), "{late:?}");
+}
+
+/// After how many seconds a piece that `a` does not bring in goes to `b`, which takes so long for each of its own.
+fn goes_on_after(b_takes: Duration) -> u64 {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    let mut its = leases(&it.want("b"), "b");
+    it.gain("gw", 0..PIECES);
+    let began = it.now;
+    while it.now.since(began) < Duration::from_secs(60) {
+        let mut orders = it.wait(b_takes);
+        if let Some(piece) = its.pop() {
+            orders.extend(it.gain("b", piece..piece + 1));
+        }
+        its.extend(leases(&orders, "b"));
+        if its.contains(&1) {
+            return it.now.since(began).as_secs();
+        }
+    }
+    panic!("not within a minute");
+}
+
+#[test]
+fn late_is_what_takes_much_longer_than_it_takes_others() {
+    assert_eq!(goes_on_after(Duration::from_millis(50)), 2);
+    assert!(goes_on_after(Duration::from_secs(2)) >= 5);
+}
+
+#[test]
+fn who_was_late_brings_nothing_in_while_others_can() {
+    let mut it = Script::with(&["a", "b"]);
+    it.want("a");
+    let its = leases(&it.want("b"), "b");
+    it.gain("gw", 0..PIECES);
+    bring_in_all(&mut it, "b", its);
+    let orders = [it.wait(Duration::from_secs(2)), it.gain("a", 0..1)].concat();
+    assert_eq!(leases(&orders, "a"), [0; 0]);
+    assert!(!leases(&orders, "b").is_empty());
+    let alone = it.on(Event::Left(id("b")));
+    assert!(!leases(&alone, "a").is_empty(), "nobody else is left");
 }
 
 /// The node brings in what it was leased, and what it is leased for that; returns all of it, in order.
