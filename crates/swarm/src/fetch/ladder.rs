@@ -32,7 +32,7 @@ pub enum Rung {
 pub(super) struct Outlook {
     /// A scheduler is connected.
     pub scheduler: bool,
-    /// The gateway answers, or was not tried yet.
+    /// The gateway answers, or was not tried yet, and has left no question without an answer for long.
     pub gateway: bool,
     /// Some neighbour offers a missing piece, where the gateway does not answer.
     pub neighbours: bool,
@@ -69,6 +69,11 @@ impl Ladder {
         self.rung
     }
 
+    /// When there was the last sign of life.
+    pub(super) const fn moved_at(&self) -> Tick {
+        self.moved_at
+    }
+
     /// When the present rung was taken.
     pub(super) const fn since(&self) -> Tick {
         self.since
@@ -92,7 +97,7 @@ impl Ladder {
     /// The scheduler answered a call without giving leave: it lives, and is waited for anew.
     pub(super) fn answered(&mut self, now: Tick, policy: &Policy) {
         if self.rung == Rung::Stranded && self.strand_at.is_some() {
-            self.direct_at = now.after(policy.patience);
+            self.direct_at = now.after(policy.patience / 2);
         }
     }
 
@@ -133,7 +138,7 @@ impl Ladder {
                 self.take(now, Rung::Stranded);
                 self.strand_at = outlook.scheduler.then_some(now);
                 self.direct_at = if outlook.scheduler {
-                    now.after(policy.patience)
+                    now.after(policy.patience / 2)
                 } else {
                     let jitter = rng.below(policy.direct_jitter.as_micros() as usize + 1);
                     Tick(now.0 + jitter as u64)

@@ -196,6 +196,7 @@ impl Fetch {
         let ahead = hedge
             .chain(self.turns())
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
+            .chain(self.silent_from())
             .filter(|it| *it > now);
         // One that has just passed has not been seen to.
         let wake = self.sources.next_wake().map(|it| it.max(Tick(now.0 + 1)));
@@ -423,9 +424,17 @@ impl Fetch {
             .filter_map(|it| self.turn(it))
     }
 
+    /// From when on a gateway that was asked counts as silent, unless something moves before.
+    fn silent_from(&self) -> Option<Tick> {
+        let asks = self.asked.values().flatten().filter(|it| self.sources.is_gateway(&it.from));
+        asks.map(|it| it.since.max(self.ladder.moved_at()).after(self.policy.patience)).min()
+    }
+
     /// What the ladder needs to know: is there anybody left to wait for?
     fn outlook(&self, now: Tick) -> ladder::Outlook {
-        let gateway = self.sources.gateway_answers();
+        // One that was waited for already is not waited for anew on the next rung.
+        let is_silent = self.silent_from().is_some_and(|it| it <= now);
+        let gateway = self.sources.gateway_answers() && !is_silent;
         ladder::Outlook {
             scheduler: self.scheduler && self.is_stored,
             gateway,

@@ -107,6 +107,25 @@ fn a_stranded_node_asks_for_leave_and_goes_direct_with_it() {
 }
 
 #[test]
+fn a_gateway_that_falls_silent_is_waited_for_once() {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(leased("gw", 0..4));
+    it.until(SECOND);
+    assert_eq!(it.on(news("gw", 0..4)), ["ask gw 0", "ask gw 1"]);
+    // It moved last before it was asked, so that its time is up a little later than the swarm's.
+    it.until(2 * SECOND);
+    it.on(Event::Held(0));
+    assert_eq!(it.fetch.rung(), Rung::Swarm);
+    let words = it.until(5 * SECOND + SECOND / 2);
+    assert_eq!(words.last().map(String::as_str), Some("strand"), "{words:?}");
+    assert!(
+        it.until(7 * SECOND).contains(&"godirect".to_owned()),
+        "nor is the scheduler waited for any longer"
+    );
+}
+
+#[test]
 fn a_scheduler_that_does_not_answer_does_not_hold_a_pull_up() {
     let mut it = Script::new(4, two_slots());
     it.on(Event::Gateway(id("gw")));
