@@ -122,7 +122,11 @@ impl ProxySettings {
             dynamic: reader.get("proxy.registryMirror.dynamic"),
             default: default_registry(reader),
             registries: reader.list("proxy.registries", REGISTRY).iter().map(RegistryRule::read).collect(),
-            swarmed: RegexSet::new(patterns).unwrap_or_default(),
+            swarmed: RegexSet::new(patterns).unwrap_or_else(|_| {
+                // Each is good, so it is their number or length.
+                reader.reject("proxy.proxies", "is too much in one: give fewer or shorter expressions");
+                RegexSet::empty()
+            }),
         }
     }
 }
@@ -248,6 +252,17 @@ mod tests {
         assert!(settings.proxy.default.is_some_and(|it| it.names.as_str() == "docker.io"));
         assert!(settings.proxy.swarmed.is_match("/v2/a/blobs/sha256:0"));
         assert!(settings.proxy.listen.ip().is_loopback() && settings.peer_listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn expressions_that_are_too_much_together_are_a_mistake() {
+        let finish = |n_rules: usize| {
+            let rules = vec!["{regx: 'a{20000}'}"; n_rules].join(", ");
+            read(&format!("{{proxy: {{proxies: [{rules}]}}}}")).1.finish()
+        };
+        assert_eq!(finish(1), Ok(()));
+        let text = finish(20).unwrap_err().to_string();
+        assert!(text.contains("proxy.proxies is too much in one"), "{text}");
     }
 
     #[test]

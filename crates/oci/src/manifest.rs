@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use crate::AnyDigest;
 use crate::error::{ErrorCode, OciError};
 use crate::other_keys::OtherKeys;
+use crate::text::cut;
 
 /// The longest manifest in bytes; registries take none that is longer.
 pub const MAX_LEN: usize = 4 << 20;
@@ -30,6 +31,8 @@ pub const INDEX_TYPES: [&str; 2] =
 const FOREIGN_TYPES: [&str; 2] =
     ["application/vnd.oci.image.layer.nondistributable.", "application/vnd.docker.image.rootfs.foreign."];
 const SCHEMA_VERSION: u32 = 2;
+/// How much of what is wrong a message tells, in characters.
+const MAX_FAULT: usize = 200;
 
 /// What a manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +161,10 @@ impl Document {
 }
 
 fn invalid(fault: impl Display) -> OciError {
-    OciError::new(ErrorCode::ManifestInvalid, format!("manifest: {fault}"))
+    // The reader's own words may repeat a whole string of the document.
+    let fault = fault.to_string();
+    let (shown, dots) = cut(&fault, MAX_FAULT);
+    OciError::new(ErrorCode::ManifestInvalid, format!("manifest: {shown}{dots}"))
 }
 
 fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -312,6 +318,13 @@ mod tests {
         let long = vec![b' '; MAX_LEN + 1];
         let error = Manifest::parse(&long).unwrap_err();
         assert_eq!(error.message, "manifest: is 4194305 bytes long, at most 4194304 are allowed");
+    }
+
+    #[test]
+    fn of_a_long_text_in_the_wrong_place_a_message_repeats_the_beginning() {
+        let error = parse(&json!("\n".repeat(5000))).unwrap_err();
+        assert!(error.message.starts_with("manifest: invalid type: string \"\\n"), "{}", error.message);
+        assert!(error.message.len() < 2 * MAX_FAULT);
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn content_range(text: &str) -> Option<ContentRange> {
         return Some(ContentRange::Unsatisfied { size: exact(size)? });
     }
     let (first, last) = range.split_once('-')?;
-    let range = exact(first)?..exact(last)? + 1;
+    let range = exact(first)?..exact(last)?.checked_add(1)?;
     let size = match size {
         "*" => None,
         stated => Some(exact(stated)?),

@@ -3,10 +3,10 @@
 //! The name selects credentials, limits and the trust group, so two spellings of one registry must
 //! not be two names: case is folded, IPv6 is written the short way, and the three names under which
 //! Docker Hub is known become `docker.io`. What cannot be folded safely is refused: a trailing dot,
-//! an IPv6 zone, a port with leading zeros. `host` and `host:443` stay two names, because whether 443
-//! is the default depends on a scheme that the name does not carry.
+//! an IPv6 zone, a port with leading zeros, what a URL would take for an IPv4 address (`127.1`). `host` and
+//! `host:443` stay two names, because whether 443 is the default depends on a scheme that the name does not carry.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -78,7 +78,15 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
 fn dns_name(host: &str) -> Option<String> {
     let host = host.to_ascii_lowercase();
     let is_label = |label: &str| label.len() <= MAX_LABEL && is_joined_words(label, is_dashes);
-    (host.len() <= MAX_HOST && host.split('.').all(is_label)).then_some(host)
+    let is_name = host.len() <= MAX_HOST && host.split('.').all(is_label);
+    (is_name && (!ends_in_number(&host) || host.parse::<Ipv4Addr>().is_ok())).then_some(host)
+}
+
+/// Whether URLs take the host for an IPv4 address, and can only be one in that case (URL standard, section 3.6).
+fn ends_in_number(host: &str) -> bool {
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let is_hex = |it: &str| it.bytes().all(|it| it.is_ascii_hexdigit());
+    last.bytes().all(|it| it.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(is_hex)
 }
 
 /// A parsed port whose text is its only spelling: `parse` alone takes `+80` and `080` as well.
@@ -107,6 +115,7 @@ mod tests {
         check("localhost", Some("localhost"));
         check("10.0.0.1:5000", Some("10.0.0.1:5000"));
         check("xn--bcher-kva.example", Some("xn--bcher-kva.example"));
+        check("1password.example:80", Some("1password.example:80"));
         check("[FD00:0:0::1]:5000", Some("[fd00::1]:5000"));
         check("[::1]", Some("[::1]"));
     }
@@ -144,6 +153,14 @@ mod tests {
             "user@host",
             "host%3A5000",
             "host\0",
+            "127.1",
+            "010.0.0.1",
+            "10.0.0.256",
+            "1.2.3.4.5",
+            "host.5",
+            "0x7f.1",
+            "host.0x7f",
+            "2130706433",
             "::1",
             "[::1",
             "[]",

@@ -34,9 +34,15 @@ const SHOWN: usize = 80;
 
 /// Outside text as a message may repeat it: quoted, control characters escaped, cut short.
 pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
+    let (shown, dots) = cut(text, SHOWN);
+    format!("{shown:?}{dots}")
+}
+
+/// The first so many characters, and the dots that stand for what follows.
+pub(crate) fn cut(text: &str, most: usize) -> (&str, &'static str) {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => (text.get(..end).unwrap_or(text), "..."),
+        None => (text, ""),
     }
 }
 

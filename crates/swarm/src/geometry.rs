@@ -58,8 +58,9 @@ impl Geometry {
 
     /// The bytes of one piece, as an interval of the blob; empty past the end.
     pub fn range_of(&self, piece: PieceIndex) -> Range<u64> {
-        let start = (u64::from(piece) * self.piece_length).min(self.size);
-        start..(start + self.piece_length).min(self.size)
+        // What is too large for a number lies past the end as well.
+        let start = u64::from(piece).saturating_mul(self.piece_length).min(self.size);
+        start..start.saturating_add(self.piece_length).min(self.size)
     }
 
     /// The length of one piece in bytes.
@@ -101,6 +102,21 @@ mod tests {
             assert_eq!((it.piece_length(), it.n_pieces()), (piece_length, n_pieces), "{size}");
         }
         assert!(u64::from(Geometry::by_rule(u64::MAX / 4).n_pieces()) <= MAX_PIECES);
+    }
+
+    #[test]
+    fn no_size_is_too_large_to_be_cut() {
+        for it in [
+            Geometry::by_rule(u64::MAX),
+            Geometry::stated(u64::MAX, 1 << 63).unwrap(),
+            Geometry::stated(5, u64::MAX).unwrap(),
+        ] {
+            let last = it.range_of(it.n_pieces() - 1);
+            assert!(last.end == it.size() && !last.is_empty(), "{it:?} {last:?}");
+            for past in [it.n_pieces(), u32::MAX] {
+                assert_eq!((it.range_of(past), it.len_of(past)), (it.size()..it.size(), 0), "{it:?}");
+            }
+        }
     }
 
     proptest! {

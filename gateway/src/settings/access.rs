@@ -28,11 +28,8 @@ fn hosts(item: &Reader, seen: &mut BTreeSet<String>) -> Vec<String> {
     let named = item.values("hosts").into_iter().map(|HostName(name)| name);
     let (new, twice): (Vec<_>, Vec<_>) = named.partition(|it| seen.insert(it.clone()));
     if !twice.is_empty() {
-        // The empty default of `name` is what a check must pass.
-        item.parse("name", |text| match text {
-            "" => Ok(()),
-            _ => Err(format!("has a host that is configured twice: {}", twice.join(", "))),
-        });
+        // Which one is not shown: it may have come from the environment.
+        item.reject("hosts", "names one that is configured twice, here or at another registry");
     }
     new
 }
@@ -103,7 +100,7 @@ mod tests {
         check("{name: a.example, hosts: ['a:5000']}", "hosts[0] = \"a:5000\" is not a host name");
         check(
             "{name: a.example, hosts: [m.example]}, {name: b.example, hosts: [M.example]}",
-            "configured twice",
+            "registries[1].hosts names one that is configured twice",
         );
         check("{name: a.example, credentials: {tokenKey: /k}}", "credentials.tokenAudience is missing");
         check("{name: a.example, credentials: {tokenAudience: a}}", "credentials.tokenKey is missing");

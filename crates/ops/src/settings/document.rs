@@ -1,7 +1,7 @@
 //! A settings document as a tree: parsing it, finding a key in it, comparing two.
 //!
 //! The document is an operator's, so it is bounded (1 MiB), may name no key twice, and parse errors quote
-//! nothing of it: a quoted line could hold a password.
+//! nothing of it: a quoted line could hold a password. A key is quoted, with what is not to be printed escaped.
 
 use std::borrow::Cow;
 
@@ -125,8 +125,9 @@ fn paths(tree: &Value) -> Vec<(String, &Value)> {
 }
 
 fn join(prefix: &str, name: &str) -> String {
+    let name = name.escape_debug();
     if prefix.is_empty() {
-        return name.to_owned();
+        return name.to_string();
     }
     format!("{prefix}.{name}")
 }
@@ -156,6 +157,8 @@ mod tests {
         );
         check("download: {lsten: 1}", &["download.lsten is not a setting; did you mean listen?"]);
         check("download: {quux: 1}", &["download.quux is not a setting"]);
+        check("{\"a\\nb\": {\"\\e\": 1}}", &["a\\nb is not a setting"]);
+        check("download: {\"\\e[2J\": 1}", &["download.\\u{1b}[2J is not a setting"]);
         check("quux: 1", &["quux is not a setting"]);
         check("download: 7", &["download is not a group of settings"]);
         check("download: [a]", &["download is not a group of settings"]);

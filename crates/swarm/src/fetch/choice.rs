@@ -122,7 +122,9 @@ impl Fetch {
         let end_game = (self.held.len() - self.held.count()) as usize <= self.policy.slots;
         let late = |it: &Ask| end_game || it.late_at <= now;
         let doubtful = |asks: &[Ask]| asks.len() < MAX_ASKS && asks.iter().all(late);
-        let pieces: Vec<_> = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it).collect();
+        let doubtful = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it);
+        // What was asked while it could still be stored may be of no use any more.
+        let pieces: Vec<_> = doubtful.filter(|it| self.is_stored || self.demand.contains(it)).collect();
         pieces.into_iter().find_map(|piece| {
             let from = self.neighbour_with(now, piece)?;
             Some(Choice { piece, from, demanded: false })

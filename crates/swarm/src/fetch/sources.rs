@@ -1,6 +1,11 @@
 //! All that a fetch knows of the neighbours, of suppliers that a lease names, and of the gateway, as sources of its
 //! blob.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "places come from `find`, and pieces from bitmaps as long as `copies`"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
@@ -21,6 +26,8 @@ pub(super) struct Sources {
     /// In the order of their names, without the gateway.
     known: Vec<Source>,
     gateway: Option<Source>,
+    /// Gateways before this one that sent wrong bytes.
+    banned_gateways: BTreeSet<NodeId>,
     /// When a source may be asked or watched again that may not now.
     wakes: BTreeSet<Tick>,
     /// Which sources might have to be watched that are not, so that they need not be looked through each time:
@@ -41,6 +48,7 @@ impl Sources {
         Self {
             known: Vec::new(),
             gateway: None,
+            banned_gateways: BTreeSet::new(),
             wakes: BTreeSet::new(),
             watched_within: None,
             offered: BTreeMap::new(),
@@ -122,8 +130,13 @@ impl Sources {
         }
         self.offered.clear();
         self.watched_within = None;
-        let gateway = Source::new(id.clone(), Part::Gateway, self.copies.len() as u32);
-        self.gateway.replace(gateway).map(|it| it.id)
+        let mut gateway = Source::new(id.clone(), Part::Gateway, self.copies.len() as u32);
+        gateway.banned = self.banned_gateways.contains(id);
+        let before = self.gateway.replace(gateway)?;
+        if before.banned {
+            self.banned_gateways.insert(before.id.clone());
+        }
+        Some(before.id)
     }
 
     /// A piece is leased from this source.

@@ -118,6 +118,18 @@ fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
     assert_eq!(it.on(Event::Held(0)), ["cancel a 0", "cancel b 0"]);
 }
 
+#[test]
+fn a_late_answer_that_no_reader_needs_and_nothing_stores_is_asked_of_nobody_else() {
+    let mut it =
+        Script::new(30, Policy { slots: 2, hedge_after: Duration::from_secs(1), ..Policy::default() });
+    it.on(neighbours(&["a", "b"]));
+    assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
+    it.on(Event::Stored(false));
+    it.on(news("b", 0..1));
+    assert_eq!(it.until(2 * SECOND), [""; 0]);
+    assert_eq!(it.on(Event::Demand(vec![0])), ["ask b 0"]);
+}
+
 /// Two sources hold everything and need so many milliseconds for each piece. Returns the script once `n_pieces` have
 /// come, and how many of them came from either.
 fn served_by_two(algorithm: Algorithm, millis: [u64; 2], n_pieces: usize) -> (Script, [usize; 2]) {

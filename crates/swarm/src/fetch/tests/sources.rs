@@ -22,6 +22,16 @@ fn a_source_of_wrong_bytes_is_not_asked_again_by_lease_either() {
 }
 
 #[test]
+fn a_gateway_of_wrong_bytes_is_not_asked_again_when_its_turn_comes_back() {
+    let mut it = Script::new(8, two_slots());
+    it.on(Event::Scheduler(false));
+    assert_eq!(it.on(Event::Gateway(id("one"))), ["watch one"]);
+    it.on(failed("one", 0, Fault::WrongBytes));
+    assert_eq!(it.on(Event::Gateway(id("other"))), ["leave one", "watch other"]);
+    assert_eq!(it.on(Event::Gateway(id("one"))), ["leave other"]);
+}
+
+#[test]
 fn a_source_that_offers_what_nobody_vouched_for_is_heard_anew() {
     let mut it = Script::new(30, two_slots());
     it.on(neighbours(&["a"]));
