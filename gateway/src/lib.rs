@@ -7,6 +7,12 @@
 //!
 //! Knows nothing of: runtimes, neighbours, which node fetches which piece from where.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 pub mod audit;
 mod authority;
 mod breaker;

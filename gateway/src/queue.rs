@@ -43,6 +43,7 @@ impl Queue {
     }
 
     /// Waits for a place. `told` gets the position while waiting: 1 for the first in line.
+    #[expect(clippy::expect_used, reason = "input cannot reach it")]
     pub(crate) async fn enter(&self, mut told: impl FnMut(u32)) -> Place {
         let number = self.n_arrived.fetch_add(1, Ordering::Relaxed);
         let mut n_left = self.n_left.subscribe();

@@ -6,6 +6,13 @@
 //!
 //! Knows nothing of: sockets, files, what the messages are for, how bytes are verified.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod codec;
 mod convert;
 mod messages;

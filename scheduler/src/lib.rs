@@ -11,6 +11,12 @@
 //!
 //! Knows nothing of: blob bytes, registries, credentials.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 mod board;
 pub mod keys;
 mod service;

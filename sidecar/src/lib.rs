@@ -7,6 +7,12 @@
 //!
 //! Knows nothing of: the registries' credentials, who may pull what, how neighbours are chosen.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 mod announce;
 mod metrics;
 mod mirror;

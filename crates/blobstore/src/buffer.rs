@@ -29,6 +29,7 @@ impl Buffer {
     }
 
     /// The bytes, to be filled.
+    #[expect(clippy::indexing_slicing, reason = "its memory was taken long enough")]
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.memory[..self.len]
     }
@@ -40,6 +41,7 @@ impl Buffer {
 }
 
 impl AsRef<[u8]> for Buffer {
+    #[expect(clippy::indexing_slicing, reason = "its memory was taken long enough")]
     fn as_ref(&self) -> &[u8] {
         &self.memory[..self.len]
     }

@@ -24,6 +24,7 @@ pub(crate) const JOURNAL: &str = "pieces";
 
 impl Paths {
     /// The files of `key` below `root`.
+    #[expect(clippy::string_slice, reason = "hex digits, of which there are always as many")]
     pub(crate) fn new(root: &Path, key: &BlobKey) -> Self {
         let group = blake3::hash(key.group.as_str().as_bytes()).to_hex();
         let name = key.digest.hex();

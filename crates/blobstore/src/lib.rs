@@ -13,6 +13,12 @@
 //!
 //! Knows nothing of: HTTP, sockets, signatures, tickets, registries, schedulers.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 mod blob;
 mod buffer;
 mod content;

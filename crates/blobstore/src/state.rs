@@ -235,7 +235,9 @@ impl State {
         if self.digests.len() <= at {
             self.digests.resize(at + 1, None);
         }
-        self.digests[at] = Some(digest);
+        if let Some(known) = self.digests.get_mut(at) {
+            *known = Some(digest);
+        }
     }
 
     // === learning ===

@@ -233,8 +233,9 @@ impl Request {
 
 /// What a node is called after its key.
 pub(crate) fn assigned_name(key: &impl PublicKeyData) -> String {
-    let hash = Sha256::digest(key.subject_public_key_info());
-    format!("n-{}", hex::encode(&hash[..16]))
+    let mut name = hex::encode(Sha256::digest(key.subject_public_key_info()));
+    name.truncate(32);
+    format!("n-{name}")
 }
 
 fn params(now: SystemTime, grant: &Grant) -> Result<CertificateParams, CaError> {

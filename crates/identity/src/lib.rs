@@ -9,6 +9,12 @@
 //!
 //! Knows nothing of: blobs, tickets, registries, who may read what.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 mod ca;
 mod caller;
 mod dial;

@@ -57,10 +57,11 @@ impl ErrorCode {
     /// assert_eq!(body, br#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#);
     /// ```
     pub fn body(self, message: &str, detail: Option<Value>) -> Vec<u8> {
-        let mut error = json!({ "code": self.as_str(), "message": message });
-        if let Some(detail) = detail {
-            error["detail"] = detail;
-        }
+        let code = self.as_str();
+        let error = match detail {
+            Some(detail) => json!({ "code": code, "message": message, "detail": detail }),
+            None => json!({ "code": code, "message": message }),
+        };
         json!({ "errors": [error] }).to_string().into_bytes()
     }
 

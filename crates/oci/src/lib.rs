@@ -7,6 +7,13 @@
 //!
 //! Knows nothing of: sockets, HTTP libraries, credentials, clocks, which registries are configured.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod other_keys;
 mod text;
 

@@ -7,6 +7,12 @@
 //!
 //! Knows nothing of: blobs, registries, the swarm, tickets, wire contracts.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 pub mod admin;
 pub mod context;
 mod lifecycle;

@@ -8,6 +8,12 @@
 //!
 //! Knows nothing of: blobs, pieces, what the bytes are for.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
@@ -50,6 +56,7 @@ impl PageCache {
     }
 
     /// Whether all of these bytes are in memory at this moment. What is past the end is not.
+    #[expect(clippy::indexing_slicing, reason = "no more pages than a batch")]
     pub fn holds(&self, range: Range<u64>) -> bool {
         let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) else {
             return false;

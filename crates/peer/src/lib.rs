@@ -7,6 +7,12 @@
 //!
 //! Knows nothing of: registries and their credentials, runtimes, settings, which piece to ask for next.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 pub mod attest;
 mod backoff;
 mod channel;

@@ -264,7 +264,7 @@ impl Told {
     /// The attestations after the last one told; all where that one has been replaced.
     fn untold<'a>(&self, attestations: &'a [Bytes]) -> &'a [Bytes] {
         let told = attestations.iter().rposition(|it| Some(it) == self.attestation.as_ref());
-        &attestations[told.map_or(0, |last| last + 1)..]
+        attestations.get(told.map_or(0, |last| last + 1)..).unwrap_or_default()
     }
 }
 

@@ -7,6 +7,13 @@
 //!
 //! Knows nothing of: which registries are configured, who may pull, what a token is, blobs, pieces, metrics.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod body;
 mod client;
 mod endpoint;

@@ -66,6 +66,7 @@ impl Configs {
     }
 }
 
+#[expect(clippy::expect_used, reason = "input cannot reach it")]
 fn builder(
     endpoint: &Endpoint,
     files: &Files,

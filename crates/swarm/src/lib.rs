@@ -5,6 +5,12 @@
 //!
 //! Knows nothing of: sockets, files, clocks, operating-system randomness, HTTP, registries.
 
+// Outside input gets here, and none may make a process panic.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
+)]
+
 mod algorithm;
 mod average;
 pub mod bitmap;

@@ -147,6 +147,7 @@ impl Login {
     }
 
     /// How the registry wants to be shown an identity, and where it said so; `None` where it lets in anybody.
+    #[expect(clippy::expect_used, reason = "input cannot reach it")]
     async fn challenge(&self) -> Result<Option<(Challenge, Network)>, Fault> {
         let request = Request::get("/v2/").body(()).expect("the path is safe");
         let answer = self.client.send(request).await?;

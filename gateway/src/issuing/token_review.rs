@@ -110,6 +110,7 @@ impl TokenReviews {
         Ok(reviewed(status, &self.settings.audience, &self.settings.accounts))
     }
 
+    #[expect(clippy::expect_used, reason = "input cannot reach it")]
     async fn ask(&self, token: &str) -> Result<TokenStatus, ReviewError> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let review = json!({
@@ -164,6 +165,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
+#[expect(clippy::expect_used, reason = "input cannot reach it")]
 fn client(roots: RootCertStore) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -188,6 +188,7 @@ fn read(path: &Path) -> Result<Vec<Token>, String> {
     Ok(content.tokens)
 }
 
+#[expect(clippy::expect_used, reason = "input cannot reach it")]
 fn encode(book: &Book) -> Vec<u8> {
     let kept = book.entries().filter(|it| !it.is_declared);
     let content = Content { tokens: kept.map(|it| it.token.clone()).collect() };

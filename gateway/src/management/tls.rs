@@ -128,6 +128,7 @@ impl TlsFiles {
 }
 
 impl Pem {
+    #[expect(clippy::expect_used, reason = "input cannot reach it")]
     fn config(&self) -> Result<Arc<ServerConfig>, String> {
         let chain = CertificateDer::pem_slice_iter(&self.certificate);
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|it| it.to_string())?;

@@ -129,6 +129,7 @@ impl Decider {
 }
 
 /// One HEAD of a blob: its size, or why not.
+#[expect(clippy::expect_used, reason = "input cannot reach it")]
 async fn head(
     upstream: Arc<Upstream>,
     repository: Repository,

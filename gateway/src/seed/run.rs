@@ -150,6 +150,7 @@ impl Seed {
         self.gate.blob_granted(&right, self.blob.key().digest, size);
     }
 
+    #[expect(clippy::expect_used, reason = "input cannot reach it")]
     async fn ask(&self, from: u64) -> Result<Response<RegistryBody>, AskError> {
         let path = format!("/v2/{}/blobs/{}", self.repository, self.blob.key().digest);
         let mut request = Request::get(path);

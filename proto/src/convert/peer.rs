@@ -84,7 +84,7 @@ impl Wire for Statement {
     fn from_wire(it: wire::Statement) -> Checked<Self> {
         let geometry = geometry(it.size, it.piece_length)?;
         let (digests, rest) = it.digests.as_chunks::<32>();
-        let end = u64::from(it.first) + digests.len() as u64;
+        let end = u64::from(it.first).saturating_add(digests.len() as u64);
         if !rest.is_empty() || end > u64::from(geometry.n_pieces()) {
             return Err(wrong(
                 "digests",

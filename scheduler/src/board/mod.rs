@@ -125,7 +125,7 @@ impl Session {
                     parts.entry(self.shards.index(&it.key)).or_default().push(it);
                 }
                 for (shard, part) in parts {
-                    if !self.tell(&self.shards.0[shard], NodeMessage::Progress(part)).await {
+                    if !self.tell(self.shards.shard(shard), NodeMessage::Progress(part)).await {
                         return false;
                     }
                 }
@@ -134,7 +134,7 @@ impl Session {
             NodeMessage::Want(Want { blob: WantedBlob { ref key, .. }, .. })
             | NodeMessage::Unwant(ref key)
             | NodeMessage::Stranded(ref key) => {
-                let shard = &self.shards.0[self.shards.index(key)];
+                let shard = self.shards.shard(self.shards.index(key));
                 self.tell(shard, message).await
             }
         }
@@ -171,6 +171,11 @@ impl Shards {
     fn index(&self, key: &BlobKey) -> usize {
         let bytes = key.digest.as_bytes();
         usize::from(u16::from_le_bytes([bytes[0], bytes[1]])) % self.0.len()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "numbers come from `index`")]
+    fn shard(&self, number: usize) -> &mpsc::Sender<Heard> {
+        &self.0[number]
     }
 
     /// False where the shards have stopped.

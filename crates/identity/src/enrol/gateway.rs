@@ -202,9 +202,9 @@ impl Credential {
 fn node_of(token: &str) -> Option<NodeId> {
     let claims = URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
-    let bound = &claims["kubernetes.io"];
-    let name = bound["node"]["name"].as_str().or(bound["pod"]["name"].as_str())?;
-    Some(NodeId::new(name))
+    let bound = claims.get("kubernetes.io")?;
+    let name_of = |what: &str| bound.get(what)?.get("name")?.as_str();
+    name_of("node").or_else(|| name_of("pod")).map(NodeId::new)
 }
 
 /// This node's key, made at the first start.

@@ -81,6 +81,7 @@ impl Reader {
         Self::group(String::new(), user, default_yaml, shared)
     }
 
+    #[expect(clippy::panic, reason = "a bug of the service, which its tests find")]
     fn group(path: String, user: Value, default_yaml: &str, shared: Rc<Shared>) -> Self {
         let default = document::parse(default_yaml)
             .unwrap_or_else(|mistake| panic!("the default settings of {path:?} are broken: {mistake}"));
@@ -233,6 +234,7 @@ impl Reader {
         .ok()
     }
 
+    #[expect(clippy::panic, reason = "a bug of the service, which its tests find")]
     fn fall_back<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> T {
         let text = document::text(self.default_of(key)).map_err(String::from);
         text.and_then(|text| read(&text))
@@ -248,6 +250,7 @@ impl Reader {
         document::lookup(&self.user, key).unwrap_or_else(|| self.default_of(key))
     }
 
+    #[expect(clippy::panic, reason = "a bug of the service, which its tests find")]
     fn default_of(&self, key: &str) -> &Value {
         document::lookup(&self.default, key)
             .unwrap_or_else(|| panic!("the default settings lack {}", self.full(key)))

@@ -78,9 +78,9 @@ impl Circle {
         while !are_coprime(step, n_members) {
             step = 1 + rng.below(n_members);
         }
-        (0..n_members.min(most)).map(move |_| {
+        (0..n_members.min(most)).filter_map(move |_| {
             at = (at + step) % n_members;
-            self.crowd[at]
+            self.crowd.get(at).copied()
         })
     }
 }
@@ -119,6 +119,7 @@ impl Level {
     }
 
     /// One more member holds the piece. `Some` where none did before, with the lease that ends by that.
+    #[expect(clippy::indexing_slicing, reason = "`copies` counts every piece that a bitmap can hold")]
     pub(super) fn gained(&mut self, piece: PieceIndex) -> Option<Option<Lease>> {
         self.count_pieces();
         let copies = &mut self.copies[piece as usize];
@@ -172,6 +173,7 @@ impl Level {
         held.iter().for_each(|it| self.lost(it, node));
     }
 
+    #[expect(clippy::indexing_slicing, reason = "`copies` counts every piece that a bitmap can hold")]
     fn lost(&mut self, piece: PieceIndex, node: NodeNumber) {
         let copies = &mut self.copies[piece as usize];
         *copies -= 1;
