@@ -65,6 +65,8 @@ use shoal_proto::RegionState;
 use shoal_proto::gateway_server::GatewayServer;
 use tokio::sync::{Semaphore, watch};
 
+pub use authority::access_token;
+
 use audit::Audit;
 use cuts::Cuts;
 use fingerprint::Fingerprints;

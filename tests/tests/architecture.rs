@@ -51,7 +51,7 @@ const SERVICE: &[&str] = &[
 ];
 
 /// Developer tools stand outside the product and may use anything.
-const TOOLS: [&str; 2] = ["shoal-tests", "xtask"];
+const TOOLS: [&str; 3] = ["shoal-fuzz", "shoal-tests", "xtask"];
 
 /// Pure crates and what they may use from others: libraries that only turn values into values.
 const PURE: [&str; 4] = ["shoal-model", "shoal-oci", "shoal-swarm", "shoal-simulator"];

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// Runs the command: starts the lab and keeps it until Ctrl-C.
 #[tokio::main]
 pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
-    packages::ensure_installed()?;
+    packages::ensure_installed(&packages::LAB)?;
     let mut lab = Lab::start("play", LabSpec { rate: args.rate, ..LabSpec::nodes(args.nodes) }).await?;
     let registry = lab.registry(RegistrySpec::plain()).await?;
     let size = usize::try_from(args.image_size.0).context("image larger than this machine can address")?;

@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod demo;
 mod faults;
+mod fuzz;
 mod lab;
 mod packages;
 mod region;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::Args),
     /// Runs tests, all groups or one, installing what they need.
     Test(test::Args),
+    /// Hunts for inputs that break a promise of a parser or state machine.
+    Fuzz(fuzz::Args),
     /// Measures what Shoal costs and how fast it is, beside references in the same run.
     Bench(bench::Args),
     /// Starts a lab to play with: nodes with containerd and a registry that holds an image.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Chaos(args) => chaos::run(&args),

@@ -1,4 +1,4 @@
-//! The programs that the lab runs, and where they come from.
+//! The programs that commands run, and where they come from.
 //!
 //! On a Debian-like system root gets what is missing installed; everybody else is told what to do.
 
@@ -7,8 +7,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Each Debian package with a program that proves it.
-const PACKAGES: [(&str, &str); 18] = [
+/// A Debian package with a program that proves it.
+type Package = (&'static str, &'static str);
+
+/// What a lab runs.
+pub(crate) const LAB: [Package; 18] = [
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
@@ -29,12 +32,15 @@ const PACKAGES: [(&str, &str); 18] = [
     ("util-linux", "setpriv"),
 ];
 
+/// What the fuzzer is built with and run by.
+pub(crate) const FUZZER: [Package; 2] = [("g++", "c++"), ("util-linux", "setpriv")];
+
 /// Debian keeps administrators' programs out of ordinary users' paths.
 const ADMIN_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Makes sure that every program is there. Fails, saying what to do, when it cannot.
-pub(crate) fn ensure_installed() -> Result<()> {
-    let missing = missing();
+pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
@@ -49,14 +55,14 @@ pub(crate) fn ensure_installed() -> Result<()> {
     println!("installing {list}");
     apt(&["update"])?;
     apt(&[&["install", "--yes", "--no-install-recommends"], missing.as_slice()].concat())?;
-    let still_missing = self::missing();
+    let still_missing = self::missing(packages);
     ensure!(still_missing.is_empty(), "still missing after installation: {}", still_missing.join(" "));
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    let missing = PACKAGES.into_iter().filter(|(_, program)| !is_installed(program));
-    missing.map(|(package, _)| package).collect()
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    let missing = packages.iter().filter(|(_, program)| !is_installed(program));
+    missing.map(|(package, _)| *package).collect()
 }
 
 fn is_installed(program: &str) -> bool {

@@ -4,6 +4,7 @@
 //! (code that does not compile, a test binary that was killed) counts as one failure, so that the last line
 //! never says less than what happened.
 
+use std::ffi::OsStr;
 use std::io::{self, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -85,7 +86,7 @@ impl Group {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    packages::ensure_installed()?;
+    packages::ensure_installed(&packages::LAB)?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     let groups: &[Group] = match &args.group {
         Some(group) => std::slice::from_ref(group),
@@ -149,11 +150,16 @@ fn run_tests(run: &Run, test_threads: u8) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Cargo, which must not go on alone when this process is ended.
+/// Cargo, with a command of its own.
 pub(crate) fn cargo(command: &str) -> Command {
-    let mut cargo = Command::new("setpriv");
-    cargo.args(["--pdeathsig", "TERM", "--"]);
-    cargo.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg(command).stdin(Stdio::null());
+    let mut cargo = bound(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(command);
     cargo
+}
+
+/// A program that must not go on alone when this process is ended.
+pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program).stdin(Stdio::null());
+    command
 }

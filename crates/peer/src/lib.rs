@@ -18,7 +18,7 @@ mod backoff;
 mod channel;
 pub mod client;
 pub mod keys;
-mod piece_path;
+pub mod piece_path;
 mod pieces;
 pub mod region;
 pub mod report;

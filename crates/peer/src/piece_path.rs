@@ -22,13 +22,13 @@ const MAX_GROUP: usize = 512;
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_');
 
 /// The path under which a node offers a blob's pieces.
-pub(crate) fn write(key: &BlobKey) -> String {
+pub fn write(key: &BlobKey) -> String {
     let group = utf8_percent_encode(key.group.as_str(), ENCODED);
     format!("{PREFIX}{group}/{}", key.digest.hex())
 }
 
 /// The blob that a request's path names.
-pub(crate) fn read(path: &str) -> Option<BlobKey> {
+pub fn read(path: &str) -> Option<BlobKey> {
     let (group, digest) = path.strip_prefix(PREFIX)?.split_once('/')?;
     let group = percent_decode_str(group).decode_utf8().ok()?;
     let digest = Digest::from_hex(digest).ok()?;

@@ -41,7 +41,7 @@ pub struct TokenRules {
 }
 
 /// Looks at tokens.
-pub(crate) struct AccessTokens {
+pub struct AccessTokens {
     key: DecodingKey,
     validation: Validation,
 }
@@ -66,7 +66,7 @@ struct Access {
 impl AccessTokens {
     /// Takes a public key or a certificate in PEM: RSA, Ed25519, or ECDSA over P-256 or P-384. `None` where
     /// it is none.
-    pub(crate) fn new(pem: &[u8], rules: &TokenRules) -> Option<Self> {
+    pub fn new(pem: &[u8], rules: &TokenRules) -> Option<Self> {
         let (key, algorithms) = read_key(pem)?;
         let mut validation = Validation::new(*algorithms.first()?);
         validation.algorithms = algorithms;
@@ -84,7 +84,7 @@ impl AccessTokens {
 
     /// For how long from `now` on the `Authorization` proves the right to pull from `repository`; `None` where
     /// it proves nothing.
-    pub(crate) fn proves(
+    pub fn proves(
         &self,
         now: SystemTime,
         authorization: &HeaderValue,

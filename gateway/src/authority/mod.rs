@@ -18,7 +18,7 @@
 //!
 //! Knows nothing of: HTTP, clocks, storage, which registries there are.
 
-pub(crate) mod access_token;
+pub mod access_token;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -18,7 +18,10 @@ use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TrustGroup};
 use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
-use crate::messages::Source;
+use crate::messages::{
+    Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, OpenReply, OpenRequest, RegionRequest,
+    RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement, WatchRequest,
+};
 use crate::wire;
 
 /// Why a received message makes no sense.
@@ -50,6 +53,42 @@ pub(crate) trait Wire: Sized + Send + 'static {
     fn into_wire(self) -> Self::Generated;
     fn from_wire(it: Self::Generated) -> Checked<Self>;
 }
+
+/// Every message as it is outside of streams: attestations and statements are signed and kept on disk that way,
+/// and a fuzzer gives any bytes for any of them.
+macro_rules! bytes_form {
+    ($($own:ty),* $(,)?) => {$(
+        impl $own {
+            /// The protobuf bytes.
+            pub fn encode(self) -> Bytes {
+                self.into_wire().encode_to_vec().into()
+            }
+
+            /// Reads protobuf bytes and checks them.
+            pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+                let wire = Message::decode(bytes).map_err(|it| Malformed::Encoding(it.to_string()))?;
+                Self::from_wire(wire)
+            }
+        }
+    )*};
+}
+
+bytes_form!(
+    Attestation,
+    BlobNews,
+    IssueReply,
+    IssueRequest,
+    NodeMessage,
+    OpenReply,
+    OpenRequest,
+    RegionRequest,
+    RegionState,
+    RenewReply,
+    RenewRequest,
+    SchedulerMessage,
+    Statement,
+    WatchRequest,
+);
 
 /// The most nodes, attestations or blobs in one message; what is more is a mistake or an attack.
 const MAX_ITEMS: usize = 4096;

@@ -1,12 +1,9 @@
 //! What nodes say to each other, and what a gateway signs.
 
 use bytes::Bytes;
-use prost::Message;
 use shoal_model::BlobKey;
 
-use super::{
-    Checked, MAX_ITEMS, Malformed, Wire, array, each, geometry, need, runs_from_wire, runs_to_wire, wrong,
-};
+use super::{Checked, MAX_ITEMS, Wire, array, each, geometry, need, runs_from_wire, runs_to_wire, wrong};
 use crate::messages::{Attestation, BlobNews, SeedProgress, Statement, Ticket, WatchRequest};
 use crate::wire;
 
@@ -105,22 +102,3 @@ impl Wire for Statement {
         })
     }
 }
-
-/// Attestations and statements also live outside of messages: signed, and kept on disk.
-macro_rules! bytes_form {
-    ($($own:ty),*) => {$(
-        impl $own {
-            /// The protobuf bytes.
-            pub fn encode(self) -> Bytes {
-                self.into_wire().encode_to_vec().into()
-            }
-
-            /// Reads protobuf bytes and checks them.
-            pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-                let wire = Message::decode(bytes).map_err(|it| Malformed::Encoding(it.to_string()))?;
-                Self::from_wire(wire)
-            }
-        }
-    )*};
-}
-bytes_form!(Attestation, Statement);

@@ -41,7 +41,7 @@ pub(crate) struct Args {
 
 /// Runs the command. It fails where a pull failed, a byte was wrong or something leaked.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    packages::ensure_installed()?;
+    packages::ensure_installed(&packages::LAB)?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
     let report = go_through(args.seed, Duration::from_secs(args.minutes * 60))?;

@@ -31,7 +31,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    packages::ensure_installed()?;
+    packages::ensure_installed(&packages::LAB)?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
     let table = try_all(&args.only)?;

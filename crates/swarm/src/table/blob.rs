@@ -354,7 +354,8 @@ impl BlobEntry {
     }
 }
 
-#[cfg(test)]
+#[cfg(debug_assertions)]
+#[expect(clippy::indexing_slicing, reason = "it is there to panic")]
 impl BlobEntry {
     /// What has to hold after every event.
     #[track_caller]

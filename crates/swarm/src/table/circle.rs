@@ -252,7 +252,7 @@ impl Level {
     }
 }
 
-#[cfg(test)]
+#[cfg(debug_assertions)]
 impl Level {
     pub(super) fn suppliers(&self) -> impl Iterator<Item = (PieceIndex, NodeNumber)> {
         self.suppliers.iter().flat_map(|(piece, all)| all.iter().map(|(node, _)| (*piece, *node)))

@@ -48,7 +48,7 @@ impl Mesh {
         left
     }
 
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     pub(super) fn members(&self) -> impl Iterator<Item = NodeNumber> {
         self.0.keys().copied()
     }

@@ -400,11 +400,12 @@ impl Table {
     }
 }
 
-#[cfg(test)]
+#[cfg(debug_assertions)]
 impl Table {
-    /// What has to hold after every event.
+    /// Panics where something does not hold that has to hold after every event. Looks at everything, so it is for
+    /// tests, and only there where assertions are.
     #[track_caller]
-    fn check(&self) {
+    pub fn check(&self) {
         for (name, entry) in self.nodes.iter() {
             let node = self.nodes.number(name);
             for (key, blob) in self.blobs.iter() {
@@ -414,8 +415,8 @@ impl Table {
         }
         for (key, blob) in self.blobs.iter() {
             blob.check();
-            let number = self.blobs.number(key).unwrap();
-            assert_eq!(self.wanted.contains(&number), blob.wanting().len() > 0, "{key}");
+            let is_wanted = self.blobs.number(key).is_some_and(|it| self.wanted.contains(&it));
+            assert_eq!(is_wanted, blob.wanting().len() > 0, "{key}");
         }
     }
 }

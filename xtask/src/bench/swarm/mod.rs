@@ -49,7 +49,7 @@ impl Extent {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    packages::ensure_installed()?;
+    packages::ensure_installed(&packages::LAB)?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
     let extent = if args.how.quick { Extent::QUICK } else { Extent::FULL };
