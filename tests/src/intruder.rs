@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -129,18 +129,23 @@ impl Host {
         certificate: Certificate,
         request: OpenRequest,
     ) -> Result<OpenedBlob> {
-        let (host, certificate) = (self.clone(), Arc::new(certificate));
-        let dial = service_fn(move |_| {
-            let (host, certificate) = (host.clone(), Arc::clone(&certificate));
-            async move { host.dial_under_tls(gateway, Some(&certificate)).await.map(TokioIo::new) }
-        });
-        // The URI only fills the authority header; the connector decides where it goes.
-        let endpoint = Endpoint::from_static("http://gateway");
-        let channel = timeout(DEADLINE, endpoint.connect_with_connector(dial)).await??;
+        let channel = self.channel(gateway, certificate).await?;
         let mut replies = timeout(DEADLINE, GatewayClient::new(channel).open(request)).await??.into_inner();
         let reply = timeout(DEADLINE, replies.message()).await??;
         let opened = reply.and_then(|mut it| it.0.pop()).context("the gateway answered for no blob")?;
         opened.outcome.map_err(|it| anyhow::anyhow!("refused: {it:?}"))
+    }
+
+    /// A connection for gRPC under TLS.
+    pub(crate) async fn channel(&self, to: SocketAddr, certificate: Certificate) -> Result<Channel> {
+        let (host, certificate) = (self.clone(), Arc::new(certificate));
+        let dial = service_fn(move |_| {
+            let (host, certificate) = (host.clone(), Arc::clone(&certificate));
+            async move { host.dial_under_tls(to, Some(&certificate)).await.map(TokioIo::new) }
+        });
+        // The URI only fills the authority header; the connector decides where it goes.
+        let endpoint = Endpoint::from_static("http://region");
+        Ok(timeout(DEADLINE, endpoint.connect_with_connector(dial)).await??)
     }
 
     async fn dial_under_tls(
@@ -148,18 +153,26 @@ impl Host {
         to: SocketAddr,
         certificate: Option<&Certificate>,
     ) -> Result<TlsStream<TcpStream>> {
-        let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-        let config = match certificate {
-            Some(it) => config.with_client_auth_cert(it.chain.clone(), it.key.clone_key())?,
-            None => config.with_no_client_auth(),
-        };
-        let stream = self.connect(to).await?;
-        Ok(TlsConnector::from(Arc::new(config)).connect(ServerName::from(to.ip()), stream).await?)
+        under_tls(self.connect(to).await?, certificate).await
     }
+}
+
+/// Speaks TLS over a connection, showing a certificate or none.
+pub(crate) async fn under_tls(
+    stream: TcpStream,
+    certificate: Option<&Certificate>,
+) -> Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+    let config = match certificate {
+        Some(it) => config.with_client_auth_cert(it.chain.clone(), it.key.clone_key())?,
+        None => config.with_no_client_auth(),
+    };
+    let server = ServerName::from(stream.peer_addr()?.ip());
+    Ok(TlsConnector::from(Arc::new(config)).connect(server, stream).await?)
 }
 
 /// Takes every server for the right one.

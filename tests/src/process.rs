@@ -143,11 +143,20 @@ impl Process {
 
     /// Resident memory of the program, without its children.
     pub fn resident_memory(&self) -> Result<ByteSize> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that this has been so far.
+    pub fn peak_memory(&self) -> Result<ByteSize> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> Result<ByteSize> {
         let status = std::fs::read_to_string(self.proc_dir()?.join("status"))?;
         let kib = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-            .with_context(|| format!("{}: no VmRSS in its status", self.name))?;
+            .find_map(|line| line.strip_prefix(what)?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .with_context(|| format!("{}: no {what} in its status", self.name))?;
         Ok(ByteSize(kib << 10))
     }
 

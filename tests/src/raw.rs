@@ -28,6 +28,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// Where a node's mirror listens.
 pub const MIRROR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 65001);
 const MAX_HEAD: usize = 64 << 10;
+/// What is compared at a time.
+const BUFFER: usize = 16 << 10;
 
 /// An exchange whose headers have come.
 #[derive(Debug)]
@@ -94,7 +96,11 @@ impl Exchange {
     /// Sends a request without a body to the mirror on a host, and waits for the headers. `target` is path
     /// and query, `headers` are lines such as `Range: bytes=5-`.
     pub async fn send(from: &Host, method: &str, target: &str, headers: &[&str]) -> Result<Self> {
-        let mut stream = from.connect(MIRROR).await?;
+        Self::over(from.connect(MIRROR).await?, method, target, headers).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn over(mut stream: TcpStream, method: &str, target: &str, headers: &[&str]) -> Result<Self> {
         let lines: String = headers.iter().map(|it| format!("{it}\r\n")).collect();
         let request = format!("{method} {target} HTTP/1.1\r\nhost: mirror\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await?;
@@ -171,6 +177,24 @@ impl Exchange {
         match first {
             None => Ok(()),
             Some(first) => bail!("{}: other content from byte {first} on", blob.digest),
+        }
+    }
+
+    /// Reads to the end, keeping nothing, and fails unless these are all the bytes.
+    pub async fn compare_with(mut self, expected: &[u8]) -> Result<()> {
+        let mut n_read = 0;
+        loop {
+            let end = n_read + self.body.len();
+            ensure!(expected.get(n_read..end) == Some(&self.body), "other content within {n_read}..{end}");
+            n_read = end;
+            if n_read == expected.len() {
+                return Ok(());
+            }
+            self.body.clear();
+            self.body.reserve(BUFFER);
+            if let Some(ending) = self.read_more().await? {
+                bail!("{ending:?} after {n_read} of {} bytes", expected.len());
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! HTTP/1.1 servers of this process, with their sockets inside a host's network; with TLS where that is wanted.
+//! HTTP servers of this process, with their sockets inside a host's network; with TLS where that is wanted. As the
+//! product's own, they speak HTTP/1.1 and prior-knowledge HTTP/2 at one port.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,9 +11,9 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -96,7 +97,7 @@ where
         let (answers, socket) = (Arc::clone(&answers), Arc::clone(&socket));
         async move { Ok::<_, Infallible>(answers.answer(request, socket).await) }
     });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new());
-    Ok(builder.serve_connection(TokioIo::new(stream), service).await?)
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    builder.serve_connection(TokioIo::new(stream), service).await.map_err(anyhow::Error::from_boxed)
 }
