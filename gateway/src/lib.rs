@@ -54,8 +54,8 @@ use prometheus_client::metrics::counter::Counter;
 use shoal_blobstore::{Store, Upkeep};
 use shoal_identity::{Clients, Dialer, Reception};
 use shoal_model::{Node, NodeId, Rng, Role};
-use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::{Context, open_files};
 use shoal_peer::RegionKeys;
 use shoal_peer::report::Reporter;
 use shoal_peer::schedulers::Schedulers;
@@ -144,7 +144,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };
-    ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(MAX_CONNECTIONS) });
+    let most = MAX_CONNECTIONS.min(open_files::for_clients());
+    ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(most) });
     let dialer = Dialer::new(keychain.as_ref());
     join_schedulers(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));

@@ -30,8 +30,8 @@ use anyhow::Context as _;
 use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::{Clients, Dialer, Reception, Role};
 use shoal_model::NodeId;
-use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::{Context, open_files};
 use shoal_peer::region::Region;
 use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::SchedulerServer;
@@ -79,7 +79,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let n_processors = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let board = Board::start(&ctx, settings.policy, n_processors);
     let service = Service::new(board, Door::new(&ctx, verifier, dialer), ctx.tasks.clone());
-    ctx.serve(listener, Routes::new(SchedulerServer::new(service)).prepare(), Limits::new(MAX_NODES));
+    let limits = Limits::new(MAX_NODES.min(open_files::for_clients()));
+    ctx.serve(listener, Routes::new(SchedulerServer::new(service)).prepare(), limits);
     ready.set(true);
     Ok(())
 }

@@ -29,8 +29,8 @@ use shoal_blobstore::{Store, Upkeep};
 use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::{Clients, Dialer, Reception, Role};
 use shoal_model::{Node, Rng};
-use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::{Context, open_files};
 use shoal_peer::RegionKeys;
 use shoal_peer::client::PeerClient;
 use shoal_peer::region::Region;
@@ -46,7 +46,7 @@ use pull::{Opener, Pulls, Rates, Slots, Tools};
 use registries::Registries;
 use settings::Settings;
 
-/// Connections of runtimes, and of other nodes.
+/// The most connections of runtimes, and as many of other nodes.
 const MAX_CLIENTS: usize = 4096;
 /// Watches of other nodes.
 const MAX_WATCHES: usize = 4096;
@@ -124,8 +124,10 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
     ctx.metrics.register(|registry| service.register(registry));
-    ctx.serve(peers, service, Limits { stall: STALL, ..Limits::new(MAX_CLIENTS) });
-    ctx.serve(mirror, Mirror::new(&settings.proxy, pulls, &dialer), Limits::new(MAX_CLIENTS));
+    let clients = Limits::new(MAX_CLIENTS.min(open_files::for_clients() / 2));
+    ctx.serve(peers, service, Limits { stall: STALL, ..clients.clone() });
+    // Runtimes speak HTTP/1.1 to a mirror. Whoever does not is to get no more by that.
+    ctx.serve(mirror, Mirror::new(&settings.proxy, pulls, &dialer), Limits { streams: 1, ..clients });
     region.first_answer(REGION_PATIENCE).await;
     ready.set(true);
     Ok(())

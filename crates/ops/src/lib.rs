@@ -17,7 +17,7 @@ pub mod admin;
 pub mod context;
 mod lifecycle;
 pub mod metrics;
-mod open_files;
+pub mod open_files;
 pub mod private_file;
 pub mod program;
 pub mod readiness;

@@ -9,6 +9,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// What a busy node needs.
 const ENOUGH: u64 = 4096;
 
+/// How many of them the connections of clients may take together. The rest is for blobs, and for what the process
+/// dials itself: a crowd of clients must not keep it from its work.
+pub fn for_clients() -> usize {
+    // Without a limit, and where the system does not say, there is nothing to go by.
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+    usize::try_from(soft / 4).unwrap_or(usize::MAX).saturating_mul(3)
+}
+
 /// Raises the limit to what the administrator allows, and warns where that is little.
 pub(crate) fn raise_limit() {
     match raise_to_hard_limit() {

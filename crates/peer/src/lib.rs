@@ -24,6 +24,7 @@ pub mod region;
 pub mod report;
 pub mod schedulers;
 pub mod service;
+mod shares;
 pub mod shelf;
 #[cfg(test)]
 mod testing;

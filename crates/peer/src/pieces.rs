@@ -5,7 +5,7 @@
 //! and waiting would hide that from it. A slot is held until the bytes have arrived (see [`Receipts`]). A request
 //! that says it is urgent finds a few more, so that a rack does not wait because its importer is one of many who
 //! ask, nor a newcomer because those who are at work ask anew the moment that they are served. Nothing is gained by
-//! claiming so without cause but a share of these.
+//! claiming so without cause but a share of these. And no node is given so many slots that none is left for others.
 //!
 //! A reader that takes no bytes is cut by the server's limit on stalls, with which go the slot and the hold on the
 //! blob; a body cannot notice that by itself, since nobody asks it for more.
@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
 use crate::piece_path;
+use crate::shares::{Share, Shares};
 use crate::shelf::{Door, Refused};
 
 /// Bytes are read from the store and sent in steps of this size; larger ones cost more time per byte,
@@ -43,6 +44,8 @@ pub(crate) struct PieceServer {
     slots: Arc<Semaphore>,
     /// Further slots, for urgent requests.
     urgent_slots: Arc<Semaphore>,
+    /// What each node has of both.
+    shares: Shares,
     uploaded: Counter,
 }
 
@@ -89,6 +92,7 @@ impl PieceServer {
             door,
             slots: Arc::new(Semaphore::new(slots)),
             urgent_slots: Arc::new(Semaphore::new(slots.div_ceil(3))),
+            shares: Shares::default(),
             uploaded: Counter::default(),
         }
     }
@@ -115,7 +119,7 @@ impl PieceServer {
         let (opened, _) =
             self.door.open(SystemTime::now(), &key, &Ticket(ticket.to_owned()), &request.extensions)?;
         let range = held_range(&opened.blob, &request.headers)?;
-        let slot = self.slot(request.headers.contains_key(piece_path::URGENT)).ok_or(Refusal::Busy)?;
+        let slot = self.slot(request).ok_or(Refusal::Busy)?;
         let mut upload = Upload {
             blob: opened.blob,
             rest: range.clone(),
@@ -128,9 +132,13 @@ impl PieceServer {
         Ok(partial_content(range, size, upload.frames(first)))
     }
 
-    fn slot(&self, is_urgent: bool) -> Option<OwnedSemaphorePermit> {
+    fn slot(&self, request: &Parts) -> Option<(OwnedSemaphorePermit, Share)> {
+        let n_free = self.slots.available_permits() + self.urgent_slots.available_permits();
+        let share = self.shares.take(&request.extensions, n_free)?;
+        let is_urgent = request.headers.contains_key(piece_path::URGENT);
         let free = |slots: &Arc<Semaphore>| slots.clone().try_acquire_owned().ok();
-        free(&self.slots).or_else(|| free(&self.urgent_slots).filter(|_| is_urgent))
+        let permit = free(&self.slots).or_else(|| free(&self.urgent_slots).filter(|_| is_urgent))?;
+        Some((permit, share))
     }
 }
 
@@ -172,7 +180,7 @@ struct Upload {
 struct Slot {
     /// Nothing where the connection cannot tell.
     receipts: Option<Receipts>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<(OwnedSemaphorePermit, Share)>,
 }
 
 impl Drop for Slot {

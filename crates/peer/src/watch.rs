@@ -32,24 +32,28 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::shares::{Share, Shares};
 use crate::shelf::{Door, Refused, ShelfBlob};
 
 /// The least time between two looks at a seed's progress. Watchers lose patience after seconds.
 const SIGN_DISTANCE: Duration = Duration::from_millis(100);
 /// The most attestations in one message. Pieces wait until all attestations have been told.
-const MAX_ATTESTATIONS: usize = 1024;
+pub(crate) const MAX_ATTESTATIONS: usize = 1024;
 
 /// The `Peer` service over the blobs behind a door.
 pub(crate) struct WatchService {
     door: Door,
     places: Arc<Semaphore>,
+    /// What each node has of these.
+    shares: Shares,
     stopping: CancellationToken,
 }
 
 impl WatchService {
     /// Allows at most `places` watches at once, and ends them all on `stopping`.
     pub(crate) fn new(door: Door, places: usize, stopping: CancellationToken) -> Self {
-        Self { door, places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), stopping }
+        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        Self { door, places, shares: Shares::default(), stopping }
     }
 }
 
@@ -62,8 +66,9 @@ impl Peer for WatchService {
         let now = SystemTime::now();
         let opened = self.door.open(now, &key, &ticket, &from);
         let (opened, claims) = opened.map_err(|it| refuse(&it))?;
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("watch: no place is free"))?;
+        let full = || Status::resource_exhausted("watch: no place is free");
+        let share = self.shares.take(&from, self.places.available_permits()).ok_or_else(full)?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| full())?;
         let expired = sleep(claims.expires.duration_since(now).unwrap_or_default());
         let stopping = self.stopping.clone().cancelled_owned();
         let end = async move {
@@ -74,7 +79,7 @@ impl Peer for WatchService {
         };
         let door = self.door.clone();
         let reopen = Box::new(move || door.open_again(&claims));
-        let news = stream::unfold(Watcher::new(opened, reopen, place), Watcher::next);
+        let news = stream::unfold(Watcher::new(opened, reopen, (place, share)), Watcher::next);
         Ok(Response::new(news.take_until(end).map(Ok).boxed()))
     }
 }
@@ -100,7 +105,7 @@ struct Watcher {
     quiet_until: Instant,
     /// The seed's progress is not looked at before this.
     signs_from: Instant,
-    _place: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, Share),
 }
 
 type Reopen = Box<dyn Fn() -> Option<ShelfBlob> + Send>;
@@ -116,7 +121,7 @@ enum Seed {
 }
 
 impl Watcher {
-    fn new(opened: ShelfBlob, reopen: Reopen, place: OwnedSemaphorePermit) -> Self {
+    fn new(opened: ShelfBlob, reopen: Reopen, place: (OwnedSemaphorePermit, Share)) -> Self {
         Self {
             version: opened.blob.version(),
             blob: opened.blob,
@@ -409,6 +414,11 @@ mod tests {
         );
     }
 
+    fn place() -> (OwnedSemaphorePermit, Share) {
+        let share = Shares::default().take(&http::Extensions::new(), 1).unwrap();
+        (Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(), share)
+    }
+
     fn watch_request() -> Request<WatchRequest> {
         let request = WatchRequest { key: key(1), ticket: testing::ticket(&key(1)) };
         Request::from_parts(MetadataMap::new(), testing::anybody(), request)
@@ -447,9 +457,8 @@ mod tests {
         let blob = testing::blob(&store, &key(1), &[]).await;
         let (seed, progress) = watch::channel(SeedProgress::default());
         let reach = |offset| seed.send_modify(|it| it.offset = offset);
-        let places = Arc::new(Semaphore::new(1));
         let opened = ShelfBlob { blob: blob.clone(), seed: Some(progress) };
-        let watcher = Watcher::new(opened, Box::new(|| None), places.try_acquire_owned().unwrap());
+        let watcher = Watcher::new(opened, Box::new(|| None), place());
         let (_, watcher) = watcher.next().await.unwrap();
         let began = Instant::now();
 
@@ -482,9 +491,8 @@ mod tests {
         let (_dir, store) = testing::store();
         let blob = testing::blob(&store, &key(1), &[]).await;
         let (seed, progress) = watch::channel(SeedProgress::default());
-        let places = Arc::new(Semaphore::new(1));
         let opened = ShelfBlob { blob, seed: Some(progress) };
-        let watcher = Watcher::new(opened, Box::new(|| None), places.try_acquire_owned().unwrap());
+        let watcher = Watcher::new(opened, Box::new(|| None), place());
         let (first, watcher) = watcher.next().await.unwrap();
         assert_eq!(first.seed, Some(SeedProgress::default()));
         drop(seed);

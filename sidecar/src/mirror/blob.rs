@@ -203,7 +203,7 @@ fn is(content: &[u8], wanted: &WantedBlob) -> bool {
 
 /// Streams what the reader gives. An error ends the body early, which ends the connection without a reset.
 fn body(reader: Reader, asked: &Request<()>, pulls: Pulls) -> Body {
-    let reader = reader.over(Sendfile::of(asked));
+    let reader = reader.over(Sendfile::of(asked), pulls.steps());
     let streaming = Streaming { reader, pulls, outcome: Outcome::Left };
     let frames = stream::unfold(Some(streaming), async |it| {
         let mut streaming = it?;

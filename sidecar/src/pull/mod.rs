@@ -43,7 +43,7 @@ pub(crate) use cuts::Cut;
 pub(crate) use download::Download;
 pub(crate) use open::{Grant, Opener, Opening};
 pub(crate) use rates::Rates;
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Reader, Steps};
 pub(crate) use slots::Slots;
 
 use cuts::{Cuts, Resumed};
@@ -87,6 +87,7 @@ struct Inner {
     active: Mutex<Active>,
     cuts: Cuts,
     doubts: Doubts,
+    steps: Steps,
 }
 
 type Active = BTreeMap<BlobKey, Download>;
@@ -122,12 +123,18 @@ impl Pulls {
             active: Mutex::default(),
             cuts: Cuts::default(),
             doubts: Doubts::default(),
+            steps: Steps::default(),
         }))
     }
 
     /// What they are made with.
     pub(crate) fn tools(&self) -> &Tools {
         &self.0.tools
+    }
+
+    /// How far its streams read at a time.
+    pub(crate) fn steps(&self) -> Steps {
+        self.0.steps.clone()
     }
 
     /// A stream over an opened blob, which is fetched if need be.

@@ -5,9 +5,11 @@
 //! runtime then resumes by range, here or at the registry.
 //!
 //! Where the client's connection can send from a file, bytes that are hot are not read at all but promised to
-//! it, a whole piece at a time.
+//! it, a whole piece at a time. Others are read in steps, one of which lies in memory for each client that does not take
+//! it: the more streams there are, the shorter are the steps.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_blobstore::{Blob, Status, StoreError};
@@ -19,7 +21,20 @@ use super::download::{Seat, Start};
 use super::{Download, Pulls};
 
 /// Bytes read from the store at once. Large enough that a read costs little beside its bytes.
-const CHUNK: u64 = 256 << 10;
+const LONGEST_STEP: u64 = 256 << 10;
+const SHORTEST_STEP: u64 = 8 << 10;
+/// What the steps of all streams together are to take in memory, in bytes.
+const ALL_STEPS: u64 = 32 << 20;
+
+/// How far streams read at a time; clones are of the same streams, and each is one.
+#[derive(Clone, Default)]
+pub(crate) struct Steps(Arc<()>);
+
+impl Steps {
+    fn length(&self) -> u64 {
+        (ALL_STEPS / Arc::strong_count(&self.0) as u64).clamp(SHORTEST_STEP, LONGEST_STEP)
+    }
+}
 
 /// Why a stream ended before its last byte.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +59,7 @@ pub(crate) struct Reader {
     is_cached: bool,
     supply: Supply,
     sendfile: Option<Sendfile>,
+    steps: Steps,
 }
 
 /// Where bytes that are not in the store come from.
@@ -80,13 +96,14 @@ impl Reader {
             left,
             supply,
             sendfile: None,
+            steps: Steps::default(),
         }
     }
 
-    /// The same for a connection that may send from files. What [`next`](Self::next) returns has to be handed to
-    /// it at once then.
-    pub(crate) fn over(self, sendfile: Option<Sendfile>) -> Self {
-        Self { sendfile, ..self }
+    /// The same for a connection that may send from files, among other streams. What [`next`](Self::next) returns has
+    /// to be handed to it at once then.
+    pub(crate) fn over(self, sendfile: Option<Sendfile>, steps: Steps) -> Self {
+        Self { sendfile, steps, ..self }
     }
 
     /// Whether the blob was complete when the stream began.
@@ -145,7 +162,7 @@ impl Reader {
         {
             return Ok(Some(sendfile.promise(lent.file, lent.range)));
         }
-        match self.blob.read(start..rest.end.min(start + CHUNK)).await {
+        match self.blob.read(start..rest.end.min(start + self.steps.length())).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(StoreError::NotHeld { .. }) => Ok(None),
             Err(error) => Err(Ended::Store(error.to_string())),
@@ -199,12 +216,26 @@ mod tests {
     async fn what_is_hot_is_promised_by_the_piece_and_what_is_not_is_read() {
         let (_dir, store) = testing::store();
         let blob = complete(&store).await;
-        let mut reader = Reader::of_store(blob.clone(), 10..1_000_000).over(Some(Sendfile::default()));
+        let mut reader =
+            Reader::of_store(blob.clone(), 10..1_000_000).over(Some(Sendfile::default()), Steps::default());
         assert_eq!(reader.next().await.unwrap().unwrap().len(), 299_990);
 
         blob.mark_suspect();
-        let read = content().slice(300_000..300_000 + CHUNK as usize);
+        let read = content().slice(300_000..300_000 + LONGEST_STEP as usize);
         assert_eq!(reader.next().await.unwrap().unwrap(), read);
         assert_eq!(reader.next().await.unwrap().unwrap().len(), 300_000 - read.len());
+    }
+
+    #[test]
+    fn the_more_streams_there_are_the_shorter_are_their_steps() {
+        let steps = Steps::default();
+        let length = |n_streams: usize| {
+            let others = vec![steps.clone(); n_streams - 1];
+            (steps.length(), others.len()).0
+        };
+        assert_eq!(
+            [1, 128, 256, 4096, 100_000].map(length),
+            [LONGEST_STEP, LONGEST_STEP, LONGEST_STEP / 2, SHORTEST_STEP, SHORTEST_STEP]
+        );
     }
 }

@@ -21,9 +21,6 @@ use super::requests::{Counted, InFlight, Requests};
 use super::{BoxError, HttpService, Limits};
 use crate::wall_clock::wait_until;
 
-/// Requests at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-
 /// A silent HTTP/2 client is asked whether it is still there this often, and given this long to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
@@ -57,13 +54,13 @@ impl<S: HttpService> Connections<S> {
         self,
         io: I,
         client: SocketAddr,
+        requests: Requests,
         introduction: Introduction,
     ) -> Result<(), BoxError>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { service, http, limits, stopping } = self;
-        let requests = Requests::default();
         let counted = requests.clone();
         let Introduction { extensions, until } = introduction;
         let service = service_fn(move |mut req| {
@@ -129,7 +126,7 @@ fn http(limits: &Limits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
     builder
 }

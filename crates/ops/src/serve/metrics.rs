@@ -13,6 +13,7 @@ type ByListener<M> = Family<[(&'static str, &'static str); 1], M>;
 pub struct ServeMetrics {
     open: ByListener<Gauge>,
     full: ByListener<Counter>,
+    cut: ByListener<Counter>,
     refused: ByListener<Counter>,
 }
 
@@ -21,6 +22,7 @@ pub struct ServeMetrics {
 pub(super) struct ListenerMetrics {
     pub(super) open: Gauge,
     pub(super) full: Counter,
+    pub(super) cut: Counter,
     pub(super) refused: Counter,
 }
 
@@ -36,6 +38,11 @@ impl ServeMetrics {
                 it.full.clone(),
             );
             registry.register(
+                "connections_cut",
+                "Connections that gave way to new ones, because the cap was reached and they rested the longest",
+                it.cut.clone(),
+            );
+            registry.register(
                 "connections_refused",
                 "Connections whose TLS handshake failed, for want of a good certificate among others",
                 it.refused.clone(),
@@ -49,6 +56,7 @@ impl ServeMetrics {
         ListenerMetrics {
             open: self.open.get_or_create_owned(&labels),
             full: self.full.get_or_create_owned(&labels),
+            cut: self.cut.get_or_create_owned(&labels),
             refused: self.refused.get_or_create_owned(&labels),
         }
     }

@@ -3,7 +3,8 @@
 //! HTTP/1.1 and prior-knowledge HTTP/2 share one port. An accept loop that ends takes the service with it, so
 //! nothing ends it but the stop signal: an error (no file descriptors left, a client that went away) is logged
 //! and waited out. Every resource that a client can hold has a bound: see [`Limits`]. When the cap of
-//! connections is reached, new ones wait in the kernel's queue and a metric counts it.
+//! connections is reached, the one whose client has let it rest the longest gives way to a new one (see [`room`]); while
+//! none rests, new ones wait in the kernel's queue. Metrics count both.
 //!
 //! On the stop signal no more are accepted, each connection finishes the requests it has, and [`serve`] ends
 //! with the last of them; the group's grace bounds that. Dropping the future cuts all connections.
@@ -14,6 +15,7 @@ mod listener;
 mod metrics;
 mod receipts;
 mod requests;
+mod room;
 mod sendfile;
 mod socket;
 
@@ -27,8 +29,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -40,7 +41,11 @@ pub use receipts::Receipts;
 pub use sendfile::Sendfile;
 
 use connection::Connections;
+use room::{Rest, Room};
 use socket::Socket;
+
+/// How often it is looked whether some connection rests by now, while somebody waits for a place.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How many bytes of responses TLS may hold for a socket: as many as a frame of a piece has, so that it is
 /// encrypted in one go. With the 64 KiB that rustls allows by itself, serving costs a tenth more.
@@ -79,13 +84,15 @@ where
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
     /// Bytes of a request's head, at least 8192; more is answered with 431.
     pub header_bytes: usize,
     /// How long a new connection may take to bring its first request.
     pub first_request: Duration,
     /// How long a connection may be kept open between two requests.
     pub idle: Duration,
-    /// How long a client may refuse to take the next byte of a response.
+    /// How long a client may take to the next bytes of a response, and no less than 16 KiB, while more are there.
     pub stall: Duration,
 }
 
@@ -94,6 +101,7 @@ impl Limits {
     pub const fn new(connections: usize) -> Self {
         Self {
             connections,
+            streams: 256,
             header_bytes: 64 << 10,
             first_request: Duration::from_secs(10),
             // Longer than Go's clients keep idle connections (90 s), so that it is they who close them and
@@ -113,36 +121,44 @@ pub async fn serve<S: HttpService>(
     stopping: CancellationToken,
 ) {
     let gauges = metrics.of(listener.name());
-    let connections = Connections::new(service, limits.clone(), stopping.clone());
-    let mut open = JoinSet::new();
+    let mut room = Room::new(limits.connections);
+    let connections = Connections::new(service, limits, stopping.clone());
+    // For whom there is no place yet.
+    let mut waiting = None;
     let mut n_failures = 0;
     loop {
         tokio::select! {
             biased;
             () = stopping.cancelled() => break,
-            Some(_) = open.join_next() => {}
-            accepted = listener.accept(), if open.len() < limits.connections => match accepted {
+            Some(()) = room.ended() => {}
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok((stream, client)) => {
                     n_failures = 0;
-                    let accepted = Accepted { stream, client, handshake: listener.handshake() };
-                    open.spawn(run(connections.clone(), accepted, gauges.refused.clone()));
-                    if open.len() == limits.connections {
-                        gauges.full.inc();
-                    }
+                    waiting = Some(Accepted { stream, client, handshake: listener.handshake() });
                 }
                 Err(error) => {
                     n_failures += 1;
                     tracing::warn!(listener = listener.name(), %error, n_failures, "accept failed");
-                    stopping.run_until_cancelled(tokio::time::sleep(back_off(n_failures))).await;
+                    stopping.run_until_cancelled(sleep(back_off(n_failures))).await;
                 }
+            },
+            () = sleep(LOOK_EVERY), if waiting.is_some() => {}
+        }
+        if room.is_full() && waiting.is_some() && room.make() {
+            gauges.cut.inc();
+        } else if let Some(accepted) = waiting.take_if(|_| !room.is_full()) {
+            let rest = Rest::default();
+            room.open(rest.clone(), run(connections.clone(), accepted, rest, gauges.refused.clone()));
+            if room.is_full() {
+                gauges.full.inc();
             }
         }
-        gauges.open.set(open.len() as i64);
+        gauges.open.set(room.len() as i64);
     }
     // Closed before the wait, so that new clients are refused at once and go elsewhere.
     drop(listener);
-    while open.join_next().await.is_some() {
-        gauges.open.set(open.len() as i64);
+    while room.ended().await.is_some() {
+        gauges.open.set(room.len() as i64);
     }
 }
 
@@ -154,9 +170,9 @@ struct Accepted {
 }
 
 /// One accepted connection, from its handshake to its end.
-async fn run<S: HttpService>(connections: Connections<S>, accepted: Accepted, refused: Counter) {
+async fn run<S: HttpService>(connections: Connections<S>, accepted: Accepted, rest: Rest, refused: Counter) {
     let client = accepted.client;
-    if let Err(error) = shake(connections, accepted, refused).await {
+    if let Err(error) = shake(connections, accepted, rest, refused).await {
         // Clients come and go; a connection's end is news for somebody who looks for it only.
         tracing::debug!(%client, error = &*error, "connection ended early");
     }
@@ -166,16 +182,17 @@ async fn run<S: HttpService>(connections: Connections<S>, accepted: Accepted, re
 async fn shake<S: HttpService>(
     connections: Connections<S>,
     Accepted { stream, client, handshake }: Accepted,
+    Rest { requests, blocked }: Rest,
     refused: Counter,
 ) -> Result<(), BoxError> {
     let limits = connections.limits();
-    let socket = Socket::new(stream, limits.stall)?;
+    let socket = Socket::new(stream, limits.stall, blocked)?;
     let receipts = socket.receipts();
     let Some(tls) = handshake.tls() else {
         let mut introduction = handshake.introduce(client, None);
         introduction.extensions.insert(receipts);
         introduction.extensions.insert(socket.sendfile());
-        return Box::pin(connections.run(socket, client, introduction)).await;
+        return Box::pin(connections.run(socket, client, requests, introduction)).await;
     };
     let accept = TlsAcceptor::from(tls).accept_with(socket, |it| it.set_buffer_limit(Some(TLS_BUFFER)));
     let shaken = timeout(limits.first_request, accept).await;
@@ -185,7 +202,7 @@ async fn shake<S: HttpService>(
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let mut introduction = handshake.introduce(client, certificate);
     introduction.extensions.insert(receipts);
-    Box::pin(connections.run(stream, client, introduction)).await
+    Box::pin(connections.run(stream, client, requests, introduction)).await
 }
 
 /// How long to wait after so many failures to accept in a row.

@@ -26,6 +26,8 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::socket::PROGRESS;
+
 /// With no more bytes than this on their way everything counts as received: a receiver may take 40 ms to acknowledge
 /// the last packet or two, and that would be long for a piece that took one. The kernel counts what a packet
 /// occupies, up to 64 KiB and the memory around it.
@@ -87,8 +89,9 @@ struct Look {
     /// When the kernel was asked, and what was on its way then.
     at: Instant,
     queued: u32,
-    /// Since when that has not become less.
+    /// When it last had become less by enough to count, and by how much it has since.
     since: Instant,
+    n_received: usize,
     again: Pin<Box<Sleep>>,
 }
 
@@ -102,13 +105,13 @@ impl Awaited {
         self.written.append(&mut self.receipts.0.lock());
     }
 
-    /// The kernel has taken more bytes: the client makes progress, however much is on its way.
+    /// The kernel has taken enough bytes: the client makes progress, however much is on its way.
     pub(super) fn moved(&mut self) {
         self.look.iter_mut().for_each(|it| it.since = Instant::now());
     }
 
     /// Gives back what waits for bytes that have been received; looks again by itself. Fails when a client has
-    /// taken nothing for so long.
+    /// taken hardly anything for so long.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
@@ -130,7 +133,7 @@ impl Awaited {
             }
             look.looked(now, queued);
             if now.duration_since(look.since) >= patience {
-                let message = format!("the client received no byte for {patience:?}");
+                let message = format!("the client received {} bytes in {patience:?}", look.n_received);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
         }
@@ -140,7 +143,7 @@ impl Awaited {
 
 impl Look {
     fn new(now: Instant, queued: u32) -> Self {
-        Self { at: now, queued, since: now, again: Box::pin(sleep(*PAUSE.start())) }
+        Self { at: now, queued, since: now, n_received: 0, again: Box::pin(sleep(*PAUSE.start())) }
     }
 
     /// So much is on its way still: plans the next look.
@@ -151,8 +154,9 @@ impl Look {
             0 => waited * 2,
             _ => waited.mul_f64(f64::from(queued.saturating_sub(LAST_PACKETS)) / f64::from(received)),
         };
-        if received > 0 {
-            self.since = now;
+        self.n_received += received as usize;
+        if self.n_received >= PROGRESS {
+            (self.since, self.n_received) = (now, 0);
         }
         (self.at, self.queued) = (now, queued);
         self.again.as_mut().reset(now + pause.clamp(*PAUSE.start(), *PAUSE.end()));

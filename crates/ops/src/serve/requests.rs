@@ -28,10 +28,18 @@ struct Shared {
     handed: Mutex<BTreeMap<u64, Instant>>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Counts {
     begun: u64,
     ended: u64,
+    /// When either changed.
+    changed: Instant,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { begun: 0, ended: 0, changed: Instant::now() }
+    }
 }
 
 impl Requests {
@@ -40,7 +48,7 @@ impl Requests {
         let mut number = 0;
         self.0.counts.send_modify(|it| {
             number = it.begun;
-            it.begun += 1;
+            (it.begun, it.changed) = (it.begun + 1, Instant::now());
         });
         InFlight { shared: self.0.clone(), number }
     }
@@ -49,7 +57,7 @@ impl Requests {
     pub(super) async fn quiet_for(&self, first: Duration, idle: Duration) {
         let mut counts = self.0.counts.subscribe();
         loop {
-            let Counts { begun, ended } = *counts.borrow_and_update();
+            let Counts { begun, ended, .. } = *counts.borrow_and_update();
             let changed = counts.changed();
             if begun != ended {
                 // It can only fail when the sender is gone, and `self` holds it.
@@ -63,11 +71,22 @@ impl Requests {
         }
     }
 
+    /// Since when the client has been to act: to bring a request, or to take something of each response.
+    pub(super) fn rest_since(&self) -> Option<Instant> {
+        let Counts { begun, ended, changed } = *self.0.counts.borrow();
+        let handed = self.0.handed();
+        match usize::try_from(begun - ended) {
+            Ok(0) => Some(changed),
+            Ok(n_in_flight) if n_in_flight == handed.len() => handed.values().max().copied(),
+            _ => None,
+        }
+    }
+
     /// Waits until the client has left a part of a response where it is for `patience`.
     pub(super) async fn left_for(&self, patience: Duration) {
         let mut counts = self.0.counts.subscribe();
         loop {
-            let Counts { begun, ended } = *counts.borrow_and_update();
+            let Counts { begun, ended, .. } = *counts.borrow_and_update();
             if begun == ended {
                 let _ = counts.changed().await;
                 continue;
@@ -98,7 +117,7 @@ pub(super) struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.shared.handed().remove(&self.number);
-        self.shared.counts.send_modify(|it| it.ended += 1);
+        self.shared.counts.send_modify(|it| (it.ended, it.changed) = (it.ended + 1, Instant::now()));
     }
 }
 
@@ -205,6 +224,28 @@ mod tests {
         assert_eq!(start.elapsed(), IDLE);
         assert!(timeout(FIRST, body.frame()).await.is_err());
         assert!(!is_left().await, "the client has asked for more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_while_its_client_is_to_act() {
+        let requests = Requests::default();
+        let rested = || requests.rest_since().map(|it| it.elapsed());
+        advance(FIRST).await;
+        assert_eq!(rested(), Some(FIRST), "no request has come");
+
+        let (mut sender, body) = Channel::<bytes::Bytes>::new(1);
+        let mut body = Counted::new(body, requests.begin(), true);
+        assert_eq!(rested(), None, "nothing has been answered yet");
+        sender.send_data("part".into()).await.unwrap();
+        body.frame().await.unwrap().unwrap();
+        advance(FIRST).await;
+        assert_eq!(rested(), Some(FIRST), "a part of a response is to be taken");
+        let other = requests.begin();
+        assert_eq!(rested(), None, "another is not");
+
+        drop((body, other));
+        advance(FIRST).await;
+        assert_eq!(rested(), Some(FIRST), "there might be another request");
     }
 
     #[tokio::test(start_paused = true)]

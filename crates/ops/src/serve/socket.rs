@@ -1,8 +1,8 @@
 //! A client's TCP stream with manners: it does not wait for ever, and it does not hang up with a reset.
 //!
-//! A client that stops reading would hold its connection, and whatever feeds it, for as long as it likes; so
-//! a write that makes no progress for the allowed time fails, and the connection where it is to be waited for that
-//! something has arrived.
+//! A client that stops reading would hold its connection, and whatever feeds it, for as long as it likes, and so would
+//! one that reads a byte from time to time; so a write that makes hardly any progress for the allowed time fails, and
+//! the connection where it is to be waited for that something has arrived.
 //!
 //! A socket that is closed while unread bytes lie in it answers with RST, which makes the client drop what it
 //! has already received: the end of a 431, or a short body that it could have resumed. So what has arrived
@@ -22,7 +22,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::receipts::{Awaited, Receipts};
+use super::room::Blocked;
 use super::sendfile::Sendfile;
+
+/// So many bytes are progress.
+pub(super) const PROGRESS: usize = 16 << 10;
 
 /// At most so many bytes are read away when the socket is closed.
 const MAX_UNREAD: usize = 1 << 20;
@@ -32,20 +36,24 @@ pub(super) struct Socket {
     stream: TcpStream,
     sendfile: Sendfile,
     awaited: Awaited,
-    /// How long a write may be blocked.
+    /// How long writes may be blocked between two times that progress was made.
     patience: Duration,
-    blocked: bool,
-    /// The end of the patience; means something while `blocked` only.
+    blocked: Blocked,
+    /// For how long they have been since the last time, and the bytes that were taken meanwhile.
+    waited: Duration,
+    n_taken: usize,
+    /// The end of the patience; means something while blocked only.
     give_up: Pin<Box<Sleep>>,
 }
 
 impl Socket {
-    /// Takes the stream over; a write may be blocked for `patience`.
-    pub(super) fn new(stream: TcpStream, patience: Duration) -> io::Result<Self> {
+    /// Takes the stream over; writes may be blocked for `patience`, which `blocked` tells.
+    pub(super) fn new(stream: TcpStream, patience: Duration, blocked: Blocked) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let give_up = Box::pin(sleep(patience));
         let (sendfile, awaited) = (Sendfile::default(), Awaited::default());
-        Ok(Self { stream, sendfile, awaited, patience, blocked: false, give_up })
+        let (waited, n_taken) = (Duration::ZERO, 0);
+        Ok(Self { stream, sendfile, awaited, patience, blocked, waited, n_taken, give_up })
     }
 
     /// Keeps what waits for the client.
@@ -70,18 +78,26 @@ impl Socket {
         }
     }
 
-    fn watch<T>(&mut self, cx: &mut Context<'_>, res: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if res.is_ready() {
-            self.blocked = false;
-            self.awaited.moved();
+    fn watch(&mut self, cx: &mut Context<'_>, res: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(taken) = &res {
+            if let Some(since) = self.blocked.since() {
+                self.blocked.set(None);
+                self.waited += since.elapsed();
+            }
+            self.n_taken += taken.as_ref().copied().unwrap_or(0);
+            if self.n_taken >= PROGRESS {
+                (self.waited, self.n_taken) = (Duration::ZERO, 0);
+                self.awaited.moved();
+            }
             return res;
         }
-        if !self.blocked {
-            self.blocked = true;
-            self.give_up.as_mut().reset(Instant::now() + self.patience);
+        if self.blocked.since().is_none() {
+            let now = Instant::now();
+            self.blocked.set(Some(now));
+            self.give_up.as_mut().reset(now + self.patience.saturating_sub(self.waited));
         }
         self.give_up.as_mut().poll(cx).map(|()| {
-            let message = format!("the client took no byte for {:?}", self.patience);
+            let message = format!("the client took {} bytes in {:?}", self.n_taken, self.patience);
             Err(io::Error::new(io::ErrorKind::TimedOut, message))
         })
     }

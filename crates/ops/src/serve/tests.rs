@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
@@ -15,8 +15,10 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::interval;
 use tower::service_fn;
 
 use super::*;
@@ -271,25 +273,71 @@ async fn a_client_that_takes_no_bytes_is_cut() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_cap_wait_for_their_turn() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let note = Arc::clone(&seen);
-    let served = start(Limits::new(1), move |req| {
-        note.lock().unwrap().push(req.uri().path().to_owned());
-        hello(req)
+async fn connections_beyond_the_cap_wait_while_the_others_are_at_work() {
+    let (served, mut bodies) = start_streaming(Limits::new(1)).await;
+    let mut first = served.connect().await;
+    first.write_all(LAST_REQUEST).await.unwrap();
+    let mut body = bodies.recv().await.unwrap();
+    let mut second = served.connect().await;
+    second.write_all(LAST_REQUEST).await.unwrap();
+    assert!(timeout(3 * LOOK_EVERY, bodies.recv()).await.is_err(), "the second has no place yet");
+    assert!(served.metrics.encode().contains("shoal_connections_full_total{listener=\"test\"} 1"));
+    body.send_data(Bytes::from_static(b"helloworld")).await.unwrap();
+    drop(body);
+    assert!(read_to_end(&mut first).await.unwrap().ends_with("helloworld"));
+    bodies.recv().await.unwrap().send_data(Bytes::from_static(b"helloworld")).await.unwrap();
+    assert!(read_to_end(&mut second).await.unwrap().ends_with("helloworld"));
+}
+
+#[tokio::test]
+async fn at_the_cap_the_connection_that_has_rested_the_longest_gives_way() {
+    let (served, mut bodies) = start_streaming(Limits::new(3)).await;
+    let mut silent = served.connect().await;
+    let mut half = served.connect().await;
+    half.write_all(b"GET / HT").await.unwrap();
+    let mut busy = served.connect().await;
+    busy.write_all(LAST_REQUEST).await.unwrap();
+    let mut body = bodies.recv().await.unwrap();
+    for resting in [&mut silent, &mut half] {
+        let mut new = served.connect().await;
+        new.write_all(LAST_REQUEST).await.unwrap();
+        assert_eq!(read_to_end(resting).await.unwrap(), "");
+        bodies.recv().await.unwrap().send_data(Bytes::from_static(b"helloworld")).await.unwrap();
+        assert!(read_to_end(&mut new).await.unwrap().ends_with("helloworld"));
+        served.connect().await;
+    }
+    body.send_data(Bytes::from_static(b"helloworld")).await.unwrap();
+    drop(body);
+    assert!(read_to_end(&mut busy).await.unwrap().ends_with("helloworld"));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_a_byte_now_and_then_is_cut() {
+    let limits = Limits { stall: 10 * SHORT, ..LIMITS };
+    let (asked, mut bodies) = mpsc::unbounded_channel();
+    let served = start(limits, move |_| {
+        let (sender, body) = Channel::new(1);
+        asked.send(sender).unwrap();
+        std::future::ready(Response::new(body.boxed()))
     })
     .await;
-    let mut first = served.connect().await;
-    first.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.unwrap();
-    read_until(&mut first, "hello").await;
-    let mut second = served.connect().await;
-    second.write_all(b"GET /2 HTTP/1.1\r\n\r\n").await.unwrap();
-    first.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.unwrap();
-    read_until(&mut first, "hello").await;
-    assert!(served.metrics.encode().contains("shoal_connections_full_total{listener=\"test\"} 1"));
-    drop(first);
-    read_until(&mut second, "hello").await;
-    assert_eq!(*seen.lock().unwrap(), ["/1", "/1", "/2"]);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let mut stream = socket.connect(served.addr).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    let mut body: Sender<Bytes, io::Error> = bodies.recv().await.unwrap();
+    let sending = async { while body.send_data(Bytes::from(vec![0; 64 << 10])).await.is_ok() {} };
+    let reading = async {
+        let mut ticks = interval(SHORT);
+        loop {
+            ticks.tick().await;
+            stream.read_exact(&mut [0; 512]).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = sending => {}
+        () = reading => {}
+    }
 }
 
 #[tokio::test]
