@@ -71,7 +71,8 @@ async fn pieces_are_shared_while_the_registry_still_sends() {
     registry.gate.add_permits(1);
     let blob = gateway.open(&layer, None).await.unwrap();
     let peers = shoal_peer::client::PeerClient::new(shoal_identity::Dialer::new(None));
-    let mut news = peers.watch(&blob.gateway, &blob.key, &blob.ticket).await.unwrap();
+    let mut news =
+        peers.watch(&blob.gateway, &blob.key, blob.geometry.n_pieces(), &blob.ticket).await.unwrap();
     let mut n_held = 0;
     while n_held < 3 {
         let it = news.next().await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Fetching pieces from another node, and hearing what it holds.
 //!
 //! Every wait has a deadline on progress, none on the whole: a large range over a slow link is fine as long
-//! as bytes come. An answer is only taken when it says that it is the range that was asked, and exactly as
+//! as bytes come, if more than a handful. An answer is only taken when it says that it is the range that was asked, and exactly as
 //! many bytes follow; what they are worth is for the store to say, which knows the digests.
 //!
 //! Connections are kept, pieces over HTTP/1.1 and watches over one HTTP/2 connection per node, so that
@@ -25,16 +25,19 @@ use shoal_model::{BlobKey, Node, NodeId};
 use shoal_oci::range::ContentRange;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
 use shoal_proto::{BlobNews, Ticket, WatchRequest};
-use shoal_swarm::geometry::MAX_PIECES;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::channel::endpoint;
 use crate::piece_path;
+use crate::watch::MAX_ATTESTATIONS;
 
-/// How long a node may take to its first answer, and between two frames of bytes.
+/// How long a node may take to its first answer, and to so many of its bytes.
 const PATIENCE: Duration = Duration::from_secs(3);
+const PROGRESS: u64 = 4 << 10;
+/// A node is heard no more often than this, however much it has to tell: honest ones keep a longer distance.
+const NEWS_DISTANCE: Duration = Duration::from_millis(5);
 /// How long an unused connection for pieces is kept, and how many to one node.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PER_NODE: usize = 8;
@@ -42,8 +45,8 @@ const IDLE_PER_NODE: usize = 8;
 const LINKS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// The longest explanation of a refusal that is read, in bytes.
 const MAX_REASON: usize = 1024;
-/// The longest message of a watch, in bytes: the digests of the largest blob, and room for the rest.
-const MAX_NEWS: usize = 32 * MAX_PIECES as usize + (8 << 20);
+/// What one attestation may take in a message besides its digests, in bytes.
+const ATTESTATION: usize = 1 << 10;
 
 /// Why a node did not give what was asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,7 @@ pub enum Fault {
     #[error("unreachable: {0}")]
     Unreachable(String),
     /// It made no progress for the allowed time.
-    #[error("no progress within {PATIENCE:?}")]
+    #[error("less than {PROGRESS} bytes within {PATIENCE:?}")]
     Stalled,
     /// The bytes ended early.
     #[error("cut short, {missing} of {asked} bytes are missing")]
@@ -179,23 +182,32 @@ impl PeerClient {
             agreed(response, &range).await
         };
         match answer.await {
-            Ok(body) => Ok(PieceBytes { at, body, asked, missing: asked }),
+            Ok(body) => Ok(PieceBytes { at, body, asked, missing: asked, pace: Pace::default() }),
             Err(fault) => Err(at.error(fault)),
         }
     }
 
-    /// Asks `node` what it holds of a blob, now and as it changes.
-    pub async fn watch(&self, node: &Node, key: &BlobKey, ticket: &Ticket) -> Result<Watching, FetchError> {
+    /// Asks `node` what it holds of a blob of so many pieces, now and as it changes.
+    pub async fn watch(
+        &self,
+        node: &Node,
+        key: &BlobKey,
+        n_pieces: u32,
+        ticket: &Ticket,
+    ) -> Result<Watching, FetchError> {
         let at = At::new(node, key);
         let request = WatchRequest { key: key.clone(), ticket: ticket.clone() };
         let answer = async {
             let Link { generation, watches, .. } = self.link(node)?;
-            let mut grpc = PeerGrpc::new(watches).max_decoding_message_size(MAX_NEWS);
+            let mut grpc = PeerGrpc::new(watches).max_decoding_message_size(longest_news(n_pieces));
             let response = within(grpc.watch(request)).await?.map_err(|it| of_status(&it))?;
             Ok((response.into_inner(), generation))
         };
         match answer.await {
-            Ok((news, generation)) => Ok(Watching { at, news, generation, dialer: self.dialer.clone() }),
+            Ok((news, generation)) => {
+                let (dialer, quiet_until) = (self.dialer.clone(), Instant::now());
+                Ok(Watching { at, news, generation, dialer, quiet_until })
+            }
             Err(fault) => Err(at.error(fault)),
         }
     }
@@ -232,6 +244,31 @@ pub struct PieceBytes {
     body: Incoming,
     asked: u64,
     missing: u64,
+    pace: Pace,
+}
+
+/// How long a node has been waited for since it last made progress, and the bytes that came since.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    n_bytes: u64,
+}
+
+impl Pace {
+    /// Waits for a node as long as it has left. What the receiver takes for itself does not count.
+    async fn wait_for<T>(&mut self, it: impl Future<Output = T>) -> Result<T, Fault> {
+        let began = Instant::now();
+        let res = timeout(PATIENCE.saturating_sub(self.waited), it).await;
+        self.waited += began.elapsed();
+        res.map_err(|_| Fault::Stalled)
+    }
+
+    fn came(&mut self, n_bytes: usize) {
+        self.n_bytes += n_bytes as u64;
+        if self.n_bytes >= PROGRESS {
+            *self = Self::default();
+        }
+    }
 }
 
 impl PieceBytes {
@@ -245,7 +282,7 @@ impl PieceBytes {
 
     async fn frame(&mut self) -> Result<Option<Bytes>, Fault> {
         loop {
-            let frame = match within(self.body.frame()).await? {
+            let frame = match self.pace.wait_for(self.body.frame()).await? {
                 Some(Ok(frame)) => frame,
                 None if self.missing == 0 => return Ok(None),
                 Some(Err(_)) | None => {
@@ -253,6 +290,7 @@ impl PieceBytes {
                 }
             };
             if let Ok(bytes) = frame.into_data() {
+                self.pace.came(bytes.len());
                 self.missing = self
                     .missing
                     .checked_sub(bytes.len() as u64)
@@ -269,6 +307,8 @@ pub struct Watching {
     news: Streaming<BlobNews>,
     generation: u64,
     dialer: Dialer,
+    /// It is not heard before this.
+    quiet_until: Instant,
 }
 
 impl Watching {
@@ -276,8 +316,12 @@ impl Watching {
     /// ran out or it stops, or here, because a new certificate wants a new connection. Whoever still wants to
     /// know asks again with a fresh ticket.
     pub async fn next(&mut self) -> Result<Option<BlobNews>, FetchError> {
+        sleep_until(self.quiet_until).await;
         tokio::select! {
-            news = self.news.message() => news.map_err(|it| self.at.error(of_status(&it))),
+            news = self.news.message() => {
+                self.quiet_until = Instant::now() + NEWS_DISTANCE;
+                news.map_err(|it| self.at.error(of_status(&it)))
+            }
             () = self.dialer.renewed(self.generation) => Ok(None),
         }
     }
@@ -303,6 +347,13 @@ impl At {
     fn error(&self, fault: Fault) -> FetchError {
         FetchError { node: self.node.clone(), key: self.key.clone(), fault }
     }
+}
+
+/// The longest message of a watch, in bytes: what is read before it is looked at takes many times that. Digests of
+/// all pieces in as many attestations as one message may have, and all runs of pieces, with some room.
+fn longest_news(n_pieces: u32) -> usize {
+    let n_pieces = n_pieces as usize;
+    (64 << 10) + 48 * n_pieces + ATTESTATION * MAX_ATTESTATIONS.min(2 * n_pieces)
 }
 
 async fn within<T>(it: impl Future<Output = T>) -> Result<T, Fault> {
@@ -378,7 +429,7 @@ fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{self, key, node, soon, ticket};
+    use crate::testing::{self, geometry, key, node, soon, ticket};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -485,7 +536,7 @@ mod tests {
         // Nobody listens there any more.
         let seen = fetched(&node).await;
         assert!(matches!(seen, Err(Fault::Unreachable(_))), "{seen:?}");
-        let watching = testing::client().watch(&node, &key(1), &ticket(&key(1))).await;
+        let watching = testing::client().watch(&node, &key(1), geometry().n_pieces(), &ticket(&key(1))).await;
         let seen = watching.map(drop).map_err(|it| it.fault);
         assert!(matches!(seen, Err(Fault::Unreachable(_))), "{seen:?}");
     }

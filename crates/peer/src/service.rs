@@ -366,7 +366,8 @@ mod tests {
         let peer = online(PLENTY, STALL).await;
         let blob = blob(&peer.store, &key(1), &[0, 2]).await;
         let client = testing::client();
-        let mut watching = client.watch(&peer.node, &key(1), &ticket(&key(1))).await.unwrap();
+        let mut watching =
+            client.watch(&peer.node, &key(1), geometry().n_pieces(), &ticket(&key(1))).await.unwrap();
         let keys = region_keys(&[1]);
 
         let news = soon(watching.next()).await.unwrap().unwrap();
@@ -395,12 +396,12 @@ mod tests {
         blob(&peer.store, &key(1), &[]).await;
         let client = testing::client();
         let fault = async |asked: &BlobKey, shown: &BlobKey| {
-            let watching = soon(client.watch(&peer.node, asked, &ticket(shown))).await;
+            let watching = soon(client.watch(&peer.node, asked, geometry().n_pieces(), &ticket(shown))).await;
             watching.map(drop).map_err(|it| it.fault)
         };
         assert!(matches!(fault(&key(1), &key(2)).await, Err(Fault::Refused(_))));
         assert_eq!(fault(&key(2), &key(2)).await, Err(Fault::NotHeld));
-        let first = client.watch(&peer.node, &key(1), &ticket(&key(1))).await;
+        let first = client.watch(&peer.node, &key(1), geometry().n_pieces(), &ticket(&key(1))).await;
         assert_eq!(fault(&key(1), &key(1)).await, Err(Fault::Busy));
         drop(first);
     }

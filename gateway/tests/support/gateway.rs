@@ -143,7 +143,7 @@ impl Gateway {
     }
 
     async fn came(&self, blob: &OpenedBlob) -> bool {
-        let news = self.peers.watch(&blob.gateway, &blob.key, &blob.ticket).await;
+        let news = self.peers.watch(&blob.gateway, &blob.key, blob.geometry.n_pieces(), &blob.ticket).await;
         let mut news = news.unwrap();
         let (mut n_held, mut sealed) = (0, false);
         while let Some(it) = news.next().await.unwrap() {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::Tools;
+use super::chunks::Chunks;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
 use crate::metrics::Origin;
@@ -71,14 +72,14 @@ impl Asking {
             true => peers.fetch_urgent(&self.node, key, range, &ticket).await?,
             false => peers.fetch(&self.node, key, range, &ticket).await?,
         };
-        let mut signs = Signs::new(self.reports.clone());
-        let mut chunks = Vec::new();
+        let mut signs = Signs::new(self.reports.clone(), Some(self.node.id.clone()));
+        let mut chunks = Chunks::default();
         while let Some(bytes) = body.next().await? {
             signs.moved();
             self.tools.rates.admit(Some(&self.node.id), bytes.len()).await;
-            chunks.push(bytes);
+            chunks.add(bytes);
         }
-        Ok(chunks)
+        Ok(chunks.all())
     }
 
     fn failed(&self, piece: PieceIndex, fault: &PeerFault) -> Report {
@@ -119,8 +120,11 @@ impl Asking {
 
     fn stored(&self, piece: PieceIndex, written: Result<Written, StoreError>, generation: u64) -> Report {
         let fault = match written {
-            Ok(Written::Held | Written::Provisional | Written::Kept | Written::AlreadyHeld) => {
-                return Report::Event(Event::Held(piece));
+            Ok(Written::Held | Written::Kept) => {
+                return Report::Event(Event::Held { piece, from: Some(self.node.id.clone()) });
+            }
+            Ok(Written::Provisional | Written::AlreadyHeld) => {
+                return Report::Event(Event::Held { piece, from: None });
             }
             Ok(Written::NoDigest) => Fault::Unvouched,
             Ok(Written::Busy) => Fault::Busy,
@@ -157,7 +161,8 @@ impl Asking {
         let mut start = self.shared.starts();
         loop {
             let ticket = start.borrow_and_update().wanted.ticket.clone();
-            let mut watching = self.tools.peers.watch(&self.node, self.shared.blob.key(), &ticket).await?;
+            let (key, n_pieces) = (self.shared.blob.key(), self.shared.blob.geometry().n_pieces());
+            let mut watching = self.tools.peers.watch(&self.node, key, n_pieces, &ticket).await?;
             while let Some(news) = watching.next().await? {
                 let event = self.take_in(news)?;
                 self.tell_watched(event).await;

@@ -103,7 +103,7 @@ impl Direct {
         let geometry = self.shared.blob.geometry();
         let range = geometry.range_of(pieces.start).start..geometry.range_of(pieces.end - 1).end;
         let mut body = self.ask(range).await?;
-        let mut signs = Signs::new(self.reports.clone());
+        let mut signs = Signs::new(self.reports.clone(), None);
         let mut buffer = BytesMut::new();
         let mut piece = pieces.start;
         // What is read ahead of whole pieces is one frame at most.
@@ -142,7 +142,7 @@ impl Direct {
                 return Err(Fault::Refused(format!("piece {piece} is not what the gateway vouched for")));
             }
         }
-        let held = Report::Event(Event::Held(piece));
+        let held = Report::Event(Event::Held { piece, from: None });
         self.reports.send(held).await.map_err(|_| Fault::Unwanted)
     }
 
@@ -300,7 +300,8 @@ mod tests {
         let source = testing::source();
         testing::soon(Direct { tools, shared, source, authorization: None, reports }.run()).await;
         let words = std::iter::from_fn(|| told.try_recv().ok()).filter_map(|it| match it {
-            Report::Event(Event::Moved) => None,
+            Report::Event(Event::Moved { .. }) => None,
+            Report::Event(Event::Held { piece, .. }) => Some(format!("held {piece}")),
             Report::Event(event) => Some(format!("{event:?}")),
             other => Some(format!("{other:?}")),
         });
@@ -310,14 +311,14 @@ mod tests {
     #[tokio::test]
     async fn the_read_begins_where_a_reader_waits_and_comes_back_for_the_rest() {
         let (url, asked) = registry(content(), true).await;
-        assert_eq!(read(&url, 700_000).await, ["Held(2)", "Held(3)", "Held(0)", "Held(1)"]);
+        assert_eq!(read(&url, 700_000).await, ["held 2", "held 3", "held 0", "held 1"]);
         assert_eq!(*asked.lock().unwrap(), ["bytes=600000-999999", "bytes=0-599999"]);
     }
 
     #[tokio::test]
     async fn a_registry_without_ranges_serves_a_reader_at_the_beginning_only() {
         let (url, _) = registry(content(), false).await;
-        assert_eq!(read(&url, 0).await, ["Held(0)", "Held(1)", "Held(2)", "Held(3)"]);
+        assert_eq!(read(&url, 0).await, ["held 0", "held 1", "held 2", "held 3"]);
         assert_eq!(read(&url, 700_000).await, ["DirectFailed"]);
     }
 

@@ -170,7 +170,7 @@ impl Driver {
     /// Tells the machine and does what it says; true at the good end.
     async fn feed(&mut self, event: Event) -> Result<bool, String> {
         // What a reader waits for next depends on what is here.
-        let demand = matches!(event, Event::Held(_) | Event::Have(_));
+        let demand = matches!(event, Event::Held { .. } | Event::Have(_));
         self.cut_what_is_lost(&event);
         let mut actions = Vec::new();
         let n_leased = self.fetch.n_leased();

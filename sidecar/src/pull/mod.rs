@@ -5,6 +5,7 @@
 
 mod ask;
 mod batch;
+mod chunks;
 mod cuts;
 mod direct;
 mod doubts;

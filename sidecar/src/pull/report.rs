@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shoal_blobstore::{Blob, StoreError, Written};
+use shoal_model::NodeId;
 use shoal_swarm::fetch::Event;
 use tokio::sync::mpsc;
 use tokio::task;
@@ -27,12 +28,14 @@ pub(super) enum Report {
 /// Says that bytes come, and not too often.
 pub(super) struct Signs {
     reports: mpsc::Sender<Report>,
+    /// Whose bytes; none for the registry's.
+    from: Option<NodeId>,
     quiet_until: Instant,
 }
 
 impl Signs {
-    pub(super) fn new(reports: mpsc::Sender<Report>) -> Self {
-        Self { reports, quiet_until: Instant::now() }
+    pub(super) fn new(reports: mpsc::Sender<Report>, from: Option<NodeId>) -> Self {
+        Self { reports, from, quiet_until: Instant::now() }
     }
 
     /// Bytes came.
@@ -41,7 +44,7 @@ impl Signs {
         if now >= self.quiet_until {
             self.quiet_until = now + DISTANCE;
             // Where the driver is behind, it has signs enough.
-            let _ = self.reports.try_send(Report::Event(Event::Moved));
+            let _ = self.reports.try_send(Report::Event(Event::Moved { from: self.from.clone() }));
         }
     }
 }
@@ -72,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn signs_of_life_keep_a_distance() {
         let (reports, mut told) = mpsc::channel(8);
-        let mut signs = Signs::new(reports);
+        let mut signs = Signs::new(reports, None);
         let mut n_told = async |after| {
             tokio::time::advance(after).await;
             signs.moved();

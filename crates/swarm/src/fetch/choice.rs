@@ -37,13 +37,13 @@ impl Fetch {
         }
     }
 
-    /// Slots in use. Where late asks free theirs, no more asks are late at once than there are slots.
+    /// Slots in use. Late asks free theirs, with a model that says so early; no more asks are late at once than there
+    /// are slots.
     fn n_taken(&self, now: Tick) -> usize {
         let asks = || self.asked.values().flatten();
-        if !self.sources.frees_late_slots() {
-            return asks().count();
-        }
-        let in_time = asks().filter(|it| it.late_at > now).count();
+        let (by_model, faith) = (self.sources.frees_late_slots(), self.sources.faith());
+        let late_at = |it: &Ask| if by_model { it.late_at } else { it.since.after(faith) };
+        let in_time = asks().filter(|it| late_at(it) > now).count();
         in_time.max(asks().count().saturating_sub(self.policy.slots))
     }
 
@@ -126,7 +126,7 @@ impl Fetch {
         // What was asked while it could still be stored may be of no use any more.
         let pieces: Vec<_> = doubtful.filter(|it| self.is_stored || self.demand.contains(it)).collect();
         pieces.into_iter().find_map(|piece| {
-            let from = self.neighbour_with(now, piece)?;
+            let from = self.neighbour_with(now, piece).or_else(|| self.gateway_in_turn(now, piece))?;
             Some(Choice { piece, from, demanded: false })
         })
     }
@@ -136,12 +136,20 @@ impl Fetch {
         if !self.imports_by_rank() {
             return None;
         }
-        let missing =
+        let mut missing =
             (0..self.held.len()).filter(|it| !self.held.contains(*it) && !self.asked.contains_key(it));
-        missing.filter(|it| self.turn(*it).is_some_and(|turn| turn <= now)).find_map(|piece| {
-            let from = self.sources.gateway_with(now, piece)?.clone();
+        missing.find_map(|piece| {
+            let from = self.gateway_in_turn(now, piece)?;
             Some(Choice { piece, from, demanded: false })
         })
+    }
+
+    /// The gateway, where it may be asked for a piece that nobody leased, and was not asked for it yet.
+    fn gateway_in_turn(&self, now: Tick, piece: PieceIndex) -> Option<NodeId> {
+        self.turn(now, piece).filter(|turn| *turn <= now)?;
+        let gateway = self.sources.gateway_with(now, piece)?;
+        let asks = self.asked.get(&piece).map_or(&[][..], Vec::as_slice);
+        asks.iter().all(|it| it.from != *gateway).then(|| gateway.clone())
     }
 
     /// The best neighbour that holds the piece and was not asked for it yet.

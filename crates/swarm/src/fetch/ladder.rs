@@ -49,6 +49,8 @@ pub(super) struct Ladder {
     direct_at: Tick,
     /// When the scheduler is asked for leave, again; set while stranded with a scheduler.
     strand_at: Option<Tick>,
+    /// The gateway has brought what nobody had leased to this node, and none of its pieces was leased since.
+    unled: bool,
     /// The registry has failed this fetch already.
     direct_failed: bool,
 }
@@ -61,6 +63,7 @@ impl Ladder {
             moved_at: now,
             direct_at: now,
             strand_at: None,
+            unled: false,
             direct_failed: false,
         }
     }
@@ -92,6 +95,17 @@ impl Ladder {
         if matches!(self.rung, Rung::Gateway | Rung::Stranded) {
             self.take(now, Rung::Swarm);
         }
+    }
+
+    /// The gateway brought a piece that nobody had leased: those who should bring it in do not. Should nothing move
+    /// again, they are not waited for once more.
+    pub(super) fn gateway_helped(&mut self) {
+        self.unled = true;
+    }
+
+    /// The scheduler leased a piece of the gateway.
+    pub(super) fn led(&mut self) {
+        self.unled = false;
     }
 
     /// The scheduler answered a call without giving leave: it lives, and is waited for anew.
@@ -156,11 +170,15 @@ impl Ladder {
 
     /// When the next step down is due, unless something moves before.
     pub(super) fn next_step(&self, policy: &Policy, outlook: Outlook) -> Option<Tick> {
-        let patience = match outlook.gateway || outlook.neighbours {
+        let waits_for_nobody = match self.rung {
+            Rung::Swarm if outlook.gateway => self.unled,
+            _ => !outlook.gateway && !outlook.neighbours,
+        };
+        let patience = match waits_for_nobody {
+            true => policy.patience_alone,
             // They have been waited for once already, and a runtime waits for all this.
-            true if self.direct_failed && self.moved_at <= self.since => policy.patience / 2,
-            true => policy.patience,
-            false => policy.patience_alone,
+            false if self.direct_failed && self.moved_at <= self.since => policy.patience / 2,
+            false => policy.patience,
         };
         match self.rung {
             Rung::Swarm | Rung::Gateway => Some(self.moved_at.max(self.since).after(patience)),

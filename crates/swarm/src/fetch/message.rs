@@ -40,7 +40,7 @@ pub enum Event {
         lost: Vec<Range<PieceIndex>>,
         /// What it newly holds.
         gained: Vec<Range<PieceIndex>>,
-        /// A seed gave a sign of life: busy is not sick.
+        /// A seed gave a sign of life: busy is not sick. Only the gateway has one.
         alive: bool,
     },
     /// A source can no longer be watched, or never could.
@@ -50,8 +50,13 @@ pub enum Event {
         /// It answered, and only has no place or no such blob at this moment.
         is_well: bool,
     },
-    /// The store has verified a piece, whoever sent it.
-    Held(PieceIndex),
+    /// The store has verified a piece.
+    Held {
+        /// Which piece.
+        piece: PieceIndex,
+        /// Which source brought it; none where that was none of those that were asked.
+        from: Option<NodeId>,
+    },
     /// What the store has now, where that is less than it was told: content was poisoned or damaged.
     Have(Bitmap),
     /// An ask came to nothing.
@@ -64,7 +69,10 @@ pub enum Event {
         fault: Fault,
     },
     /// Bytes of some asked piece arrived.
-    Moved,
+    Moved {
+        /// Of whom; none where the registry sent them.
+        from: Option<NodeId>,
+    },
     /// The next piece that each reader needs; all pieces that readers need soon, where nothing can be stored.
     Demand(Vec<PieceIndex>),
     /// Whether pieces are stored from now on. Where they are not, they are fetched for readers only: those of the last

@@ -17,7 +17,8 @@
 //! (see [`score`]): the scheduler says which.
 //!
 //! A refused ask ("busy") means "ask these others", never a step down the ladder; only a lack of any
-//! progress is.
+//! progress is. A neighbour that is asked and brings nothing for long is not believed any more, though: what it offers
+//! keeps nobody from the gateway, and what it says is no progress.
 
 mod choice;
 mod ladder;
@@ -194,7 +195,7 @@ impl Fetch {
         }
         let hedge = self.asked.values().flatten().map(|it| it.late_at);
         let ahead = hedge
-            .chain(self.turns())
+            .chain(self.turns(now))
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
             .chain(self.silent_from())
             .filter(|it| *it > now);
@@ -220,6 +221,7 @@ impl Fetch {
             }
             Event::Leased { from, role, pieces } => {
                 if role == Role::Gateway {
+                    self.ladder.led();
                     self.set_gateway(&from, out);
                 }
                 self.on_leased(&from, pieces, out);
@@ -237,14 +239,15 @@ impl Fetch {
                 let rest = if is_well { self.policy.watch_again } else { self.rest_after_failure(&from) };
                 self.lost(now, &from, rest, out);
             }
-            Event::Held(piece) => self.on_held(now, piece, out),
+            Event::Held { piece, from } => self.on_held(now, piece, from.as_ref(), out),
             Event::Have(held) => {
                 self.held = held;
                 self.finished = false;
                 self.ladder.moved(now);
             }
             Event::Failed { from, piece, fault } => self.on_failed(now, &from, (piece, fault), out),
-            Event::Moved => self.ladder.moved(now),
+            Event::Moved { from: None } => self.ladder.moved(now),
+            Event::Moved { from: Some(from) } => self.stirred(now, &from),
             Event::Demand(pieces) => self.demand = pieces,
             Event::Stored(is_stored) => {
                 self.is_stored = is_stored;
@@ -270,20 +273,33 @@ impl Fetch {
     }
 
     fn on_news(&mut self, now: Tick, from: &NodeId, gained: Vec<Range<PieceIndex>>, alive: bool) {
-        let fresh = self.sources.news(now, from, gained);
-        if alive || fresh {
-            self.ladder.moved(now);
+        let fresh = self.sources.news(now, from, gained, &self.held);
+        if fresh || alive && self.sources.is_gateway(from) {
+            self.stirred(now, from);
         }
-        if fresh && self.sources.is_near(from) {
+        if fresh && self.sources.is_near(from) && self.sources.is_credible(now, from) {
             self.ladder.swarm_moved(now);
         }
     }
 
-    fn on_held(&mut self, now: Tick, piece: PieceIndex, out: &mut Vec<Action>) {
+    /// A source gave a sign of life.
+    fn stirred(&mut self, now: Tick, from: &NodeId) {
+        if self.sources.is_credible(now, from) {
+            self.ladder.moved(now);
+        }
+    }
+
+    fn on_held(&mut self, now: Tick, piece: PieceIndex, from: Option<&NodeId>, out: &mut Vec<Action>) {
+        if let Some(from) = from {
+            self.sources.brought(from);
+        }
         if !self.held.insert(piece) {
             return;
         }
         self.ladder.moved(now);
+        if from.is_some_and(|it| self.sources.is_gateway(it)) && !self.leases.contains_key(&piece) {
+            self.ladder.gateway_helped();
+        }
         let asks = self.asked.remove(&piece).unwrap_or_default();
         let is_only = asks.len() == 1;
         for (at, ask) in asks.into_iter().enumerate() {
@@ -315,10 +331,15 @@ impl Fetch {
         match fault {
             Fault::Busy => {
                 self.sources.refused(now, from, self.policy.busy);
-                self.ladder.moved(now);
+                self.stirred(now, from);
             }
-            Fault::NotHeld => self.sources.lacks(from, piece),
-            Fault::Broken => self.sources.rest(from, now.after(self.rest_after_failure(from))),
+            Fault::NotHeld => {
+                self.sources.lacks(from, piece);
+                if self.sources.offered_in_vain(from) {
+                    self.failed(now, from);
+                }
+            }
+            Fault::Broken => self.failed(now, from),
             Fault::WrongBytes => self.sources.ban(from),
             Fault::Unvouched => {
                 // The word of a gateway may be on its way; where it does not come, what this source sends is no
@@ -367,6 +388,10 @@ impl Fetch {
         out.push(Action::Leave(id));
     }
 
+    fn failed(&mut self, now: Tick, from: &NodeId) {
+        self.sources.failed(from, now.after(self.rest_after_failure(from)));
+    }
+
     fn rest_after_failure(&self, from: &NodeId) -> Duration {
         if self.sources.is_gateway(from) { self.policy.gateway_away } else { self.policy.away }
     }
@@ -406,8 +431,8 @@ impl Fetch {
 
     /// When this node may import a piece without a lease: where nobody else brings it in, the node of rank
     /// k among its neighbours does after k slots of time, counted from when the gateway offered it.
-    fn turn(&self, piece: PieceIndex) -> Option<Tick> {
-        if !self.imports_by_rank() || self.sources.copies(piece) > 0 {
+    fn turn(&self, now: Tick, piece: PieceIndex) -> Option<Tick> {
+        if !self.imports_by_rank() || self.sources.is_to_be_had(now, piece) {
             return None;
         }
         let since = if self.scheduler { self.ladder.since() } else { self.unled_since };
@@ -417,11 +442,11 @@ impl Fetch {
     }
 
     /// The turns of all pieces that nobody was asked for.
-    fn turns(&self) -> impl Iterator<Item = Tick> {
+    fn turns(&self, now: Tick) -> impl Iterator<Item = Tick> {
         let missing = (0..self.held.len()).filter(|_| self.is_stored && self.imports_by_rank());
         missing
             .filter(|it| !self.held.contains(*it) && !self.asked.contains_key(it))
-            .filter_map(|it| self.turn(it))
+            .filter_map(move |it| self.turn(now, it))
     }
 
     /// From when on a gateway that was asked counts as silent, unless something moves before.

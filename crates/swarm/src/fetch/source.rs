@@ -42,6 +42,12 @@ pub(super) struct Source {
     pub n_leased: u32,
     /// Not asked before this: it failed, or it had no free slot.
     pub rests_until: Tick,
+    /// The same, where it failed.
+    pub failed_until: Tick,
+    /// Since when it has been asked and has brought nothing.
+    pub owes_since: Option<Tick>,
+    /// How many of its offers have come to nothing since it last brought a piece.
+    pub n_empty_offers: u32,
     /// How often in a row it had no free slot.
     pub n_refused: u32,
     /// What it sent last nobody had vouched for.
@@ -87,6 +93,9 @@ impl Source {
             n_asked: 0,
             n_leased: 0,
             rests_until: Tick(0),
+            failed_until: Tick(0),
+            owes_since: None,
+            n_empty_offers: 0,
             n_refused: 0,
             is_unvouched: false,
             banned: false,
@@ -99,6 +108,11 @@ impl Source {
     /// Whether it once had to be left alone.
     pub(super) fn has_failed(&self) -> bool {
         self.banned || self.rests_until > Tick(0)
+    }
+
+    /// Whether it may be expected to bring what it offers, which it is asked for `faith` at the longest.
+    pub(super) fn is_credible(&self, now: Tick, faith: Duration) -> bool {
+        !self.banned && self.failed_until <= now && self.owes_since.is_none_or(|it| now.since(it) < faith)
     }
 
     pub(super) fn answers(&self, now: Tick) -> bool {

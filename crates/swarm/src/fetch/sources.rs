@@ -19,6 +19,14 @@ use crate::{Algorithm, Bitmap, PieceIndex};
 
 /// After so many refusals in a row the time of rest doubles no more.
 const MAX_REFUSED: u32 = 2;
+/// A source whose offers have so often in a row come to nothing has failed. An honest one that has just lost its
+/// content was asked for fewer pieces.
+const MAX_EMPTY_OFFERS: u32 = 12;
+/// A source that is asked and brings nothing, however busy it says that it is, is believed for so many times what a
+/// piece takes elsewhere, within these bounds.
+const FAITH: u32 = 4;
+const SHORTEST_FAITH: Duration = Duration::from_secs(10);
+const LONGEST_FAITH: Duration = Duration::from_secs(60);
 
 /// All that can be asked for pieces: neighbours, suppliers that a lease names, the gateway.
 #[derive(Debug)]
@@ -84,6 +92,22 @@ impl Sources {
     /// Whether this node fetches from that one while all is well.
     pub(super) fn is_near(&self, id: &NodeId) -> bool {
         self.get(id).is_some_and(|it| it.part == Part::Near)
+    }
+
+    /// For how long a source is believed that brings nothing.
+    pub(super) fn faith(&self) -> Duration {
+        (self.piece_time() * FAITH).clamp(SHORTEST_FAITH, LONGEST_FAITH)
+    }
+
+    /// Whether a source's word counts; the gateway's does in any case.
+    pub(super) fn is_credible(&self, now: Tick, id: &NodeId) -> bool {
+        self.is_gateway(id) || self.get(id).is_some_and(|it| it.is_credible(now, self.faith()))
+    }
+
+    /// Whether a neighbour may be expected to bring the piece.
+    pub(super) fn is_to_be_had(&self, now: Tick, piece: PieceIndex) -> bool {
+        let holders = self.known.iter().filter(|it| it.part.is_neighbour() && it.holds.contains(piece));
+        self.copies(piece) > 0 && holders.into_iter().any(|it| it.is_credible(now, self.faith()))
     }
 
     /// Neighbouring copies of a piece.
@@ -208,8 +232,15 @@ impl Sources {
 
     // === What they hold ===
 
-    /// Takes in what a watched source said; true where it holds something that it did not before.
-    pub(super) fn news(&mut self, now: Tick, from: &NodeId, gained: Vec<Range<PieceIndex>>) -> bool {
+    /// Takes in what a watched source said; true where it holds something that it did not before and that `held`
+    /// lacks.
+    pub(super) fn news(
+        &mut self,
+        now: Tick,
+        from: &NodeId,
+        gained: Vec<Range<PieceIndex>>,
+        held: &Bitmap,
+    ) -> bool {
         let (at, mut fresh) = (self.find(from), false);
         let source = match (&mut self.gateway, at) {
             (Some(gateway), _) if gateway.id == *from => gateway,
@@ -222,7 +253,7 @@ impl Sources {
             if !source.holds.insert(piece) {
                 continue;
             }
-            fresh = true;
+            fresh |= !held.contains(piece);
             if source.part.is_neighbour() {
                 self.copies[piece as usize] += 1;
             } else if source.part == Part::Gateway {
@@ -256,6 +287,13 @@ impl Sources {
         }
     }
 
+    /// An offer of the source came to nothing; true where it has failed by that.
+    pub(super) fn offered_in_vain(&mut self, from: &NodeId) -> bool {
+        let Some(source) = self.get_mut(from) else { return false };
+        source.n_empty_offers += 1;
+        source.n_empty_offers >= MAX_EMPTY_OFFERS
+    }
+
     /// The watch on a source ended; it is tried again at `until`.
     pub(super) fn lost(&mut self, from: &NodeId, until: Tick) {
         self.holds_nothing(from);
@@ -274,6 +312,15 @@ impl Sources {
             source.rests_until = source.rests_until.max(until);
         }
         self.wakes.insert(until);
+    }
+
+    /// The source failed: nothing is expected of it before `until`.
+    pub(super) fn failed(&mut self, from: &NodeId, until: Tick) {
+        if let Some(source) = self.get_mut(from) {
+            source.failed_until = source.failed_until.max(until);
+            source.n_empty_offers = 0;
+        }
+        self.rest(from, until);
     }
 
     /// The source had no free slot. One at work on many pieces has one again after a part of the time that a
@@ -300,6 +347,7 @@ impl Sources {
 
     pub(super) fn asked(&mut self, now: Tick, from: &NodeId) {
         if let Some(source) = self.get_mut(from) {
+            source.owes_since.get_or_insert(now);
             if source.n_asked == 0 {
                 source.silent_since = now;
             }
@@ -313,9 +361,19 @@ impl Sources {
         }
     }
 
+    /// The source brought a piece.
+    pub(super) fn brought(&mut self, from: &NodeId) {
+        if let Some(source) = self.get_mut(from) {
+            (source.owes_since, source.n_empty_offers) = (None, 0);
+        }
+    }
+
     /// An ask has done its work, or, unless it was the only one, another was faster.
     pub(super) fn finished(&mut self, now: Tick, from: &NodeId, since: Tick, is_only: bool) {
         self.freed(from);
+        if let Some(source) = self.get_mut(from).filter(|it| it.n_asked == 0) {
+            source.owes_since = None;
+        }
         let took = now.since(since);
         self.learn(now, from, took, is_only);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);

@@ -108,7 +108,7 @@ impl Simulation {
         };
         let pieces = seed.n_signed..seed.n_read;
         (seed.n_signed, seed.batch, seed.sign_from) = (seed.n_read, batch + 1, sign_from);
-        pieces.for_each(|it| self.holds(id, it));
+        pieces.for_each(|it| self.holds(id, it, None));
         self.wake_regional_seeds(id);
     }
 

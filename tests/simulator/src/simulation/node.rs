@@ -127,7 +127,7 @@ impl Simulation {
     }
 
     /// A piece is in the node's store.
-    pub(super) fn holds(&mut self, id: ShareId, piece: PieceIndex) {
+    pub(super) fn holds(&mut self, id: ShareId, piece: PieceIndex, from: Option<u32>) {
         let now = self.queue.now();
         let share = self.share(id);
         if !share.held.insert(piece) {
@@ -137,13 +137,14 @@ impl Simulation {
         share.log.push((piece, now));
         self.tell_watchers(id);
         self.changed(self.node_of(id));
-        self.fetched(id, piece);
+        self.fetched(id, piece, from);
     }
 
     /// The machine hears of a piece; it may still be provisional.
-    pub(super) fn fetched(&mut self, id: ShareId, piece: PieceIndex) {
+    pub(super) fn fetched(&mut self, id: ShareId, piece: PieceIndex, from: Option<u32>) {
         let n_leased = self.n_leased(id);
-        self.tell_fetch(id, Event::Held(piece));
+        let from = from.map(|it| self.nodes[it as usize].id.clone());
+        self.tell_fetch(id, Event::Held { piece, from });
         self.tell_demand(id);
         if self.n_leased(id) < n_leased {
             self.hurry(self.node_of(id));
@@ -220,9 +221,9 @@ impl Simulation {
         let Some(provisional) = &mut share.provisional else { return };
         provisional.insert(piece);
         let (provisional, held) = (provisional.clone(), share.held.clone());
-        self.fetched(id, piece);
+        self.fetched(id, piece, None);
         if provisional.minus(&held).count() + held.count() == held.len() {
-            provisional.minus(&held).iter().for_each(|it| self.holds(id, it));
+            provisional.minus(&held).iter().for_each(|it| self.holds(id, it, None));
         }
         self.read_on(id, piece + 1);
     }

@@ -76,7 +76,7 @@ impl Simulation {
             if is_whole {
                 self.received(id);
             } else {
-                self.moved(transfer.to);
+                self.moved(transfer.to, transfer.from);
             }
         }
         self.network.unmention(id);
@@ -87,7 +87,7 @@ impl Simulation {
         self.network.give_up(id);
         self.share(transfer.to).asks.retain(|it| *it != id);
         self.count_crossing(self.node_of(transfer.to), transfer.from, transfer.to, transfer.piece);
-        self.holds(transfer.to, transfer.piece);
+        self.holds(transfer.to, transfer.piece, Some(transfer.from));
     }
 
     fn count_crossing(&mut self, to: u32, from: u32, share: ShareId, piece: PieceIndex) {
@@ -101,11 +101,12 @@ impl Simulation {
         }
     }
 
-    fn moved(&mut self, id: ShareId) {
+    fn moved(&mut self, id: ShareId, from: u32) {
         let now = self.queue.now();
         if self.share(id).moved_at + SIGNS <= now {
             self.share(id).moved_at = now;
-            self.tell_fetch(id, Event::Moved);
+            let from = Some(self.nodes[from as usize].id.clone());
+            self.tell_fetch(id, Event::Moved { from });
         }
     }
 

@@ -7,8 +7,8 @@ fn the_rarest_piece_goes_first() {
     let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
     it.on(neighbours(&["a", "b"]));
     it.on(news("a", 0..3));
-    it.on(Event::Held(0));
-    it.on(Event::Held(1));
+    it.on(held(0));
+    it.on(held(1));
     let mut it = Script::new(3, Policy { slots: 1, ..Policy::default() });
     it.on(neighbours(&["a", "b"]));
     // The slot is taken by the first offer; what follows is chosen by rarity.
@@ -16,7 +16,7 @@ fn the_rarest_piece_goes_first() {
     assert_eq!(first, ["ask b 0"]);
     it.on(news("b", 1..2));
     it.on(news("a", 1..3));
-    assert_eq!(it.on(Event::Held(0)), ["ask a 2", "cancel b 0"], "piece 1 has two copies, piece 2 one");
+    assert_eq!(it.on(held(0)), ["ask a 2", "cancel b 0"], "piece 1 has two copies, piece 2 one");
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn slots_are_divided_among_the_fetches_of_a_node() {
     assert_eq!(it.on(news("a", 0..50)).len(), 1);
     assert_eq!(it.on(Event::Slots(3)).len(), 2);
     it.on(Event::Slots(1));
-    assert_eq!(it.on(Event::Held(99)), [""; 0], "what is asked already goes on");
+    assert_eq!(it.on(held(99)), [""; 0], "what is asked already goes on");
 }
 
 #[test]
@@ -86,8 +86,8 @@ fn where_nothing_can_be_stored_only_what_readers_need_is_asked_for() {
     it.on(news("a", 0..11));
     assert_eq!(it.on(news("gw", 0..100)), [""; 0], "nobody reads");
     assert_eq!(it.on(Event::Demand(vec![10, 11])), ["ask a 10", "ask gw 11"]);
-    it.on(Event::Held(10));
-    it.on(Event::Held(11));
+    it.on(held(10));
+    it.on(held(11));
     assert_eq!(it.until(20 * SECOND), [""; 0], "it is the reader's turn");
 
     it.on(Event::Demand(vec![11, 12]));
@@ -115,7 +115,7 @@ fn a_late_answer_is_asked_of_another_and_the_loser_is_cancelled() {
     it.on(news("a", 0..1));
     assert_eq!(it.on(news("b", 0..1)), [""; 0], "not yet late, far from the end");
     assert_eq!(it.until(SECOND), ["ask b 0"]);
-    assert_eq!(it.on(Event::Held(0)), ["cancel a 0", "cancel b 0"]);
+    assert_eq!(it.on(held(0)), ["cancel a 0", "cancel b 0"]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn served_by_two(algorithm: Algorithm, millis: [u64; 2], n_pieces: usize) -> (Sc
         let (at, source, piece) = due.pop_first().unwrap();
         it.now = at;
         shares[source] += 1;
-        words = it.on(Event::Held(piece));
+        words = it.on(held(piece));
     }
     (it, shares)
 }

@@ -171,7 +171,7 @@ fn bytes_that_nobody_vouches_for_keep_no_fetch_from_the_next_rung() {
     let mut now = 0;
     while it.fetch.rung() == Rung::Swarm {
         if words.contains(&"watch a".to_owned()) && it.on(news("a", 0..1)) == ["ask a 0"] {
-            it.on(Event::Moved);
+            it.on(Event::Moved { from: Some(id("a")) });
             it.on(failed("a", 0, Fault::Unvouched));
         }
         now += SECOND / 10;

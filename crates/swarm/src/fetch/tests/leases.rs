@@ -17,8 +17,8 @@ fn a_lease_from_a_node_lasts_until_the_piece_is_here() {
     it.on(neighbours(&["a"]));
     assert_eq!(it.on(leased("elsewhere", 2..4)), ["watch elsewhere"]);
     assert_eq!(it.on(news("elsewhere", 0..8)), ["ask elsewhere 2", "ask elsewhere 3"]);
-    assert_eq!(it.on(Event::Held(2)), ["cancel elsewhere 2"], "nothing else is asked there");
-    assert_eq!(it.on(Event::Held(3)), ["cancel elsewhere 3", "leave elsewhere"]);
+    assert_eq!(it.on(held(2)), ["cancel elsewhere 2"], "nothing else is asked there");
+    assert_eq!(it.on(held(3)), ["cancel elsewhere 3", "leave elsewhere"]);
     assert_eq!(it.on(leased("elsewhere", 4..5)), ["watch elsewhere"], "what it held is forgotten");
 }
 
@@ -28,12 +28,12 @@ fn a_lease_of_a_neighbour_leaves_it_one() {
     it.on(neighbours(&["a"]));
     assert_eq!(it.on(leased("a", 2..3)), [""; 0]);
     assert_eq!(it.on(news("a", 2..3)), ["ask a 2"]);
-    assert_eq!(it.on(Event::Held(2)), ["cancel a 2"]);
+    assert_eq!(it.on(held(2)), ["cancel a 2"]);
     // The scheduler named others; the last lease holds on to it.
     it.on(leased("a", 3..4));
     assert_eq!(it.on(neighbours(&["b"])), ["watch b"]);
     assert_eq!(it.on(news("a", 3..5)), ["ask a 3"]);
-    assert_eq!(it.on(Event::Held(3)), ["cancel a 3", "leave a"]);
+    assert_eq!(it.on(held(3)), ["cancel a 3", "leave a"]);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_lease_that_is_given_again_does_not_leave_its_source() {
     it.on(leased("elsewhere", 2..3));
     assert_eq!(it.on(leased("elsewhere", 2..3)), [""; 0]);
     assert_eq!(it.on(news("elsewhere", 2..3)), ["ask elsewhere 2"]);
-    assert_eq!(it.on(Event::Held(2)), ["cancel elsewhere 2", "leave elsewhere"]);
+    assert_eq!(it.on(held(2)), ["cancel elsewhere 2", "leave elsewhere"]);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_gateway_that_answered_an_open_does_not_end_the_leases_of_another() {
     it.on(news("gw", 0..8));
     assert_eq!(it.on(Event::Gateway(id("gw2"))), [""; 0]);
     assert_eq!(it.fetch.n_leased(), 1);
-    it.on(Event::Held(0));
+    it.on(held(0));
     assert_eq!(it.on(Event::Gateway(id("gw2"))), ["leave gw"], "nothing is leased from it any more");
 }
 

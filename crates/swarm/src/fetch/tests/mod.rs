@@ -6,6 +6,7 @@
 mod choice;
 mod ladder;
 mod leases;
+mod liars;
 mod sources;
 
 use super::*;
@@ -47,6 +48,15 @@ fn leased(from: &str, pieces: Range<u32>) -> Event {
 
 fn failed(from: &str, piece: u32, fault: Fault) -> Event {
     Event::Failed { from: id(from), piece, fault }
+}
+
+/// The store has a piece, whoever brought it.
+fn held(piece: u32) -> Event {
+    Event::Held { piece, from: None }
+}
+
+fn held_by(from: &str, piece: u32) -> Event {
+    Event::Held { piece, from: Some(id(from)) }
 }
 
 impl Script {

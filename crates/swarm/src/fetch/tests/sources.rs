@@ -7,7 +7,7 @@ fn a_neighbour_is_watched_and_asked_for_what_it_offers() {
     let mut it = Script::new(4, two_slots());
     assert_eq!(it.on(neighbours(&["a", "me"])), ["watch a"]);
     assert_eq!(it.on(news("a", 2..3)), ["ask a 2"]);
-    assert_eq!(it.on(Event::Held(2)), ["cancel a 2"]);
+    assert_eq!(it.on(held(2)), ["cancel a 2"]);
     assert_eq!(it.on(news("a", 0..2)).len(), 2);
 }
 
@@ -54,12 +54,12 @@ fn a_damaged_piece_is_fetched_again() {
     let mut it = Script::new(2, two_slots());
     it.on(neighbours(&["a"]));
     it.on(news("a", 0..2));
-    it.on(Event::Held(0));
+    it.on(held(0));
     let mut left = Bitmap::new(2);
     assert_eq!(it.on(Event::Have(left.clone())), ["ask a 0"]);
     left.insert(0);
-    it.on(Event::Held(0));
-    assert!(it.on(Event::Held(1)).contains(&"finished".to_owned()));
+    it.on(held(0));
+    assert!(it.on(held(1)).contains(&"finished".to_owned()));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_broken_neighbour_frees_its_pieces_and_rests() {
     it.on(news("b", 0..2));
     assert_eq!(it.on(failed("a", 0, Fault::Broken)), ["ask b 0"]);
     assert_eq!(it.on(Event::Lost { from: id("a"), is_well: false }), ["ask b 1"]);
-    assert_eq!(it.on(Event::Held(0)), ["cancel b 0"]);
+    assert_eq!(it.on(held(0)), ["cancel b 0"]);
     assert!(it.until(9 * SECOND).iter().all(|it| !it.contains("watch a")));
     assert!(it.until(11 * SECOND).contains(&"watch a".to_owned()));
 }
@@ -90,11 +90,11 @@ fn poisoned_content_is_fetched_anew() {
     let mut it = Script::new(2, two_slots());
     it.on(neighbours(&["a"]));
     it.on(news("a", 0..2));
-    it.on(Event::Held(0));
+    it.on(held(0));
     assert!(it.on(Event::Have(Bitmap::new(2))).contains(&"ask a 0".to_owned()));
-    it.on(Event::Held(0));
-    assert!(it.on(Event::Held(1)).contains(&"finished".to_owned()));
-    assert_eq!(it.on(Event::Held(1)), [""; 0], "finished once");
+    it.on(held(0));
+    assert!(it.on(held(1)).contains(&"finished".to_owned()));
+    assert_eq!(it.on(held(1)), [""; 0], "finished once");
 }
 
 #[test]
