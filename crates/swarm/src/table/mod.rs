@@ -6,6 +6,9 @@
 //! pull costs a constant number of messages and batched progress.
 //!
 //! Outside, nodes, blobs and places have their names ([`message`]); inside, numbers ([`numbers`]).
+//!
+//! What a node says that it holds is believed, and kept up to a limit: a node can say what it likes. For a blob that it
+//! wants it has shown a ticket, so a wish is heard in any case.
 
 mod blob;
 mod circle;
@@ -23,7 +26,7 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
-use crate::{Algorithm, Bitmap};
+use crate::{Algorithm, Bitmap, Geometry, geometry};
 use blob::{BlobEntry, Brought};
 use numbers::{Number, Numbers, Register};
 use place::{Around, Places};
@@ -82,12 +85,42 @@ impl Default for Policy {
 type NodeNumber = Number<NodeId>;
 type BlobNumber = Number<BlobKey>;
 
+/// A blob weighs as much as so many pieces, besides its own: of a piece that nobody else speaks of, a few bytes are kept.
+const PIECES_OF_BLOB: u64 = 256;
+/// No more is heard of what a sidecar holds once its blobs weigh so much: two of the largest, or some 6,000 layers of 20 MiB.
+const MOST_PIECES: u64 = 2 * (geometry::MAX_PIECES + PIECES_OF_BLOB);
+
 #[derive(Debug)]
 struct NodeEntry {
     role: Role,
     around: Around,
     /// The blobs that it is a member of.
     blobs: Numbers<BlobKey>,
+    /// What they weigh.
+    n_pieces: u64,
+}
+
+impl NodeEntry {
+    fn enter(&mut self, blob: BlobNumber, geometry: Geometry) {
+        if self.blobs.insert(blob) {
+            self.n_pieces += weight(geometry);
+        }
+    }
+
+    fn leave(&mut self, blob: BlobNumber, geometry: Geometry) {
+        if self.blobs.remove(blob) {
+            self.n_pieces -= weight(geometry);
+        }
+    }
+
+    /// Whether it may become a member of one more blob by its word alone. A gateway's is good.
+    fn has_room(&self, geometry: Geometry) -> bool {
+        self.role == Role::Gateway || self.n_pieces + weight(geometry) <= MOST_PIECES
+    }
+}
+
+const fn weight(geometry: Geometry) -> u64 {
+    geometry.n_pieces() as u64 + PIECES_OF_BLOB
 }
 
 /// The scheduler's table.
@@ -175,7 +208,7 @@ impl Table {
     fn on_joined(&mut self, now: Tick, (node, role, place): (&NodeId, Role, &Place), out: &mut Vec<Order>) {
         self.on_left(now, node, out);
         let around = self.places.enter(place);
-        self.nodes.enter(node, || NodeEntry { role, around, blobs: Numbers::new() });
+        self.nodes.enter(node, || NodeEntry { role, around, blobs: Numbers::new(), n_pieces: 0 });
         if role == Role::Gateway {
             self.seed_waiting(now, out);
         }
@@ -210,7 +243,9 @@ impl Table {
     }
 
     fn on_progress(&mut self, now: Tick, report: &Report, out: &mut Vec<Order>) {
-        let Some(node) = self.nodes.number(&report.node) else { return };
+        let Some(node) = self.nodes.number(&report.node).filter(|it| self.is_heard(*it, report)) else {
+            return;
+        };
         if let Some(blob) = self.blobs.number(&report.key).filter(|it| self.blobs[*it].seeder == Some(node)) {
             self.grant_waiting(now, blob, out);
         }
@@ -237,6 +272,12 @@ impl Table {
         self.drop_if_idle(blob, node);
     }
 
+    /// Whether it is kept what a node says that it holds: of a blob that it is a member of, or may become one of.
+    fn is_heard(&self, node: NodeNumber, report: &Report) -> bool {
+        let is_member = |it: BlobNumber| self.blobs[it].held(node).is_some();
+        self.blobs.number(&report.key).is_some_and(is_member) || self.nodes[node].has_room(report.geometry)
+    }
+
     /// A wish for a blob that is known under another cut, which nobody else wishes for, counts anew.
     fn make_way(&mut self, node: NodeNumber, report: &Report) {
         let Some(blob) = self.blobs.number(&report.key) else { return };
@@ -259,16 +300,16 @@ impl Table {
         if entry.geometry != report.geometry {
             return None;
         }
-        let NodeEntry { role, around, blobs } = &mut self.nodes[node];
-        let stands = (*role == Role::Sidecar).then_some(*around);
+        let NodeEntry { role, around, .. } = self.nodes[node];
+        let stands = (role == Role::Sidecar).then_some(around);
         if entry.join(node, stands) {
-            blobs.insert(blob);
+            self.nodes[node].enter(blob, report.geometry);
         }
         if report.dropped {
             entry.dropped(node, stands);
         }
         let brought = match role {
-            Role::Sidecar => entry.gained(now, node, *around, &report.gained),
+            Role::Sidecar => entry.gained(now, node, around, &report.gained),
             Role::Gateway => {
                 entry.seeded(now, node, &report.gained);
                 Vec::new()
@@ -324,9 +365,9 @@ impl Table {
 
     /// The node is no member of the blob any more; true where others are.
     fn part(&mut self, blob: BlobNumber, node: NodeNumber) -> bool {
-        let NodeEntry { around, blobs, .. } = &mut self.nodes[node];
-        blobs.remove(blob);
-        self.blobs[blob].part(node, *around);
+        let geometry = self.blobs[blob].geometry;
+        self.nodes[node].leave(blob, geometry);
+        self.blobs[blob].part(node, self.nodes[node].around);
         let has_others = self.blobs[blob].has_members();
         if !has_others {
             self.forget_blob(blob);
@@ -336,8 +377,9 @@ impl Table {
 
     fn forget_blob(&mut self, blob: BlobNumber) {
         self.wanted.remove(&blob);
-        for node in self.blobs.remove(blob).members() {
-            self.nodes[node].blobs.remove(blob);
+        let entry = self.blobs.remove(blob);
+        for node in entry.members() {
+            self.nodes[node].leave(blob, entry.geometry);
         }
     }
 

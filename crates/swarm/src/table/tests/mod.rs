@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::*;
-use crate::Geometry;
 use shoal_model::{Digest, Rng, TrustGroup};
 
 const PIECES: u32 = 64;
@@ -229,4 +228,28 @@ fn unknown_nodes_change_nothing() {
     assert_eq!(it.want("stranger"), []);
     assert_eq!(it.gain("stranger", 0..4), []);
     assert_eq!(it.table.n_blobs(), 0);
+}
+
+#[test]
+fn what_a_node_says_that_it_holds_is_kept_up_to_a_limit() {
+    let mut it = Script::with(&["a", "b"]);
+    let largest = |node: &str, number: u8, dropped, gained: &[Range<u32>]| {
+        let key = BlobKey { digest: Digest::from_sha256([number; 32]), ..key() };
+        let geometry = Geometry::stated(geometry::MAX_PIECES, 1).unwrap();
+        Event::Progress(Report { node: id(node), key, geometry, dropped, gained: gained.to_vec() })
+    };
+    (2..10).for_each(|number| drop(it.on(largest("a", number, false, &[0..1]))));
+    assert_eq!(it.table.n_blobs(), 2);
+    it.on(largest("a", 3, false, &[1..2]));
+    it.on(largest("b", 9, false, &[0..1]));
+    assert_eq!(it.table.n_blobs(), 3, "another node is heard as well");
+    it.table.check();
+
+    it.on(largest("a", 2, true, &[]));
+    it.on(largest("a", 4, false, &[0..1]));
+    it.on(largest("a", 5, false, &[0..1]));
+    assert_eq!(it.table.n_blobs(), 3, "there is room where something was dropped");
+    assert_ne!(it.want("a"), [], "what it wants it has a ticket for");
+    assert_eq!(it.table.n_blobs(), 4);
+    it.table.check();
 }
