@@ -21,7 +21,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::{OpenRequest, OpenedBlob};
 use tokio::net::TcpStream;
@@ -62,6 +62,15 @@ impl Certificate {
             _ => None,
         });
         uri.context("a certificate without an identity")
+    }
+
+    /// Settings of a server that shows it and asks its clients for none.
+    pub(crate) fn server(&self) -> Result<Arc<ServerConfig>> {
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(Arc::new(config))
     }
 }
 

@@ -31,6 +31,7 @@
 pub mod capture;
 pub mod command;
 pub mod counting;
+pub mod crowd;
 pub mod disk;
 pub mod fault;
 pub mod fleet;
@@ -41,7 +42,9 @@ pub mod http;
 pub mod image;
 pub mod intruder;
 pub mod lab;
+pub mod liar;
 pub mod link;
+pub mod member;
 pub mod private;
 pub mod process;
 pub mod push;
