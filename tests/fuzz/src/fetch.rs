@@ -16,8 +16,8 @@ const NODES: u8 = 7;
 /// From here on numbers are those of gateways.
 const GATEWAY: u8 = 0x80;
 const GATEWAYS: u8 = 2;
-/// No piece is asked of more sources at once.
-const MOST_ASKS: usize = 2;
+/// No piece is asked of more sources at once: two neighbours and the gateway.
+const MOST_ASKS: usize = 3;
 /// Pieces of the largest blob.
 const PIECES: u32 = 40;
 const STEPS: usize = 300;
@@ -58,6 +58,8 @@ enum Step {
     /// The ask of this number has come to nothing.
     Broke(u8, Failure),
     Moved,
+    /// Bytes have come by the ask of this number.
+    Sent(u8),
     Demand(Vec<u8>),
     Stored(bool),
     Scheduler(bool),
@@ -96,7 +98,6 @@ struct History {
     now: Tick,
     slots: usize,
     n_pieces: u32,
-    is_ml: bool,
     asked: Vec<(NodeId, PieceIndex)>,
     /// What those say who are watched.
     told: BTreeMap<NodeId, Bitmap>,
@@ -123,7 +124,6 @@ impl History {
             now: Tick(0),
             slots: policy.slots,
             n_pieces,
-            is_ml: false,
             asked: Vec::new(),
             told: BTreeMap::new(),
             banned: BTreeSet::new(),
@@ -177,8 +177,13 @@ impl History {
                 let from = id(from);
                 self.told.contains_key(&from).then_some(Event::Lost { from, is_well })?
             }
-            Step::Held(piece) => Event::Held(PieceIndex::from(piece) % self.n_pieces.max(1)),
-            Step::Arrived(number) => Event::Held(ask(number)?.1),
+            Step::Held(piece) => {
+                Event::Held { piece: PieceIndex::from(piece) % self.n_pieces.max(1), from: None }
+            }
+            Step::Arrived(number) => {
+                let (from, piece) = ask(number)?;
+                Event::Held { piece, from: Some(from) }
+            }
             Step::Shrunk(gone) => {
                 let mut lost = Bitmap::new(self.n_pieces);
                 gone.into_iter().take(4).for_each(|it| lost.insert_range(range(it)));
@@ -191,7 +196,8 @@ impl History {
                 let (from, piece) = ask(number)?;
                 Event::Failed { from, piece, fault: fault.into() }
             }
-            Step::Moved => Event::Moved,
+            Step::Moved => Event::Moved { from: None },
+            Step::Sent(number) => Event::Moved { from: Some(ask(number)?.0) },
             Step::Demand(pieces) => Event::Demand(pieces.into_iter().take(4).map(PieceIndex::from).collect()),
             Step::Stored(is_stored) => Event::Stored(is_stored),
             Step::Scheduler(connected) => Event::Scheduler(connected),
@@ -217,12 +223,11 @@ impl History {
     /// What an event says before the machine acts on it.
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Neighbours { near, far, algorithm } => {
+            Event::Neighbours { near, far, .. } => {
                 self.neighbours.retain(|_, until| *until > self.now);
                 for node in near.iter().chain(far) {
                     self.neighbours.entry(node.clone()).or_insert(self.now);
                 }
-                self.is_ml = *algorithm == Algorithm::Ml;
             }
             Event::Gateway(from) | Event::Leased { from, .. } => {
                 self.others.insert(from.clone());
@@ -289,7 +294,7 @@ impl History {
                     of_piece.clone().count() < MOST_ASKS && of_piece.clone().all(|it| it.0 != from),
                     "{piece}"
                 );
-                let most = if self.is_ml { 2 * self.slots } else { self.slots };
+                let most = 2 * self.slots;
                 assert!(self.asked.len() < most, "more than {most} asks");
                 self.asked.push((from, piece));
             }

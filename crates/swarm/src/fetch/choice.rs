@@ -3,11 +3,11 @@
 use shoal_model::{NodeId, Tick};
 
 use super::{Action, Ask, Fetch};
-use crate::PieceIndex;
+use crate::{PieceIndex, rendezvous};
 
 /// How far past a reader's position its own part of the slots looks.
 const LOOKAHEAD: u32 = 8;
-/// No piece is asked of more sources than this at once.
+/// No piece is asked of more neighbours than this at once.
 const MAX_ASKS: usize = 2;
 
 struct Choice {
@@ -37,13 +37,13 @@ impl Fetch {
         }
     }
 
-    /// Slots in use. Late asks free theirs, with a model that says so early; no more asks are late at once than there
-    /// are slots.
+    /// Slots in use. Slow asks free theirs, and with a model those that are late by what it predicts; no more asks do
+    /// so at once than there are slots.
     fn n_taken(&self, now: Tick) -> usize {
         let asks = || self.asked.values().flatten();
-        let (by_model, faith) = (self.sources.frees_late_slots(), self.sources.faith());
-        let late_at = |it: &Ask| if by_model { it.late_at } else { it.since.after(faith) };
-        let in_time = asks().filter(|it| late_at(it) > now).count();
+        let by_model = self.sources.frees_late_slots();
+        let is_late = |it: &Ask| (by_model && it.late_at <= now) || self.slow_at(it) <= now;
+        let in_time = asks().filter(|it| !is_late(it)).count();
         in_time.max(asks().count().saturating_sub(self.policy.slots))
     }
 
@@ -121,13 +121,44 @@ impl Fetch {
     fn doubled(&mut self, now: Tick) -> Option<Choice> {
         let end_game = (self.held.len() - self.held.count()) as usize <= self.policy.slots;
         let late = |it: &Ask| end_game || it.late_at <= now;
-        let doubtful = |asks: &[Ask]| asks.len() < MAX_ASKS && asks.iter().all(late);
+        let doubtful = |asks: &[Ask]| asks.len() <= MAX_ASKS && asks.iter().all(late);
         let doubtful = self.asked.iter().filter(|(_, it)| doubtful(it)).map(|(it, _)| *it);
         // What was asked while it could still be stored may be of no use any more.
         let pieces: Vec<_> = doubtful.filter(|it| self.is_stored || self.demand.contains(it)).collect();
         pieces.into_iter().find_map(|piece| {
-            let from = self.neighbour_with(now, piece).or_else(|| self.gateway_in_turn(now, piece))?;
+            let may_be_doubled = self.asked.get(&piece).is_some_and(|it| it.len() < MAX_ASKS);
+            let neighbour = may_be_doubled.then(|| self.neighbour_with(now, piece)).flatten();
+            let from = neighbour.or_else(|| self.gateway_in_turn(now, piece))?;
             Some(Choice { piece, from, demanded: false })
+        })
+    }
+
+    /// From when on an ask is slow, unless something comes before: where its source sends nothing at all, or takes
+    /// much longer than pieces do elsewhere.
+    fn slow_at(&self, ask: &Ask) -> Tick {
+        let silent_from = self.sources.stirred_at(&ask.from).max(ask.since);
+        let slow_after = self.sources.slow_after(self.policy.hedge_after);
+        silent_from.after(self.policy.hedge_after).min(ask.since.after(slow_after))
+    }
+
+    /// Whether all who were asked for a piece are slow.
+    pub(super) fn is_slow(&self, now: Tick, asks: &[Ask]) -> bool {
+        asks.iter().all(|it| self.slow_at(it) <= now)
+    }
+
+    /// From when on the gateway may be asked for a piece that neighbours are slow to bring: all nodes are not to ask
+    /// for the same one at once.
+    fn second_turn(&self, piece: PieceIndex, asks: &[Ask]) -> Option<Tick> {
+        let slow_at = asks.iter().map(|it| self.slow_at(it)).max()?;
+        let rank = rendezvous::rank(&self.key, piece, &self.me, self.sources.neighbour_ids());
+        Some(slow_at.after(self.policy.rank_slot * rank))
+    }
+
+    /// The times at which a slow ask frees its slot, and at which the gateway may be asked in its place.
+    pub(super) fn second_turns(&self) -> impl Iterator<Item = Tick> {
+        let pieces = self.asked.iter();
+        pieces.flat_map(|(piece, asks)| {
+            asks.iter().map(|it| self.slow_at(it)).chain(self.second_turn(*piece, asks))
         })
     }
 
@@ -146,9 +177,10 @@ impl Fetch {
 
     /// The gateway, where it may be asked for a piece that nobody leased, and was not asked for it yet.
     fn gateway_in_turn(&self, now: Tick, piece: PieceIndex) -> Option<NodeId> {
-        self.turn(now, piece).filter(|turn| *turn <= now)?;
-        let gateway = self.sources.gateway_with(now, piece)?;
         let asks = self.asked.get(&piece).map_or(&[][..], Vec::as_slice);
+        let turns = [self.turn(now, piece), self.second_turn(piece, asks)];
+        turns.into_iter().flatten().find(|turn| *turn <= now)?;
+        let gateway = self.sources.gateway_with(now, piece)?;
         asks.iter().all(|it| it.from != *gateway).then(|| gateway.clone())
     }
 

@@ -8,7 +8,8 @@
 //! 2. the pieces that a reader needs next, for up to half of the slots;
 //! 3. the rarest piece among the neighbours, ties at random;
 //! 4. on a lower rung (see [`ladder`]), pieces from the gateway without a lease;
-//! 5. near the end, or where an answer is late, a second ask for a piece already asked.
+//! 5. near the end, or where an answer is late, a second ask for a piece already asked; of the gateway, where those
+//!    who were asked send nothing, or much more slowly than others.
 //!
 //! A node that cannot store what it fetches asks for what readers need next and for nothing else, of neighbours or of
 //! the gateway. It brings nothing in for others, and waits as long as readers do not come on.
@@ -196,6 +197,7 @@ impl Fetch {
         let hedge = self.asked.values().flatten().map(|it| it.late_at);
         let ahead = hedge
             .chain(self.turns(now))
+            .chain(self.second_turns())
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
             .chain(self.silent_from())
             .filter(|it| *it > now);
@@ -247,7 +249,10 @@ impl Fetch {
             }
             Event::Failed { from, piece, fault } => self.on_failed(now, &from, (piece, fault), out),
             Event::Moved { from: None } => self.ladder.moved(now),
-            Event::Moved { from: Some(from) } => self.stirred(now, &from),
+            Event::Moved { from: Some(from) } => {
+                self.sources.stirred(now, &from);
+                self.stirred(now, &from);
+            }
             Event::Demand(pieces) => self.demand = pieces,
             Event::Stored(is_stored) => {
                 self.is_stored = is_stored;
@@ -415,7 +420,9 @@ impl Fetch {
 
     /// A source is watched from the moment on at which it matters, and again after it was lost.
     fn watch_sources(&mut self, now: Tick, out: &mut Vec<Action>) {
-        let reach = self.reach();
+        // Where neighbours leave this node waiting, it matters what the gateway has.
+        let is_slow = self.asked.values().any(|asks| self.is_slow(now, asks));
+        let reach = Reach { gateway: self.reach().gateway || is_slow, ..self.reach() };
         out.extend(self.sources.start_watching(now, reach).into_iter().map(Action::Watch));
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Source {
     pub failed_until: Tick,
     /// Since when it has been asked and has brought nothing.
     pub owes_since: Option<Tick>,
+    /// When bytes came from it last.
+    pub stirred_at: Tick,
     /// How many of its offers have come to nothing since it last brought a piece.
     pub n_empty_offers: u32,
     /// How often in a row it had no free slot.
@@ -95,6 +97,7 @@ impl Source {
             rests_until: Tick(0),
             failed_until: Tick(0),
             owes_since: None,
+            stirred_at: Tick(0),
             n_empty_offers: 0,
             n_refused: 0,
             is_unvouched: false,

@@ -99,6 +99,26 @@ impl Sources {
         (self.piece_time() * FAITH).clamp(SHORTEST_FAITH, LONGEST_FAITH)
     }
 
+    /// After what time a piece is slow, beside what others bring; nothing is slow before the first has come.
+    pub(super) fn slow_after(&self, at_least: Duration) -> Duration {
+        match self.piece_time().is_zero() {
+            true => self.faith(),
+            false => (self.piece_time() * FAITH).clamp(at_least, LONGEST_FAITH),
+        }
+    }
+
+    /// When bytes came from the source last.
+    pub(super) fn stirred_at(&self, from: &NodeId) -> Tick {
+        self.get(from).map_or(Tick(0), |it| it.stirred_at)
+    }
+
+    /// Bytes came from the source.
+    pub(super) fn stirred(&mut self, now: Tick, from: &NodeId) {
+        if let Some(source) = self.get_mut(from) {
+            source.stirred_at = now;
+        }
+    }
+
     /// Whether a source's word counts; the gateway's does in any case.
     pub(super) fn is_credible(&self, now: Tick, id: &NodeId) -> bool {
         self.is_gateway(id) || self.get(id).is_some_and(|it| it.is_credible(now, self.faith()))

@@ -49,7 +49,7 @@ const AT_ONCE: usize = 64;
 
 impl Policy {
     /// How long a lease may take where one takes `as_a_rule`, if any has brought its piece in yet.
-    fn lease_lives(&self, as_a_rule: Option<Duration>) -> Duration {
+    pub(super) fn lease_lives(&self, as_a_rule: Option<Duration>) -> Duration {
         let late = as_a_rule.map_or(self.lease_lives, |it| it * LATE);
         late.max(self.lease_lives_least).min(self.lease_lives)
     }
@@ -72,12 +72,13 @@ impl Grants {
 
 impl BlobEntry {
     /// Leases that lapsed go back to those that are to be had; true where there were any.
-    pub(super) fn lapse_leases(&mut self, now: Tick, policy: &Policy) -> bool {
+    /// `lives` says how long a lease may take at a level.
+    pub(super) fn lapse_leases(&mut self, now: Tick, lives: impl Fn(&Level) -> Duration) -> bool {
         let at_gateway = self.seeder.and_then(|it| self.held(it)).cloned();
         let inner: Vec<_> = self.inner_levels().collect();
         let mut lapsed = false;
         for place in [REGION].into_iter().chain(inner) {
-            let lives = policy.lease_lives(self.level(place).and_then(Level::import_time));
+            let Some(lives) = self.level(place).map(&lives) else { continue };
             let mut late = Vec::new();
             lapsed |= self.take_back(place, |piece, it| {
                 let comes = place != REGION || at_gateway.as_ref().is_some_and(|it| it.contains(piece));

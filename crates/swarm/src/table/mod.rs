@@ -28,8 +28,9 @@ use shoal_model::{BlobKey, NodeId, Place, Rng, Role, Tick};
 
 use crate::{Algorithm, Bitmap, Geometry, geometry};
 use blob::{BlobEntry, Brought};
+use circle::Level;
 use numbers::{Number, Numbers, Register};
-use place::{Around, Places};
+use place::{Around, Places, REGION};
 
 pub use message::{Event, Order, Report, What};
 
@@ -134,6 +135,8 @@ pub struct Table {
     /// The blobs that some node wants: all that there is to do for.
     wanted: BTreeSet<BlobNumber>,
     refreshed_at: Tick,
+    /// What a lease took to bring its piece into the region, on average of the blob that was last in motion.
+    import_time: Option<Duration>,
     /// When the first of the blobs has settled that have yet to.
     settled_at: Option<Tick>,
 }
@@ -149,6 +152,7 @@ impl Table {
             blobs: Register::new(),
             wanted: BTreeSet::new(),
             refreshed_at: Tick(0),
+            import_time: None,
             settled_at: None,
         }
     }
@@ -309,7 +313,11 @@ impl Table {
             entry.dropped(node, stands);
         }
         let brought = match role {
-            Role::Sidecar => entry.gained(now, node, around, &report.gained),
+            Role::Sidecar => {
+                let brought = entry.gained(now, node, around, &report.gained);
+                self.import_time = entry.level(REGION).and_then(Level::import_time).or(self.import_time);
+                brought
+            }
             Role::Gateway => {
                 entry.seeded(now, node, &report.gained);
                 Vec::new()
@@ -424,7 +432,8 @@ impl Table {
         for blob in self.wanted.clone() {
             self.seed_again(now, blob, out);
             let entry = &mut self.blobs[blob];
-            let lapsed = entry.lapse_leases(now, &self.policy);
+            let lives = |it: &Level| self.policy.lease_lives(it.import_time().or(self.import_time));
+            let lapsed = entry.lapse_leases(now, lives);
             let wanting: Vec<_> = entry.wanting().collect();
             wanting.into_iter().for_each(|it| self.find_neighbours(blob, it));
             if lapsed {

@@ -171,3 +171,57 @@ fn an_ask_that_is_later_than_predicted_holds_no_slot() {
         assert!(in_flight <= 4, "{algorithm}: {in_flight} where there are two slots");
     }
 }
+
+/// A blob of which a neighbour alone has the last piece, and has been asked for it; all others are here.
+fn last_piece_at_a_neighbour() -> Script {
+    let mut it = Script::new(4, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(neighbours(&["a", "b"]));
+    it.on(news("a", 0..3));
+    for piece in 0..3 {
+        it.until(it.now + SECOND / 10);
+        it.on(held_by("a", piece));
+    }
+    assert_eq!(it.on(news("b", 3..4)), ["ask b 3"]);
+    it
+}
+
+#[test]
+fn what_a_silent_neighbour_alone_has_is_asked_of_the_gateway() {
+    let mut it = last_piece_at_a_neighbour();
+    let asked = it.now;
+    assert_eq!(it.until(asked + 2 * SECOND), ["watch gw"]);
+    it.on(news("gw", 0..4));
+    it.until(asked + 3 * SECOND);
+    assert!(it.fetch.asked[&3].iter().any(|it| it.from == id("gw")), "by its rank");
+    assert_eq!(it.fetch.rung(), Rung::Swarm);
+}
+
+#[test]
+fn what_a_neighbour_brings_much_more_slowly_than_others_is_asked_of_the_gateway() {
+    let mut it = last_piece_at_a_neighbour();
+    let asked = it.now;
+    let mut words = Vec::new();
+    while it.now < asked + 2 * SECOND {
+        words.extend(it.until(it.now + SECOND / 10));
+        it.on(Event::Moved { from: Some(id("b")) });
+    }
+    assert_eq!(words, ["watch gw"]);
+}
+
+#[test]
+fn where_all_are_slow_nothing_is_asked_twice_for_that() {
+    let mut it = Script::new(40, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(neighbours(&["a", "b"]));
+    it.on(news("a", 0..40));
+    it.on(news("b", 0..40));
+    let mut words = Vec::new();
+    while it.now < 9 * SECOND {
+        words.extend(it.until(it.now + SECOND / 10));
+        for node in ["a", "b"] {
+            it.on(Event::Moved { from: Some(id(node)) });
+        }
+    }
+    assert_eq!(words, [""; 0]);
+}

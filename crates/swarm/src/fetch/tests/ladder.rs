@@ -115,7 +115,7 @@ fn a_gateway_that_falls_silent_is_waited_for_once() {
     assert_eq!(it.on(news("gw", 0..4)), ["ask gw 0", "ask gw 1"]);
     // It moved last before it was asked, so that its time is up a little later than the swarm's.
     it.until(2 * SECOND);
-    it.on(Event::Held(0));
+    it.on(held_by("gw", 0));
     assert_eq!(it.fetch.rung(), Rung::Swarm);
     let words = it.until(5 * SECOND + SECOND / 2);
     assert_eq!(words.last().map(String::as_str), Some("strand"), "{words:?}");
