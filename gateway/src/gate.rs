@@ -76,6 +76,11 @@ impl Gate {
         self.upstreams.get(name)
     }
 
+    /// So many gateways share the registries from now on.
+    pub(crate) fn share(&self, n_sharing: u32) {
+        self.upstreams.values().for_each(|it| it.limits.share(n_sharing));
+    }
+
     /// The registry that a request to `host`, without a port, means where it names none: the one that has
     /// that host name here, or else the only one, or else Docker Hub, which is what a client that names none
     /// means.

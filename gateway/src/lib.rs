@@ -40,13 +40,13 @@ pub mod settings;
 mod shelf;
 mod signing;
 mod single_flight;
+mod sisters;
 mod tickets;
 pub mod timestamp;
 pub mod token_key;
 pub mod upstream;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -57,6 +57,7 @@ use shoal_model::{Node, NodeId, Rng, Role};
 use shoal_ops::serve::{Limits, Listener};
 use shoal_ops::{Context, open_files};
 use shoal_peer::RegionKeys;
+use shoal_peer::client::PeerClient;
 use shoal_peer::report::Reporter;
 use shoal_peer::schedulers::Schedulers;
 use shoal_peer::service::{PeerService, STALL};
@@ -78,10 +79,11 @@ use mirror::Mirror;
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
-use seed::Seeder;
+use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
 use signing::Keyring;
+use sisters::{Company, Sisters};
 use tickets::Tickets;
 use upstream::Upstream;
 
@@ -111,6 +113,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
 
     let keyring = Arc::new(Keyring::open(&settings.key_file)?);
     let verifier = Arc::new(Verifier::new(RegionKeys::parse(&keyring.public())?));
+    let dialer = Dialer::new(keychain.as_ref());
+    let sisters = Sisters::start(settings.sisters, gateway.clone(), keyring.public(), dialer.clone(), &ctx);
     let gate = Arc::new(Gate::new(
         upstreams(settings.registries, &ctx)?,
         Fingerprints::new(rand::random()),
@@ -118,24 +122,44 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         audit,
     ));
     let cuts = Arc::new(Cuts::new(store.clone(), settings.piece_length));
-    let seeder = Seeder::new(gate.clone(), store.clone(), cuts.clone(), keyring.clone(), ctx.tasks.clone());
+    let tickets = Arc::new(Tickets::new(keyring.clone(), verifier.clone(), settings.ticket_lives));
+    let seeder = Seeder::new(Tools {
+        gate: gate.clone(),
+        store: store.clone(),
+        cuts: cuts.clone(),
+        keyring: keyring.clone(),
+        tickets: tickets.clone(),
+        sisters: sisters.clone(),
+        peers: PeerClient::new(dialer.clone()),
+        tasks: ctx.tasks.clone(),
+    });
     let shelf = Arc::new(SeedingShelf {
         gate: gate.clone(),
         cuts: cuts.clone(),
         store: store.clone(),
         seeder: seeder.clone(),
+        sisters: sisters.clone(),
     });
     let (region, told) = watch::channel(RegionState {
         schedulers: settings.schedulers.clone(),
         trust_groups: gate.trust_groups(),
         verifying_keys: keyring.public(),
+        gateway: Some(gateway.clone()),
+        own_keys: keyring.public(),
     });
-    follow_keys(&ctx, keyring.clone(), settings.key_file, verifier.clone(), region);
+    let (signing, signed_with) = watch::channel(keyring.public());
+    let following = keyring.follow(settings.key_file, signing, ctx.tasks.stopping());
+    ctx.tasks.spawn_infallible("signing keys", following);
+    follow_company(
+        &ctx,
+        signed_with,
+        sisters.clone(),
+        Told { verifier: verifier.clone(), region, gate: gate.clone() },
+    );
     let stopping = ctx.tasks.stopping();
     let peers = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
     ctx.metrics.register(|registry| peers.register(registry));
-    let tickets = Arc::new(Tickets::new(keyring, verifier.clone(), settings.ticket_lives));
-    let opener = Opener::new(gate.clone(), cuts, seeder, tickets.clone(), gateway.clone());
+    let opener = Opener::new(gate.clone(), cuts, seeder, tickets.clone(), sisters.clone());
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
@@ -146,7 +170,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     };
     let most = MAX_CONNECTIONS.min(open_files::for_clients());
     ctx.serve(listener, port, Limits { stall: STALL, ..Limits::new(most) });
-    let dialer = Dialer::new(keychain.as_ref());
+    // What this gateway signs is to be believed before anybody is sent to it.
+    sisters.settle().await;
     join_schedulers(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
@@ -154,28 +179,58 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     Ok(address)
 }
 
-/// Has everybody believe the keys that the file holds, as it changes.
-fn follow_keys(
-    ctx: &Context,
-    keyring: Arc<Keyring>,
-    file: PathBuf,
+/// Those who have to know of each change among the region's gateways.
+struct Told {
     verifier: Arc<Verifier>,
     region: watch::Sender<RegionState>,
+    gate: Arc<Gate>,
+}
+
+impl Told {
+    fn tell(&self, company: &Company) {
+        match RegionKeys::parse(&company.keys) {
+            Ok(keys) => {
+                self.verifier.trust(keys);
+                self.region.send_modify(|it| {
+                    it.verifying_keys.clone_from(&company.keys);
+                    it.own_keys.clone_from(&company.own_keys);
+                });
+            }
+            Err(error) => tracing::warn!(%error, "signing keys that nobody could believe"),
+        }
+        self.gate.share(company.n_sharing);
+    }
+}
+
+/// Has everybody believe the keys that this gateway and the others sign with, and keep to this gateway's share.
+fn follow_company(
+    ctx: &Context,
+    mut signed_with: watch::Receiver<Vec<[u8; 32]>>,
+    sisters: Sisters,
+    told: Told,
 ) {
-    let (told, mut heard) = watch::channel(keyring.public());
-    ctx.tasks.spawn_infallible("signing keys", keyring.follow(file, told, ctx.tasks.stopping()));
     let stopping = ctx.tasks.stopping();
     ctx.tasks.spawn_infallible("region keys", async move {
-        while let Some(Ok(())) = stopping.run_until_cancelled(heard.changed()).await {
-            let public = heard.borrow_and_update().clone();
-            match RegionKeys::parse(&public) {
-                Ok(keys) => {
-                    verifier.trust(keys);
-                    region.send_modify(|it| it.verifying_keys = public);
+        let mut roll = sisters.roll();
+        let mut known = None;
+        let following = async {
+            loop {
+                let company = roll.borrow_and_update().company();
+                if known.as_ref() != Some(&company) {
+                    told.tell(&company);
+                    known = Some(company);
                 }
-                Err(error) => tracing::warn!(%error, "signing keys that nobody could believe"),
+                tokio::select! {
+                    Ok(()) = signed_with.changed() => {
+                        sisters.sign_with(signed_with.borrow_and_update().clone());
+                    }
+                    // `sisters` keeps the sender.
+                    Ok(()) = roll.changed() => {}
+                    else => return,
+                }
             }
-        }
+        };
+        stopping.run_until_cancelled(following).await;
     });
 }
 

@@ -35,6 +35,10 @@ pub(crate) enum Outcome {
     Poisoned,
     /// The registry or the disk gave no whole blob.
     Failed,
+    /// Another gateway had it or read it, and this one took it from there.
+    Followed,
+    /// Another gateway took over.
+    Overtaken,
 }
 
 /// The counters of all registries.
@@ -42,6 +46,7 @@ pub(crate) enum Outcome {
 pub(crate) struct RegistryMetrics {
     requests: Family<RequestLabels, Counter>,
     bytes: Family<RegistryLabel, Counter>,
+    gathered: Family<RegistryLabel, Counter>,
     seeds: Family<OutcomeLabels, Counter>,
     quota_limit: Family<RegistryLabel, Gauge>,
     quota_remaining: Family<RegistryLabel, Gauge>,
@@ -60,6 +65,11 @@ impl RegistryMetrics {
                 "gateway_back_to_source_bytes",
                 "Bytes of blobs read from a registry",
                 it.bytes.clone(),
+            );
+            registry.register(
+                "gateway_gathered_bytes",
+                "Bytes of blobs taken from nodes and other gateways, which the registry need not be asked for",
+                it.gathered.clone(),
             );
             registry.register(
                 "gateway_back_to_source",
@@ -115,12 +125,20 @@ impl OneRegistry {
         self.all.bytes.get_or_create(&RegistryLabel { registry: self.registry.clone() }).inc_by(n_bytes);
     }
 
+    /// Counts bytes of a blob that came from somebody else.
+    pub(crate) fn gathered(&self, n_bytes: u64) {
+        let label = RegistryLabel { registry: self.registry.clone() };
+        self.all.gathered.get_or_create(&label).inc_by(n_bytes);
+    }
+
     /// Counts a seed's end.
     pub(crate) fn seed(&self, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Sealed => "sealed",
             Outcome::Poisoned => "poisoned",
             Outcome::Failed => "failed",
+            Outcome::Followed => "followed",
+            Outcome::Overtaken => "overtaken",
         };
         let labels = OutcomeLabels { registry: self.registry.clone(), outcome };
         self.all.seeds.get_or_create(&labels).inc();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use shoal_peer::ticket::Verifier;
-use shoal_proto::{SchedulerMessage, WantedBlob};
+use shoal_proto::{SchedulerMessage, SeedOrder, WantedBlob};
 use tokio::sync::mpsc;
 
+use crate::seed::Wanting;
 use crate::shelf::SeedingShelf;
 
 /// Seeds what the scheduler orders, where the ticket that it shows proves that a node was granted it.
@@ -17,11 +18,13 @@ pub(crate) async fn obey(
 ) {
     while let Some(order) = orders.recv().await {
         // Neighbours and leases are for nodes that fetch from others; a gateway does not.
-        let SchedulerMessage::Seed(wanted) = order else { continue };
-        let WantedBlob { key, geometry, ticket, .. } = wanted;
+        let SchedulerMessage::Seed(SeedOrder { blob, holders }) = order else { continue };
+        let WantedBlob { key, geometry, ticket, .. } = blob;
         match verifier.check(SystemTime::now(), &ticket, &key) {
             // From where is what the ticket says: that is signed, the order is not.
-            Ok(claims) => drop(shelf.seed(&key, Some(geometry), &claims.source)),
+            Ok(claims) => {
+                drop(shelf.seed(&key, Some(geometry), &claims.source, Wanting::Scheduler { holders }));
+            }
             Err(error) => tracing::warn!(blob = %key, %error, "order to seed without a good ticket"),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A ticket is the proof that this gateway, or a sister with the same key, granted a blob; so a node that
 //! shows one for a blob that is not here has it seeded. That is how a node without a scheduler gets a blob,
-//! and the scheduler's own order goes the same way.
+//! and the scheduler's own order goes the same way. A sister gets what there is; only what this gateway owns is seeded
+//! for her, since she can read the rest as well.
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ use shoal_swarm::Geometry;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
-use crate::seed::{Seeder, Wanted};
+use crate::seed::{Seeder, Wanted, Wanting};
+use crate::sisters::Sisters;
 
 /// The gateway's blobs, here or to come.
 pub(crate) struct SeedingShelf {
@@ -23,13 +25,20 @@ pub(crate) struct SeedingShelf {
     pub(crate) cuts: Arc<Cuts>,
     pub(crate) store: Store,
     pub(crate) seeder: Seeder,
+    pub(crate) sisters: Sisters,
 }
 
 impl SeedingShelf {
     /// The blob, seeded from `source` if need be. `None` where that registry is not served here, or stands
     /// in another trust group, or the blob cannot be seeded at present. `stated` is the cut where this
     /// gateway has said none.
-    pub(crate) fn seed(&self, key: &BlobKey, stated: Option<Geometry>, source: &Source) -> Option<ShelfBlob> {
+    pub(crate) fn seed(
+        &self,
+        key: &BlobKey,
+        stated: Option<Geometry>,
+        source: &Source,
+        by: Wanting,
+    ) -> Option<ShelfBlob> {
         let upstream = self.gate.upstream(&source.registry.parse().ok()?)?;
         if upstream.group != key.group {
             return None;
@@ -39,13 +48,17 @@ impl SeedingShelf {
             repository: source.repository.parse().ok()?,
             key: key.clone(),
             geometry: self.cuts.agreed(key, stated)?,
+            by,
         })
     }
 }
 
 impl Shelf for SeedingShelf {
     fn open(&self, key: &BlobKey, claims: &TicketClaims) -> Option<ShelfBlob> {
-        let seeded = self.seed(key, None, &claims.source);
+        if self.sisters.knows(&claims.node) && !self.sisters.owns(key) {
+            return self.seeder.at_hand(key);
+        }
+        let seeded = self.seed(key, claims.geometry, &claims.source, Wanting::Node);
         // What is complete can be shared even where it cannot be fetched. A part without a seed is as good
         // as nothing, and says so at once.
         let complete = || self.store.get(key).filter(Blob::is_complete);

@@ -11,6 +11,7 @@ use shoal_identity::{Caller, Impostor};
 use shoal_model::{BlobKey, NodeId};
 use shoal_peer::ticket::{TicketClaims, TicketError, Verifier};
 use shoal_proto::{Source, Ticket};
+use shoal_swarm::Geometry;
 
 use crate::signing::Keyring;
 
@@ -45,8 +46,15 @@ impl Tickets {
     }
 
     /// A ticket for a right that has just been proven.
-    pub(crate) fn give(&self, now: SystemTime, source: Source, key: BlobKey, node: NodeId) -> Fresh {
-        let claims = TicketClaims { source, key, node, granted: now, expires: now + self.lives };
+    pub(crate) fn give(
+        &self,
+        now: SystemTime,
+        source: Source,
+        (key, cut): (BlobKey, Geometry),
+        node: NodeId,
+    ) -> Fresh {
+        let (geometry, expires) = (Some(cut), now + self.lives);
+        let claims = TicketClaims { source, key, geometry, node, granted: now, expires };
         Fresh { ticket: self.keyring.issue(&claims), lives: self.lives }
     }
 
@@ -104,7 +112,7 @@ mod tests {
 
     fn first(it: &Tickets) -> Ticket {
         let source = Source { registry: "r".into(), repository: "a".into() };
-        it.give(begin(), source, key(1), NodeId::new("n")).ticket
+        it.give(begin(), source, (key(1), Geometry::by_rule(1)), NodeId::new("n")).ticket
     }
 
     #[test]

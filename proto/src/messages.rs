@@ -66,7 +66,7 @@ pub struct OpenedBlob {
     pub content: Option<Bytes>,
     /// Nodes that lately held a ticket: the swarm for a node without a scheduler.
     pub holders: Vec<Node>,
-    /// The gateway that answered; the last resort inside the region.
+    /// The gateway that owns the blob, the one that answered or another: the last resort inside the region.
     pub gateway: Node,
     /// For how long the ticket is good, from when the answer was made.
     pub ticket_lives: Duration,
@@ -171,6 +171,10 @@ pub struct RegionState {
     pub verifying_keys: Vec<[u8; 32]>,
     /// The trust group of each configured registry.
     pub trust_groups: BTreeMap<String, TrustGroup>,
+    /// The gateway that tells this, where it says so.
+    pub gateway: Option<Node>,
+    /// Of the verifying keys, those that it signs with itself.
+    pub own_keys: Vec<[u8; 32]>,
 }
 
 /// What a node tells its scheduler.
@@ -246,11 +250,20 @@ pub enum SchedulerMessage {
     /// A grant to bring pieces into the region, the zone or the rack.
     Lease(Lease),
     /// To a gateway: fetch this blob from its registry and serve it.
-    Seed(WantedBlob),
+    Seed(SeedOrder),
     /// To a stranded node: fetch this blob from its registry with the caller's own credential.
     GoDirect(BlobKey),
     /// Something that a newer build says and this one does not know; to be ignored.
     Unknown,
+}
+
+/// A blob to be seeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeedOrder {
+    /// Which, and by whose ticket.
+    pub blob: WantedBlob,
+    /// Some who hold pieces of it, whoever holds most first.
+    pub holders: Vec<Node>,
 }
 
 /// Whom to ask for a blob.
@@ -264,6 +277,8 @@ pub struct Neighbours {
     pub far: Vec<Node>,
     /// How to choose among them.
     pub algorithm: Algorithm,
+    /// The gateway that seeds it, where one does.
+    pub gateway: Option<Node>,
 }
 
 /// A grant to bring pieces into the region, the zone or the rack.

@@ -192,6 +192,7 @@ mod tests {
         Issuer::new(&[1; 32]).issue(&TicketClaims {
             source: source(),
             key,
+            geometry: None,
             node,
             granted: now,
             expires: now + lives,

@@ -110,9 +110,9 @@ impl Caller {
         })
     }
 
-    /// Whether what was given to the sidecar `holder` may be used by the caller.
+    /// Whether what was given to the sidecar or gateway `holder` may be used by the caller.
     pub fn must_be_holder(&self, holder: &NodeId) -> Result<(), Impostor> {
-        self.must_be_one_of(&[Role::Sidecar])?;
+        self.must_be_one_of(&[Role::Sidecar, Role::Gateway])?;
         self.must_be_called(holder)
     }
 
@@ -188,10 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn what_one_sidecar_was_given_serves_nobody_else() {
-        let it = caller(Role::Sidecar, &[]);
-        assert!(it.must_be_holder(&NodeId::new("a")).is_ok());
-        assert!(it.must_be_holder(&NodeId::new("b")).is_err());
+    fn what_one_node_was_given_serves_nobody_else() {
+        for role in [Role::Sidecar, Role::Gateway] {
+            let it = caller(role, &[]);
+            assert!(it.must_be_holder(&NodeId::new("a")).is_ok());
+            assert!(it.must_be_holder(&NodeId::new("b")).is_err());
+        }
         assert!(caller(Role::Scheduler, &[]).must_be_holder(&NodeId::new("a")).is_err());
     }
 }

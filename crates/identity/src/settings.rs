@@ -107,8 +107,8 @@ impl Source {
     }
 }
 
-/// Reads `gateways[]`.
-struct GatewayUrl(String);
+/// One of `gateways[]`: `scheme://host:port`.
+pub struct GatewayUrl(pub String);
 
 impl Setting for GatewayUrl {
     fn read(text: &str) -> Result<Self, String> {

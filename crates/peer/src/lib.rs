@@ -17,6 +17,7 @@ pub mod attest;
 mod backoff;
 mod channel;
 pub mod client;
+pub mod epochs;
 pub mod keys;
 pub mod piece_path;
 mod pieces;

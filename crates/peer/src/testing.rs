@@ -49,6 +49,7 @@ pub(crate) fn claims(key: BlobKey, expires: SystemTime) -> TicketClaims {
     TicketClaims {
         source: Source { registry: "registry.example:5000".into(), repository: "team/app".into() },
         key,
+        geometry: Some(geometry()),
         node: NodeId::new("node-1"),
         granted: SystemTime::UNIX_EPOCH,
         expires,

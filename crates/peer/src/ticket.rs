@@ -19,6 +19,7 @@ use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use shoal_model::{BlobKey, Digest, NodeId, TrustGroup};
 use shoal_proto::{Source, Ticket};
+use shoal_swarm::Geometry;
 
 use crate::RegionKeys;
 use crate::keys::key_id;
@@ -40,6 +41,8 @@ pub struct TicketClaims {
     pub source: Source,
     /// The blob that may be obtained.
     pub key: BlobKey,
+    /// How it is cut, for a gateway that has not opened it itself; a ticket from before this was told says nothing.
+    pub geometry: Option<Geometry>,
     /// The node that may obtain it.
     pub node: NodeId,
     /// When the right was proven that the ticket and those before it go back to, in whole seconds.
@@ -83,7 +86,13 @@ struct Body {
     repository: String,
     group: String,
     sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut: Option<Cut>,
 }
+
+/// The size and the piece length, in bytes.
+#[derive(Serialize, Deserialize)]
+struct Cut(u64, u64);
 
 /// Issues tickets, for a gateway.
 pub struct Issuer {
@@ -115,6 +124,7 @@ impl Issuer {
             repository: claims.source.repository.clone(),
             group: claims.key.group.as_str().to_owned(),
             sha256: claims.key.digest.hex(),
+            cut: claims.geometry.map(|it| Cut(it.size(), it.piece_length())),
         };
         let text = jsonwebtoken::encode(&self.header, &body, &self.key)
             .expect("text and numbers become JSON, and the key was made from a valid secret");
@@ -214,6 +224,7 @@ fn decode(text: &str, keys: &RegionKeys) -> Result<TicketClaims, TicketError> {
             group: TrustGroup::new(&body.group),
             digest: Digest::from_hex(&body.sha256).map_err(|it| malformed(&it))?,
         },
+        geometry: body.cut.and_then(|Cut(size, piece_length)| Geometry::stated(size, piece_length)),
         source: Source { registry: body.registry, repository: body.repository },
         node: NodeId::new(&body.sub),
         granted: time(body.iat)?,
@@ -263,6 +274,14 @@ mod tests {
         let late = |seconds| TicketError::Expired { late: Duration::from_secs(seconds) };
         check(&[1], EXPIRES, &key(1), Err(late(0)));
         check(&[1], EXPIRES + 9, &key(1), Err(late(9)));
+    }
+
+    #[test]
+    fn a_ticket_that_says_no_cut_is_as_good() {
+        let claims = TicketClaims { geometry: None, ..claims() };
+        let seen =
+            Verifier::new(region_keys(&[1])).check(at(0), &Issuer::new(&[1; 32]).issue(&claims), &key(1));
+        assert_eq!(seen.map(|it| (*it).clone()), Ok(claims));
     }
 
     #[test]

@@ -31,6 +31,18 @@ pub fn winner<'a, C: AsRef<str> + Ord>(
     candidates.map(|it| (weight(key, 0, it.as_ref()), it)).max().map(|(_, it)| it)
 }
 
+/// The candidate that comes after `last` in the order of weights, the heaviest again after the lightest.
+pub fn successor<'a>(
+    key: &BlobKey,
+    last: &NodeId,
+    candidates: impl Iterator<Item = &'a NodeId> + Clone,
+) -> Option<&'a NodeId> {
+    let weight = |it: &NodeId| weight(key, 0, it.as_str());
+    let before = (weight(last), last);
+    let lighter = candidates.clone().filter(|it| (weight(it), *it) < before);
+    winner(key, lighter).or_else(|| winner(key, candidates))
+}
+
 /// How many of `others` come before `me`.
 pub fn rank<'a>(key: &BlobKey, salt: u32, me: &NodeId, others: impl Iterator<Item = &'a NodeId>) -> u32 {
     let weight = |it: &NodeId| weight(key, salt, it.as_str());
@@ -59,5 +71,28 @@ mod tests {
             assert!(*left == won || won == nodes[0]);
         }
         assert!((5..30).contains(&moved), "{moved} of 100 moved");
+    }
+
+    #[test]
+    fn each_candidate_has_its_turn_before_the_first_comes_again() {
+        let nodes: Vec<_> = (0..7).map(|it| NodeId::new(&format!("n{it}"))).collect();
+        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([1; 32]) };
+        let first = winner(&key, nodes.iter()).unwrap();
+        let mut turns = vec![first];
+        turns.extend((0..7).scan(first, |last, _| {
+            *last = successor(&key, last, nodes.iter())?;
+            Some(*last)
+        }));
+        assert_eq!(turns.pop(), Some(first));
+        let mut all = turns.clone();
+        all.sort_unstable();
+        assert_eq!(all, nodes.iter().collect::<Vec<_>>(), "{turns:?}");
+        assert_eq!(successor(&key, first, [first].into_iter()), Some(first), "where there is no other");
+        assert_eq!(successor(&key, first, nodes[..0].iter()), None);
+        assert_eq!(
+            successor(&key, turns[2], [turns[1], turns[4]].into_iter()),
+            Some(turns[4]),
+            "it has left"
+        );
     }
 }

@@ -28,7 +28,8 @@ use crate::authority::Right;
 use crate::cuts::Cuts;
 use crate::gate::{Gate, Unfit};
 use crate::limits::SMALL;
-use crate::seed::{Seeder, Wanted};
+use crate::seed::{Seeder, Wanted, Wanting};
+use crate::sisters::Sisters;
 use crate::tickets::Tickets;
 use crate::upstream::Upstream;
 use decide::Decider;
@@ -44,8 +45,7 @@ pub(crate) struct Opener {
     decider: Decider,
     seeder: Seeder,
     tickets: Arc<Tickets>,
-    /// The gateway itself, as nodes see it.
-    gateway: Node,
+    sisters: Sisters,
     holders: Mutex<Holders>,
 }
 
@@ -66,10 +66,10 @@ impl Opener {
         cuts: Arc<Cuts>,
         seeder: Seeder,
         tickets: Arc<Tickets>,
-        gateway: Node,
+        sisters: Sisters,
     ) -> Self {
         let decider = Decider::new(gate.clone(), cuts, seeder.clone());
-        Self { gate, decider, seeder, tickets, gateway, holders: Mutex::new(Holders::new()) }
+        Self { gate, decider, seeder, tickets, sisters, holders: Mutex::new(Holders::new()) }
     }
 
     /// Decides about every blob of the request, which is to be from the node that it says. Each is answered for
@@ -142,7 +142,8 @@ impl Opener {
             registry: admitted.upstream.name().to_string(),
             repository: admitted.right.repository.to_string(),
         };
-        let fresh = self.tickets.give(SystemTime::now(), source, key.clone(), admitted.node.id.clone());
+        let (cut, node) = ((key.clone(), geometry), admitted.node.id.clone());
+        let fresh = self.tickets.give(SystemTime::now(), source, cut, node);
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         let holders = if admitted.is_known {
             holders.introduce(&key, &admitted.node)
@@ -155,7 +156,7 @@ impl Opener {
             ticket_lives: fresh.lives,
             content,
             holders,
-            gateway: self.gateway.clone(),
+            gateway: self.sisters.owner(&key),
             key,
         })
     }
@@ -167,6 +168,7 @@ impl Opener {
             repository: admitted.right.repository.clone(),
             key: key.clone(),
             geometry,
+            by: Wanting::Node,
         };
         let ShelfBlob { blob, seed } = self.seeder.seed(wanted)?;
         if let Some(seed) = seed {

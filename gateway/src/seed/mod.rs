@@ -5,10 +5,14 @@
 //! only have it begun again. What has failed is left alone for a while ([`rests`]), so that nodes that keep
 //! asking do not turn into requests to the registry.
 //!
+//! Where the region has several gateways, one of them reads the registry ([`sisters`](crate::sisters)); a seed at
+//! another one takes what that has. And what nodes hold is not read again ([`gather`]).
+//!
 //! Where the disk does not take a blob, its pieces pass through memory: each stays until it is needed least, and the
 //! seed waits for room. Nodes that still lack some after that have the blob seeded once more.
 
 mod cutter;
+mod gather;
 mod plan;
 mod pulse;
 mod rests;
@@ -17,12 +21,12 @@ mod writer;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use shoal_blobstore::{Blob, Store, StoreError};
-use shoal_model::{BlobKey, Digest};
+use shoal_model::{BlobKey, Digest, Node};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
+use shoal_peer::client::PeerClient;
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::SeedProgress;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -34,11 +38,13 @@ use crate::cuts::Cuts;
 use crate::gate::Gate;
 use crate::metrics::Outcome;
 use crate::signing::Keyring;
+use crate::sisters::Sisters;
+use crate::tickets::Tickets;
 use crate::upstream::Upstream;
 use plan::Fault;
 use pulse::Pulse;
 use rests::Rests;
-use run::Seed;
+use run::{Had, Others, Seed};
 
 /// The most seeds at once, waiting ones included; each holds some kilobytes until its turn comes.
 const MAX_SEEDS: usize = 4096;
@@ -56,6 +62,10 @@ enum SeedError {
     Contradiction { piece: PieceIndex },
     #[error("cut short: the blob was cleared, or the process stops")]
     Interrupted,
+    #[error("another gateway has taken over")]
+    Overtaken,
+    #[error("the gateway whose turn it is does not serve it")]
+    Unserved,
 }
 
 impl SeedError {
@@ -87,6 +97,16 @@ pub(crate) struct Wanted {
     pub(crate) repository: Repository,
     pub(crate) key: BlobKey,
     pub(crate) geometry: Geometry,
+    pub(crate) by: Wanting,
+}
+
+/// Who wants a blob seeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanting {
+    /// Somebody who has a ticket.
+    Node,
+    /// The scheduler, which has named this gateway, and some who hold pieces.
+    Scheduler { holders: Vec<Node> },
 }
 
 /// Seeds blobs; clones share everything.
@@ -94,19 +114,25 @@ pub(crate) struct Wanted {
 pub(crate) struct Seeder(Arc<Inner>);
 
 struct Inner {
-    gate: Arc<Gate>,
-    store: Store,
-    cuts: Arc<Cuts>,
-    keyring: Arc<Keyring>,
-    tasks: Tasks,
+    tools: Tools,
     state: Mutex<State>,
+}
+
+/// What seeds are made with.
+pub(crate) struct Tools {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) store: Store,
+    pub(crate) cuts: Arc<Cuts>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) tickets: Arc<Tickets>,
+    pub(crate) sisters: Sisters,
+    pub(crate) peers: PeerClient,
+    pub(crate) tasks: Tasks,
 }
 
 struct State {
     running: HashMap<BlobKey, Running>,
     rests: Rests,
-    /// The last one.
-    epoch: u64,
 }
 
 impl State {
@@ -123,15 +149,9 @@ struct Running {
 }
 
 impl Seeder {
-    pub(crate) fn new(
-        gate: Arc<Gate>,
-        store: Store,
-        cuts: Arc<Cuts>,
-        keyring: Arc<Keyring>,
-        tasks: Tasks,
-    ) -> Self {
-        let state = State { running: HashMap::new(), rests: Rests::new(), epoch: 0 };
-        Self(Arc::new(Inner { gate, store, cuts, keyring, tasks, state: Mutex::new(state) }))
+    pub(crate) fn new(tools: Tools) -> Self {
+        let state = State { running: HashMap::new(), rests: Rests::new() };
+        Self(Arc::new(Inner { tools, state: Mutex::new(state) }))
     }
 
     /// The blob as it is here, with its seed if it needs one, which is begun unless it runs. `None` where it
@@ -145,16 +165,15 @@ impl Seeder {
             }
             return Some(ShelfBlob { blob: running.blob.clone(), seed: Some(running.progress.clone()) });
         }
-        if let Some(blob) = self.0.store.get(&wanted.key).filter(Blob::is_complete) {
+        let Tools { store, tasks, .. } = &self.0.tools;
+        if let Some(blob) = store.get(&wanted.key).filter(Blob::is_complete) {
             return Some(ShelfBlob { blob, seed: None });
         }
-        if state.leaves_alone(&wanted)
-            || state.running.len() >= MAX_SEEDS
-            || self.0.tasks.stopping().is_cancelled()
+        if state.leaves_alone(&wanted) || state.running.len() >= MAX_SEEDS || tasks.stopping().is_cancelled()
         {
             return None;
         }
-        let blob = match self.0.store.create(&wanted.key, wanted.geometry) {
+        let blob = match store.create(&wanted.key, wanted.geometry) {
             Ok(blob) => blob,
             Err(error) => {
                 tracing::warn!(blob = %wanted.key, %error, "not seeded");
@@ -164,9 +183,19 @@ impl Seeder {
         let (pulse, progress) = Pulse::new();
         let running = Running { blob: blob.clone(), progress: progress.clone() };
         state.running.insert(wanted.key.clone(), running);
+        let is_doubted = state.rests.is_doubted(&wanted.key);
         drop(state);
-        self.start(wanted, blob.clone(), pulse);
+        self.start(wanted, blob.clone(), pulse, is_doubted);
         Some(ShelfBlob { blob, seed: Some(progress) })
+    }
+
+    /// What there is of a blob, for a gateway that may read the rest itself. No seed is begun.
+    pub(crate) fn at_hand(&self, key: &BlobKey) -> Option<ShelfBlob> {
+        if let Some(Running { blob, progress }) = self.0.state().running.get(key) {
+            return Some(ShelfBlob { blob: blob.clone(), seed: Some(progress.clone()) });
+        }
+        let blob = self.0.tools.store.get(key).filter(|it| !it.held().is_empty())?;
+        Some(ShelfBlob { blob, seed: None })
     }
 
     /// Whether the blob is neither here nor coming, and the registry has lately refused the gateway in that
@@ -175,22 +204,35 @@ impl Seeder {
         let state = self.0.state();
         state.rests.is_barred(Instant::now(), registry, repository)
             && !state.running.contains_key(key)
-            && self.0.store.get(key).is_none_or(|it| !it.is_complete())
+            && self.0.tools.store.get(key).is_none_or(|it| !it.is_complete())
     }
 
-    fn start(&self, wanted: Wanted, blob: Blob, pulse: Pulse) {
+    fn start(&self, wanted: Wanted, blob: Blob, pulse: Pulse, is_doubted: bool) {
+        let tools = &self.0.tools;
+        let (is_named, holders) = match wanted.by {
+            Wanting::Scheduler { holders } => (true, holders),
+            Wanting::Node => (false, Vec::new()),
+        };
+        let others = Others {
+            sisters: tools.sisters.clone(),
+            peers: tools.peers.clone(),
+            tickets: tools.tickets.clone(),
+            holders,
+            is_doubted,
+        };
         let seed = Seed {
-            gate: self.0.gate.clone(),
+            gate: tools.gate.clone(),
             upstream: wanted.upstream,
             repository: wanted.repository,
+            tenure: Arc::new(tools.sisters.tenure(wanted.key, is_named)),
+            others,
             blob,
-            signer: self.0.keyring.signer(),
-            epoch: self.0.epoch(),
+            signer: tools.keyring.signer(),
             pulse,
         };
         let inner = self.0.clone();
-        self.0.tasks.spawn_infallible("seed", async move {
-            let stopping = inner.tasks.stopping();
+        tools.tasks.spawn_infallible("seed", async move {
+            let stopping = inner.tools.tasks.stopping();
             let res = stopping.run_until_cancelled(async {
                 if seed.is_wanted().await { Some(seed.run().await) } else { None }
             });
@@ -198,29 +240,38 @@ impl Seeder {
                 Some(res) => inner.ended(&seed, res),
                 None => drop(inner.state().running.remove(seed.blob.key())),
             }
+            seed.tenure.release().await;
         });
     }
 }
 
 impl Inner {
-    fn ended(&self, seed: &Seed, res: Result<(), SeedError>) {
+    fn ended(&self, seed: &Seed, res: Result<Had, SeedError>) {
         let (key, registry) = (seed.blob.key(), seed.upstream.name());
         let mut state = self.state();
         let outcome = match res {
-            Ok(()) => {
-                tracing::info!(%registry, repository = %seed.repository, blob = %key, "blob sealed");
+            Ok(had) => {
+                tracing::info!(%registry, repository = %seed.repository, blob = %key, %had, "blob sealed");
                 state.rests.succeeded(key);
-                Outcome::Sealed
+                match had {
+                    Had::FromRegistry => Outcome::Sealed,
+                    Had::FromOthers => Outcome::Followed,
+                }
+            }
+            // It was no failure of the registry's, and whoever asks again is to be served.
+            Err(error @ SeedError::Overtaken) => {
+                tracing::warn!(%registry, repository = %seed.repository, blob = %key, %error, "seed ended");
+                Outcome::Overtaken
             }
             Err(error) => {
                 tracing::warn!(%registry, repository = %seed.repository, blob = %key, %error, "seed failed");
                 let now = Instant::now();
-                state.rests.failed(now, key);
+                state.rests.failed(now, key, error.is_poison());
                 if error.is_refusal() {
                     state.rests.refused(now, registry, &seed.repository);
                 }
                 if error.is_other_length() {
-                    self.cuts.doubt(key, seed.blob.geometry());
+                    self.tools.cuts.doubt(key, seed.blob.geometry());
                 }
                 if error.is_poison() { Outcome::Poisoned } else { Outcome::Failed }
             }
@@ -234,31 +285,5 @@ impl Inner {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Microseconds since 1970: grows from one seed to the next, over restarts as well, and where the clock is set back
-    /// while the process lives.
-    fn epoch(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut state = self.state();
-        state.epoch = next_epoch(state.epoch, u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
-        state.epoch
-    }
-}
-
-/// The epoch that begins `now`, which has to be after the last.
-const fn next_epoch(last: u64, now: u64) -> u64 {
-    if now > last { now } else { last.saturating_add(1) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::next_epoch;
-
-    #[test]
-    fn an_epoch_is_after_the_last_whatever_the_clock_says() {
-        assert_eq!(next_epoch(0, 1000), 1000);
-        assert_eq!(next_epoch(1000, 1000), 1001);
-        assert_eq!(next_epoch(1001, 5), 1002);
     }
 }

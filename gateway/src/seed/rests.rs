@@ -33,6 +33,8 @@ pub(super) struct Rests {
 struct Rest {
     lasts: Duration,
     until: Instant,
+    /// What was published of it could not be believed.
+    is_poisoned: bool,
 }
 
 impl Rests {
@@ -41,9 +43,15 @@ impl Rests {
     }
 
     /// The blob's seed has failed.
-    pub(super) fn failed(&mut self, now: Instant, key: &BlobKey) {
+    pub(super) fn failed(&mut self, now: Instant, key: &BlobKey, is_poisoned: bool) {
         let lasts = self.blobs.peek(key).map_or(FIRST_REST, |it| (it.lasts * 2).min(LONGEST_REST));
-        self.blobs.put(key.clone(), Rest { lasts, until: now + lasts });
+        self.blobs.put(key.clone(), Rest { lasts, until: now + lasts, is_poisoned });
+    }
+
+    /// Whether what others hold of the blob is better not taken: the last that was published was poisoned, and some may
+    /// not have heard of that.
+    pub(super) fn is_doubted(&self, key: &BlobKey) -> bool {
+        self.blobs.peek(key).is_some_and(|it| it.is_poisoned)
     }
 
     /// The blob's seed has brought it.
@@ -84,15 +92,27 @@ mod tests {
         let mut now = Instant::now();
         for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
             assert!(!rests.rests(now, &key(1)));
-            rests.failed(now, &key(1));
+            rests.failed(now, &key(1), false);
             let lasts = Duration::from_secs(seconds);
             assert!(rests.rests(now + lasts - Duration::from_micros(1), &key(1)), "{seconds}");
             assert!(!rests.rests(now, &key(2)));
             now += lasts;
         }
         rests.succeeded(&key(1));
-        rests.failed(now, &key(1));
+        rests.failed(now, &key(1), false);
         assert!(!rests.rests(now + FIRST_REST, &key(1)), "a success ends the row");
+    }
+
+    #[test]
+    fn what_was_poisoned_is_doubted_until_a_seed_ends_otherwise() {
+        let (mut rests, now) = (Rests::new(), Instant::now());
+        rests.failed(now, &key(1), true);
+        assert!(rests.is_doubted(&key(1)) && !rests.is_doubted(&key(2)));
+        rests.failed(now, &key(1), false);
+        assert!(!rests.is_doubted(&key(1)));
+        rests.failed(now, &key(1), true);
+        rests.succeeded(&key(1));
+        assert!(!rests.is_doubted(&key(1)));
     }
 
     #[test]

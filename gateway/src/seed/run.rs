@@ -1,26 +1,33 @@
 //! One seed at work: reads the registry's stream once, from where the store's content ends.
 //!
+//! Before that it is this gateway's turn, and what others hold has been taken from them. Where it is another gateway's
+//! turn, the seed follows that one: it takes each piece as it comes there, and what is signed about it.
+//!
 //! The bytes go to the [`Writer`] as whole pieces, through a short channel: when the disk is slower than the
 //! registry, the registry waits. What to do when the stream breaks is the [`Plan`]'s decision.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use shoal_blobstore::Blob;
-use shoal_model::Rng;
+use shoal_model::{Node, NodeId, Rng};
 use shoal_oci::Repository;
 use shoal_oci::range::ContentRange;
 use shoal_peer::attest::Signer;
+use shoal_peer::client::PeerClient;
+use shoal_proto::Source;
 use shoal_registry::RegistryBody;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::SeedError;
 use super::cutter::{Cutter, Piece};
+use super::gather::{Gathered, Gatherer};
 use super::plan::{Answer, Fault, Plan, Setback};
 use super::pulse::Pulse;
 use super::writer::Writer;
@@ -29,10 +36,16 @@ use crate::gate::Gate;
 use crate::limits::SMALL;
 use crate::mode::Asker;
 use crate::queue::Place;
+use crate::sisters::{Sisters, Tenure, Turn};
+use crate::tickets::Tickets;
 use crate::upstream::{AskError, Upstream, wait_of};
 
 /// How many whole pieces may wait for the writer.
 const WAITING: usize = 2;
+/// For how long nothing may come from a gateway that is followed.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one that had nothing to tell is left alone; after the second time it does not serve the blob.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// How long a blob that passed through memory is not read again.
 const BEFORE_AGAIN: Duration = Duration::from_secs(5);
@@ -44,9 +57,37 @@ pub(super) struct Seed {
     pub(super) repository: Repository,
     pub(super) blob: Blob,
     pub(super) signer: Arc<Signer>,
-    /// One seeding of the blob by this gateway; grows from one to the next.
-    pub(super) epoch: u64,
+    /// When this gateway may read, and as which seeding of the blob.
+    pub(super) tenure: Arc<Tenure>,
+    pub(super) others: Others,
     pub(super) pulse: Pulse,
+}
+
+/// Whoever else may hold pieces.
+pub(super) struct Others {
+    pub(super) sisters: Sisters,
+    pub(super) peers: PeerClient,
+    pub(super) tickets: Arc<Tickets>,
+    /// As the scheduler says.
+    pub(super) holders: Vec<Node>,
+    /// Nothing is taken from any of them before the registry is read.
+    pub(super) is_doubted: bool,
+}
+
+/// Where a blob came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Had {
+    FromRegistry,
+    FromOthers,
+}
+
+impl fmt::Display for Had {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FromRegistry => "from the registry",
+            Self::FromOthers => "from others",
+        })
+    }
 }
 
 impl Seed {
@@ -60,10 +101,99 @@ impl Seed {
         self.pulse.is_heard()
     }
 
+    /// Waits for this gateway's turn and reads, or has the blob from the gateway whose turn it is.
+    pub(super) async fn run(&self) -> Result<Had, SeedError> {
+        if self.follow_others().await? {
+            return Ok(Had::FromOthers);
+        }
+        tokio::select! {
+            res = self.gather_and_read() => res,
+            () = self.tenure.keep() => Err(SeedError::Overtaken),
+        }
+    }
+
+    // === From others ===
+
+    /// Returns when it is this gateway's turn, or, with true, when the blob is complete.
+    async fn follow_others(&self) -> Result<bool, SeedError> {
+        let mut moved_at = Instant::now();
+        let mut was_in_vain = false;
+        loop {
+            match self.tenure.turn() {
+                Turn::Read => return Ok(false),
+                Turn::Ask => self.pulse.alive(self.tenure.ask()).await,
+                Turn::Follow(sister) => {
+                    let gathered = self.follow(&sister).await?;
+                    if gathered.is_all {
+                        return Ok(true);
+                    }
+                    if gathered.was_alive {
+                        (moved_at, was_in_vain) = (Instant::now(), false);
+                        continue;
+                    }
+                    if was_in_vain && !gathered.is_seeded {
+                        self.tenure.was_left_by(&sister);
+                    }
+                    was_in_vain = !gathered.is_seeded;
+                    if moved_at.elapsed() > PATIENCE {
+                        return Err(SeedError::Unserved);
+                    }
+                    self.wait_for(&sister).await;
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, sister: &NodeId) -> Result<Gathered, SeedError> {
+        match self.others.sisters.sister(sister) {
+            Some(node) => self.gather(&[node], true).await,
+            // Her lease will end.
+            None => Ok(Gathered::default()),
+        }
+    }
+
+    /// Leaves a sister alone for a moment. While she answers, her signs of life are all that is passed on: where her seed
+    /// gives none, nodes are to look for another way.
+    async fn wait_for(&self, sister: &NodeId) {
+        if self.others.sisters.sister(sister).is_some() {
+            sleep(AGAIN).await;
+        } else {
+            self.pulse.alive(sleep(AGAIN)).await;
+        }
+    }
+
+    async fn gather(&self, nodes: &[Node], follows: bool) -> Result<Gathered, SeedError> {
+        let Others { sisters, peers, tickets, .. } = &self.others;
+        let source =
+            Source { registry: self.upstream.name().to_string(), repository: self.repository.to_string() };
+        let cut = (self.blob.key().clone(), self.blob.geometry());
+        let ticket = tickets.give(SystemTime::now(), source, cut, sisters.me()).ticket;
+        let gatherer = Gatherer::new(peers, &self.blob, sisters.keys(), ticket, &self.pulse);
+        let gathered = gatherer.gather(nodes, follows).await?;
+        self.upstream.metrics.gathered(gathered.n_bytes);
+        Ok(gathered)
+    }
+
+    /// What nodes and other gateways hold is not read again.
+    async fn gather_and_read(&self) -> Result<Had, SeedError> {
+        let Others { sisters, holders, is_doubted, .. } = &self.others;
+        let me = sisters.me();
+        let holders = holders.iter().filter(|it| it.id != me && sisters.sister(&it.id).is_none());
+        let others: Vec<_> = holders.cloned().chain(sisters.answering()).collect();
+        let may_ask = !is_doubted && !others.is_empty();
+        if may_ask && self.pulse.alive(self.gather(&others, false)).await?.is_all {
+            return Ok(Had::FromOthers);
+        }
+        self.read_all().await?;
+        Ok(Had::FromRegistry)
+    }
+
+    // === From the registry ===
+
     /// Waits for the registry's turn, reads, and seals.
-    pub(super) async fn run(&self) -> Result<(), SeedError> {
+    async fn read_all(&self) -> Result<(), SeedError> {
         let place = self.place().await;
-        let resuming = Writer::resume(self.blob.clone(), self.signer.clone(), self.epoch);
+        let resuming = Writer::resume(self.blob.clone(), self.signer.clone(), self.tenure.clone());
         let writer = self.pulse.alive(resuming).await?;
         let mut cutter = Cutter::new(self.blob.geometry(), writer.next());
         self.pulse.reached(cutter.offset());
@@ -78,7 +208,7 @@ impl Seed {
         let (read, written) = tokio::join!(read, writer.run(waiting));
         let writer = written?;
         read?;
-        writer.conclude()
+        writer.conclude().await
     }
 
     async fn place(&self) -> Place {
@@ -95,7 +225,7 @@ impl Seed {
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<(), SeedError> {
         let size = self.blob.geometry().size();
-        let mut plan = Plan::new(size, Rng::new(self.epoch));
+        let mut plan = Plan::new(size, Rng::new(self.tenure.epoch()));
         while cutter.offset() < size {
             match self.attempt(&mut plan, cutter, pieces).await? {
                 None => {}

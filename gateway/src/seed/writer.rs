@@ -5,6 +5,9 @@
 //! it. Signatures keep a distance, so that of a fast registry's pieces each covers several; the first piece
 //! after a quiet time, hence the first of all, which every node waits for, is signed at once. The hash of the
 //! whole runs on a thread of its own, while the store hashes and writes the piece on another.
+//!
+//! Before each signature the seed makes sure that no other gateway has taken over: one that was paused publishes
+//! nothing that is stale.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::SeedError;
 use super::cutter::Piece;
+use crate::sisters::Tenure;
 
 /// One signature covers at most this many pieces.
 const BATCH: usize = 8;
@@ -34,7 +38,7 @@ pub(super) struct Writer {
     blob: Blob,
     geometry: Geometry,
     signer: Arc<Signer>,
-    epoch: u64,
+    tenure: Arc<Tenure>,
     whole: Sha256,
     /// The next piece.
     next: PieceIndex,
@@ -46,12 +50,16 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Takes up where the store's content ends, having hashed that.
-    pub(super) async fn resume(blob: Blob, signer: Arc<Signer>, epoch: u64) -> Result<Self, SeedError> {
+    pub(super) async fn resume(
+        blob: Blob,
+        signer: Arc<Signer>,
+        tenure: Arc<Tenure>,
+    ) -> Result<Self, SeedError> {
         let mut it = Self {
             geometry: blob.geometry(),
             blob,
             signer,
-            epoch,
+            tenure,
             whole: Sha256::new(),
             next: 0,
             unsigned: Vec::new(),
@@ -94,10 +102,10 @@ impl Writer {
                     Some(piece) => self.take(piece).await?,
                     None => break,
                 },
-                () = sleep_until(self.sign_from), if !self.unsigned.is_empty() => self.sign()?,
+                () = sleep_until(self.sign_from), if !self.unsigned.is_empty() => self.sign().await?,
             }
         }
-        self.sign()?;
+        self.sign().await?;
         Ok(self)
     }
 
@@ -115,13 +123,13 @@ impl Writer {
         self.next += 1;
         self.unsigned.push(digest);
         if self.unsigned.len() >= BATCH || Instant::now() >= self.sign_from {
-            self.sign()?;
+            self.sign().await?;
         }
         Ok(())
     }
 
     /// Signs for what is not signed yet, which makes it held.
-    fn sign(&mut self) -> Result<(), SeedError> {
+    async fn sign(&mut self) -> Result<(), SeedError> {
         let digests = std::mem::take(&mut self.unsigned);
         if digests.is_empty() {
             return Ok(());
@@ -129,7 +137,8 @@ impl Writer {
         self.sign_from = Instant::now() + DISTANCE;
         // At most as many as there are pieces, so it fits.
         let first = self.next - digests.len() as PieceIndex;
-        let attestation = self.attestation(first, &digests, false);
+        let epoch = self.confirmed().await?;
+        let attestation = self.attestation(epoch, first, &digests, false);
         match self.blob.learn(first, &digests, attestation)? {
             Learned::Fresh | Learned::Known => Ok(()),
             Learned::Conflict => Err(SeedError::Contradiction { piece: first }),
@@ -137,7 +146,7 @@ impl Writer {
     }
 
     /// Compares the digest of the whole, and seals the blob where it matches.
-    pub(super) fn conclude(self) -> Result<(), SeedError> {
+    pub(super) async fn conclude(self) -> Result<(), SeedError> {
         let found = Digest::from_sha256(self.whole.clone().finalize().into());
         if found != self.blob.key().digest {
             return Err(SeedError::Poisoned { found });
@@ -145,18 +154,24 @@ impl Writer {
         let pieces = 0..self.geometry.n_pieces();
         let digests: Option<Vec<_>> = pieces.map(|it| self.blob.digest_of(it)).collect();
         let digests = digests.ok_or(SeedError::Interrupted)?;
-        let attestation = self.attestation(0, &digests, true);
+        let epoch = self.confirmed().await?;
+        let attestation = self.attestation(epoch, 0, &digests, true);
         match self.blob.seal(&digests, attestation)? {
             Learned::Fresh | Learned::Known => Ok(()),
             Learned::Conflict => Err(SeedError::Interrupted),
         }
     }
 
-    fn attestation(&self, first: PieceIndex, digests: &[PieceDigest], sealed: bool) -> Bytes {
+    /// The epoch to sign in, which this gateway may do at this moment.
+    async fn confirmed(&self) -> Result<u64, SeedError> {
+        self.tenure.confirm().await.ok_or(SeedError::Overtaken)
+    }
+
+    fn attestation(&self, epoch: u64, first: PieceIndex, digests: &[PieceDigest], sealed: bool) -> Bytes {
         let statement = Statement {
             key: self.blob.key().clone(),
             geometry: self.geometry,
-            epoch: self.epoch,
+            epoch,
             first,
             digests: digests.iter().map(|it| it.0).collect(),
             sealed,
@@ -178,15 +193,23 @@ async fn hashed(mut whole: Sha256, chunks: Vec<Bytes>) -> Result<Sha256, SeedErr
 mod tests {
     use super::*;
     use shoal_blobstore::{Store, StoreSettings};
-    use shoal_model::{BlobKey, ByteSize, TrustGroup};
+    use shoal_model::{BlobKey, ByteSize, Node, NodeId, Place, Role, TrustGroup};
     use shoal_proto::Attestation;
     use tempfile::TempDir;
+
+    use crate::sisters::Sisters;
 
     /// The length of a piece, in bytes.
     const PIECE: u64 = 4;
 
+    fn gateway() -> Node {
+        let (id, place) = (NodeId::new("gateway"), Place::default());
+        Node { id, address: "127.0.0.1:1".into(), role: Role::Gateway, place }
+    }
+
     fn writer(blob: Blob) -> impl Future<Output = Result<Writer, SeedError>> {
-        Writer::resume(blob, Arc::new(Signer::new(&[1; 32])), 1)
+        let tenure = Sisters::none(gateway(), Vec::new()).tenure(blob.key().clone(), false);
+        Writer::resume(blob, Arc::new(Signer::new(&[1; 32])), Arc::new(tenure))
     }
 
     fn blob(n_pieces: u64) -> (TempDir, Blob) {

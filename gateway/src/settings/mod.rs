@@ -6,6 +6,7 @@
 
 mod access;
 mod management;
+mod redis;
 mod registry;
 mod security;
 
@@ -14,12 +15,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shoal_blobstore::StoreSettings;
+use shoal_identity::settings::GatewayUrl;
 use shoal_model::{ByteSize, Place};
 use shoal_ops::settings::{Reader, Setting};
 use shoal_peer::service::PeerLimits;
 use shoal_peer::ticket;
 
 pub use access::AccessSettings;
+pub use redis::{RedisSettings, SistersSettings};
 pub use registry::RegistrySettings;
 pub use security::{AuthoritySettings, CaFiles, KubernetesSettings, SecuritySettings, ServiceAccount};
 
@@ -53,6 +56,8 @@ pub struct Settings {
     pub upload: PeerLimits,
     /// gRPC addresses of schedulers.
     pub schedulers: Vec<String>,
+    /// Whom this gateway shares its region with.
+    pub sisters: SistersSettings,
     /// How long a proof of a caller's right is believed.
     pub allow_for: Duration,
     /// How long a ticket is good.
@@ -88,7 +93,8 @@ impl Settings {
                 upload_slots: reader.get_in("upload.concurrentPieceCount", 1..=10_000),
                 watches: reader.get_in("upload.concurrentWatchCount", 1..=1_000_000),
             },
-            schedulers: schedulers(reader, &security),
+            schedulers: addresses(reader, "schedulers", reader.values("schedulers"), &security),
+            sisters: sisters(reader, &security),
             allow_for: reader.get_in("authority.allowFor", Duration::from_secs(1)..=MAX_ALLOW),
             ticket_lives: reader.get_in("authority.ticketLife", Duration::from_secs(1)..=ticket::MAX_LIVES),
             management: management::read(reader),
@@ -121,17 +127,24 @@ fn advertised(reader: &Reader, listen: SocketAddr) -> IpAddr {
     told.unwrap_or(listen.ip())
 }
 
-/// The schedulers, which are dialled as securely as everybody else.
-fn schedulers(reader: &Reader, security: &SecuritySettings) -> Vec<String> {
-    let schedulers: Vec<String> = reader.values("schedulers");
+/// Addresses of others of the region, who are dialled as securely as everybody else.
+fn addresses(reader: &Reader, key: &str, given: Vec<String>, security: &SecuritySettings) -> Vec<String> {
     let (scheme, mtls) = match security {
         SecuritySettings::Off => ("http", "off"),
         SecuritySettings::Files(_) | SecuritySettings::Authority(_) => ("https", "on"),
     };
-    if !schedulers.iter().all(|it| it.starts_with(&format!("{scheme}://"))) {
-        reader.reject("schedulers", &format!("must begin with {scheme}:// where security.mtls is {mtls}"));
+    if !given.iter().all(|it| it.starts_with(&format!("{scheme}://"))) {
+        reader.reject(key, &format!("must begin with {scheme}:// where security.mtls is {mtls}"));
     }
-    schedulers
+    given
+}
+
+fn sisters(reader: &Reader, security: &SecuritySettings) -> SistersSettings {
+    let gateways = reader.values("gateways").into_iter().map(|GatewayUrl(it)| it).collect();
+    SistersSettings {
+        addresses: addresses(reader, "gateways", gateways, security),
+        redis: redis::read(reader),
+    }
 }
 
 fn store(reader: &Reader) -> StoreSettings {

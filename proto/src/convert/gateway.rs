@@ -183,8 +183,10 @@ impl Wire for RegionState {
             self.trust_groups.iter().map(|(registry, group)| (registry.clone(), group.as_str().to_owned()));
         wire::RegionState {
             schedulers: self.schedulers,
-            verifying_keys: self.verifying_keys.iter().map(|it| Bytes::copy_from_slice(it)).collect(),
+            verifying_keys: keys_to_wire(&self.verifying_keys),
             trust_groups: groups.collect(),
+            gateway: self.gateway.map(Node::into_wire),
+            own_keys: keys_to_wire(&self.own_keys),
         }
     }
 
@@ -195,8 +197,18 @@ impl Wire for RegionState {
             })?;
         Ok(Self {
             schedulers: capped("schedulers", it.schedulers, MAX_ITEMS)?,
-            verifying_keys: each("verifying_keys", it.verifying_keys, 64, |it| array("verifying_keys", &it))?,
+            verifying_keys: keys_from_wire("verifying_keys", it.verifying_keys)?,
             trust_groups: groups.into_iter().collect(),
+            gateway: it.gateway.map(Node::from_wire).transpose()?,
+            own_keys: keys_from_wire("own_keys", it.own_keys)?,
         })
     }
+}
+
+fn keys_to_wire(keys: &[[u8; 32]]) -> Vec<Bytes> {
+    keys.iter().map(|it| Bytes::copy_from_slice(it)).collect()
+}
+
+fn keys_from_wire(field: &'static str, keys: Vec<Bytes>) -> Checked<Vec<[u8; 32]>> {
+    each(field, keys, 64, |it| array(field, &it))
 }

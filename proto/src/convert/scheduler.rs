@@ -1,11 +1,12 @@
 //! What nodes and schedulers say to each other.
 
 use shoal_model::{BlobKey, Node};
-use shoal_swarm::Algorithm;
+use shoal_swarm::{Algorithm, Geometry};
 
 use super::{Checked, MAX_ITEMS, Wire, each, geometry, need, runs_from_wire, runs_to_wire, source};
 use crate::messages::{
-    BlobProgress, Hello, Lease, Neighbours, NodeMessage, SchedulerMessage, Ticket, Want, WantedBlob,
+    BlobProgress, Hello, Lease, Neighbours, NodeMessage, SchedulerMessage, SeedOrder, Source, Ticket, Want,
+    WantedBlob,
 };
 use crate::wire;
 
@@ -66,12 +67,8 @@ impl Wire for Want {
     }
 
     fn from_wire(it: wire::Want) -> Checked<Self> {
-        let blob = WantedBlob {
-            key: need("blob", it.blob, BlobKey::from_wire)?,
-            geometry: geometry(it.size, it.piece_length)?,
-            source: source(it.registry, it.repository)?,
-            ticket: Ticket(it.ticket),
-        };
+        let cut = geometry(it.size, it.piece_length)?;
+        let blob = wanted(it.blob, cut, source(it.registry, it.repository)?, it.ticket)?;
         Ok(Self { blob, held: runs_from_wire(it.held)?, moved: it.moved })
     }
 }
@@ -111,6 +108,7 @@ impl Wire for SchedulerMessage {
                 near: it.near.into_iter().map(Node::into_wire).collect(),
                 far: it.far.into_iter().map(Node::into_wire).collect(),
                 algorithm: algorithm_to_wire(it.algorithm).into(),
+                gateway: it.gateway.map(Node::into_wire),
             }),
             Self::Lease(it) => Message::Lease(wire::Lease {
                 blob: Some(it.key.into_wire()),
@@ -118,14 +116,7 @@ impl Wire for SchedulerMessage {
                 from: Some(it.from.into_wire()),
             }),
             Self::GoDirect(key) => Message::GoDirect(wire::GoDirect { blob: Some(key.into_wire()) }),
-            Self::Seed(WantedBlob { key, geometry, source, ticket }) => Message::Seed(wire::Seed {
-                blob: Some(key.into_wire()),
-                ticket: ticket.0,
-                size: geometry.size(),
-                piece_length: geometry.piece_length(),
-                registry: source.registry,
-                repository: source.repository,
-            }),
+            Self::Seed(it) => Message::Seed(it.into_wire()),
         };
         wire::SchedulerMessage { message: Some(message) }
     }
@@ -135,6 +126,7 @@ impl Wire for SchedulerMessage {
         Ok(match it.message {
             Some(Message::Neighbours(it)) => Self::Neighbours(Neighbours {
                 algorithm: algorithm_from_wire(it.algorithm()),
+                gateway: it.gateway.map(Node::from_wire).transpose()?,
                 key: need("blob", it.blob, BlobKey::from_wire)?,
                 near: each("near", it.near, MAX_ITEMS, Node::from_wire)?,
                 far: each("far", it.far, MAX_ITEMS, Node::from_wire)?,
@@ -145,15 +137,42 @@ impl Wire for SchedulerMessage {
                 from: need("from", it.from, Node::from_wire)?,
             }),
             Some(Message::GoDirect(it)) => Self::GoDirect(need("blob", it.blob, BlobKey::from_wire)?),
-            Some(Message::Seed(it)) => Self::Seed(WantedBlob {
-                key: need("blob", it.blob, BlobKey::from_wire)?,
-                geometry: geometry(it.size, it.piece_length)?,
-                source: source(it.registry, it.repository)?,
-                ticket: Ticket(it.ticket),
-            }),
+            Some(Message::Seed(it)) => Self::Seed(SeedOrder::from_wire(it)?),
             None => Self::Unknown,
         })
     }
+}
+
+impl Wire for SeedOrder {
+    type Generated = wire::Seed;
+
+    fn into_wire(self) -> wire::Seed {
+        let WantedBlob { key, geometry, source, ticket } = self.blob;
+        wire::Seed {
+            blob: Some(key.into_wire()),
+            ticket: ticket.0,
+            size: geometry.size(),
+            piece_length: geometry.piece_length(),
+            registry: source.registry,
+            repository: source.repository,
+            holders: self.holders.into_iter().map(Node::into_wire).collect(),
+        }
+    }
+
+    fn from_wire(it: wire::Seed) -> Checked<Self> {
+        let cut = geometry(it.size, it.piece_length)?;
+        let blob = wanted(it.blob, cut, source(it.registry, it.repository)?, it.ticket)?;
+        Ok(Self { blob, holders: each("holders", it.holders, MAX_ITEMS, Node::from_wire)? })
+    }
+}
+
+fn wanted(
+    blob: Option<wire::Blob>,
+    geometry: Geometry,
+    source: Source,
+    ticket: String,
+) -> Checked<WantedBlob> {
+    Ok(WantedBlob { key: need("blob", blob, BlobKey::from_wire)?, geometry, source, ticket: Ticket(ticket) })
 }
 
 const fn algorithm_to_wire(it: Algorithm) -> wire::Algorithm {

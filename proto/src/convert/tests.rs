@@ -68,7 +68,21 @@ fn what_is_sent_is_what_is_received() {
     survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2], moved: false }));
     survives(NodeMessage::Want(Want { blob: wanted(), held: vec![0..2], moved: true }));
     survives(NodeMessage::Leaving);
-    survives(SchedulerMessage::Seed(wanted()));
+    survives(SchedulerMessage::Seed(SeedOrder { blob: wanted(), holders: vec![node(); 2] }));
+    survives(RegionState {
+        schedulers: vec!["https://10.0.0.2:65005".into()],
+        verifying_keys: vec![[1; 32], [2; 32]],
+        trust_groups: [("registry.example".to_owned(), TrustGroup::new("g"))].into(),
+        gateway: Some(node()),
+        own_keys: vec![[1; 32]],
+    });
+    survives(SchedulerMessage::Neighbours(Neighbours {
+        key: key(),
+        near: vec![node()],
+        far: Vec::new(),
+        algorithm: shoal_swarm::Algorithm::Ml,
+        gateway: Some(node()),
+    }));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
     survives(SchedulerMessage::Lease(lease));
     survives(Statement {
@@ -103,6 +117,17 @@ fn what_makes_no_sense_is_refused() {
     refused(&|it| it.digests.truncate(31));
     refused(&|it| it.digests.truncate(96));
     refused(&|it| it.blob = None);
+}
+
+/// A build from before these fields says less, and is understood.
+#[test]
+fn what_is_left_out_is_not_missed() {
+    let state = RegionState { gateway: Some(node()), own_keys: vec![[1; 32]], ..RegionState::default() };
+    let older = wire::RegionState { gateway: None, own_keys: Vec::new(), ..state.into_wire() };
+    assert_eq!(RegionState::from_wire(older), Ok(RegionState::default()));
+    let order = SeedOrder { blob: wanted(), holders: vec![node()] };
+    let older = wire::Seed { holders: Vec::new(), ..order.into_wire() };
+    assert_eq!(SeedOrder::from_wire(older), Ok(SeedOrder { blob: wanted(), holders: Vec::new() }));
 }
 
 #[test]

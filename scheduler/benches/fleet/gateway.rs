@@ -46,6 +46,7 @@ pub(crate) fn tickets(node: &NodeId, keys: &[BlobKey]) -> Vec<Ticket> {
     let claims = |key: &BlobKey| TicketClaims {
         source: source(),
         key: key.clone(),
+        geometry: None,
         node: node.clone(),
         granted,
         expires: granted + MAX_LIVES,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Rng, Tick};
-use shoal_proto::{Lease, Neighbours, NodeMessage, SchedulerMessage, Want, WantedBlob};
+use shoal_proto::{Lease, Neighbours, NodeMessage, SchedulerMessage, SeedOrder, Want, WantedBlob};
 use shoal_swarm::table::{Event, Order, Policy, Report, Table, What};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -154,19 +154,23 @@ impl Keeper {
     }
 
     fn message(&self, Order { key, what, .. }: Order) -> Option<SchedulerMessage> {
+        let seated = |it: Vec<NodeId>| {
+            it.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect()
+        };
         Some(match what {
-            What::Neighbours { near, far, algorithm } => {
-                let seated = |it: Vec<NodeId>| {
-                    it.iter().filter_map(|it| self.seats.get(it)).map(|it| it.node.clone()).collect()
-                };
+            What::Neighbours { near, far, algorithm, gateway } => {
+                let gateway = gateway.and_then(|it| self.seats.get(&it)).map(|it| it.node.clone());
                 let (near, far) = (seated(near), seated(far));
-                SchedulerMessage::Neighbours(Neighbours { key, near, far, algorithm })
+                SchedulerMessage::Neighbours(Neighbours { key, near, far, algorithm, gateway })
             }
             What::Lease { from, pieces } => {
                 let from = self.seats.get(&from)?.node.clone();
                 SchedulerMessage::Lease(Lease { key, pieces, from })
             }
-            What::Seed => SchedulerMessage::Seed(self.wanted.get(&key)?.clone()),
+            What::Seed { holders } => {
+                let (blob, holders) = (self.wanted.get(&key)?.clone(), seated(holders));
+                SchedulerMessage::Seed(SeedOrder { blob, holders })
+            }
             What::GoDirect => SchedulerMessage::GoDirect(key),
         })
     }

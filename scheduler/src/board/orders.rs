@@ -61,7 +61,7 @@ impl Orders {
 fn is_replaced(older: &SchedulerMessage, newer: &SchedulerMessage) -> bool {
     match (older, newer) {
         (SchedulerMessage::Neighbours(older), SchedulerMessage::Neighbours(newer)) => older.key == newer.key,
-        (SchedulerMessage::Seed(older), SchedulerMessage::Seed(newer)) => older.key == newer.key,
+        (SchedulerMessage::Seed(older), SchedulerMessage::Seed(newer)) => older.blob.key == newer.blob.key,
         _ => false,
     }
 }
@@ -70,7 +70,7 @@ fn is_replaced(older: &SchedulerMessage, newer: &SchedulerMessage) -> bool {
 mod tests {
     use super::*;
     use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TrustGroup};
-    use shoal_proto::{Neighbours, Source, Ticket, WantedBlob};
+    use shoal_proto::{Neighbours, SeedOrder, Source, Ticket, WantedBlob};
     use shoal_swarm::Algorithm;
     use shoal_swarm::Geometry;
 
@@ -86,6 +86,7 @@ mod tests {
             near: vec![node],
             far: Vec::new(),
             algorithm: Algorithm::Default,
+            gateway: None,
         })
     }
 
@@ -107,12 +108,13 @@ mod tests {
     async fn an_order_to_seed_waits_once() {
         let orders = Orders::default();
         let seed = |number, ticket: &str| {
-            SchedulerMessage::Seed(WantedBlob {
+            let blob = WantedBlob {
                 key: key(number),
                 geometry: Geometry::by_rule(1),
                 source: Source { registry: "r".into(), repository: "a".into() },
                 ticket: Ticket(ticket.into()),
-            })
+            };
+            SchedulerMessage::Seed(SeedOrder { blob, holders: Vec::new() })
         };
         for order in [seed(1, "old"), seed(2, "old"), seed(1, "new")] {
             assert!(orders.push(order));

@@ -60,10 +60,10 @@ async fn a_wish_reaches_the_gateway_and_brings_a_lease_from_it() {
     let sidecar = board.join(node("a", Role::Sidecar)).await;
     assert!(sidecar.hear(want(1)).await);
     let seeded = until(&gateway, |it| match it {
-        SchedulerMessage::Seed(blob) => Some(blob),
+        SchedulerMessage::Seed(order) => Some(order),
         _ => None,
     });
-    assert_eq!(seeded.await.ticket, Ticket("t".into()));
+    assert_eq!(seeded.await.blob.ticket, Ticket("t".into()));
     let leased = until(&sidecar, |it| match it {
         SchedulerMessage::Lease(lease) => Some(lease.from.address),
         _ => None,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use shoal_blobstore::{StoreError, Written};
 use shoal_model::{Digest, Node, Role};
-use shoal_peer::attest::{self, AttestError};
 use shoal_peer::client::{Fault as PeerFault, FetchError};
+use shoal_peer::epochs::HearError;
 use shoal_proto::BlobNews;
 use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::{Event, Fault};
@@ -36,9 +36,7 @@ enum WatchError {
     #[error(transparent)]
     Peer(#[from] FetchError),
     #[error(transparent)]
-    Attestation(#[from] AttestError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    Heard(#[from] HearError),
 }
 
 /// What the bytes hash to; `None` where the process stops.
@@ -176,20 +174,7 @@ impl Asking {
     }
 
     fn take_in(&self, news: BlobNews) -> Result<Event, WatchError> {
-        let (key, geometry) = (self.shared.blob.key(), self.shared.blob.geometry());
-        // What it still vouches for comes again with the same news.
-        if news.dropped && news.attestations.is_empty() && self.node.role == Role::Gateway {
-            self.shared.epochs.poisoned();
-        }
-        let keys = self.tools.region.keys();
-        for attestation in news.attestations {
-            let signed = attestation.clone().encode();
-            // Every neighbour brings what one has brought already.
-            if !self.shared.blob.knows(&signed) {
-                let statement = attest::check(&attestation, &keys, key, &geometry)?;
-                self.shared.epochs.take(&statement, &signed)?;
-            }
-        }
+        self.shared.epochs.hear(self.node.role, &news, &self.tools.region.keys())?;
         Ok(Event::News {
             from: self.node.id.clone(),
             dropped: news.dropped,

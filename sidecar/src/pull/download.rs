@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use shoal_blobstore::Blob;
 use shoal_model::{Authorization, Node};
+use shoal_peer::epochs::Epochs;
 use shoal_proto::{SchedulerMessage, Source, Ticket, WantedBlob};
 use shoal_swarm::fetch::next_needed;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -18,7 +19,6 @@ use tokio::time::Instant;
 
 use super::Tools;
 use super::driver::Driver;
-use super::epochs::Epochs;
 use super::open::Grant;
 
 /// What the scheduler said and was not taken in yet.

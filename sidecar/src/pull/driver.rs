@@ -262,19 +262,20 @@ impl Driver {
         std::mem::replace(&mut self.leader, leader) != self.leader
     }
 
-    fn hear(&mut self, message: SchedulerMessage) -> Option<Event> {
+    fn hear(&mut self, message: SchedulerMessage) -> Vec<Event> {
         match message {
             SchedulerMessage::Neighbours(it) => {
                 self.algorithm = it.algorithm;
-                Some(self.neighbours(it.near, it.far))
+                let gateway = it.gateway.map(|it| Event::Gateway(self.know(it)));
+                gateway.into_iter().chain([self.neighbours(it.near, it.far)]).collect()
             }
             SchedulerMessage::Lease(it) => {
                 let role = it.from.role;
-                Some(Event::Leased { from: self.know(it.from), role, pieces: it.pieces })
+                vec![Event::Leased { from: self.know(it.from), role, pieces: it.pieces }]
             }
-            SchedulerMessage::GoDirect(_) => Some(Event::MayGoDirect),
+            SchedulerMessage::GoDirect(_) => vec![Event::MayGoDirect],
             // For gateways only, or for newer builds.
-            SchedulerMessage::Seed(_) | SchedulerMessage::Unknown => None,
+            SchedulerMessage::Seed(_) | SchedulerMessage::Unknown => Vec::new(),
         }
     }
 

@@ -11,7 +11,6 @@ mod direct;
 mod doubts;
 mod download;
 mod driver;
-mod epochs;
 mod fresh;
 mod open;
 mod rates;
@@ -260,7 +259,7 @@ impl Pulls {
             SchedulerMessage::Neighbours(it) => &it.key,
             SchedulerMessage::Lease(it) => &it.key,
             SchedulerMessage::GoDirect(key) => key,
-            SchedulerMessage::Seed(it) => &it.key,
+            SchedulerMessage::Seed(it) => &it.blob.key,
             SchedulerMessage::Unknown => return,
         };
         let active = self.active();

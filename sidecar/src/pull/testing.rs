@@ -29,7 +29,7 @@ use shoal_peer::report::Reporter;
 use shoal_peer::schedulers::Schedulers;
 use shoal_peer::service::{PeerLimits, PeerService};
 use shoal_peer::ticket::{Issuer, TicketClaims, Verifier};
-use shoal_proto::{Attestation, OpenedBlob, Source, Statement};
+use shoal_proto::{OpenedBlob, Source, Statement};
 use shoal_swarm::{Geometry, PieceIndex};
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
@@ -84,6 +84,7 @@ pub(super) fn grant() -> Grant {
     let claims = TicketClaims {
         source: source(),
         key: key(),
+        geometry: Some(geometry()),
         node: NodeId::new("me"),
         granted: SystemTime::now(),
         expires: SystemTime::now() + TICKET_LIVES,
@@ -98,19 +99,6 @@ pub(super) fn grant() -> Grant {
         gateway: Node { role: Role::Gateway, ..node("127.0.0.1:1") },
     };
     Grant { blob, at: Instant::now() }
-}
-
-/// A gateway's word that the pieces from `first` on have digests of one repeated byte each.
-pub(super) fn attest(
-    key: &BlobKey,
-    epoch: u64,
-    first: PieceIndex,
-    digests: &[u8],
-    sealed: bool,
-) -> Attestation {
-    let digests = digests.iter().map(|it| [*it; 32]).collect();
-    let key = key.clone();
-    Signer::new(&SEED).attest(Statement { key, geometry: geometry(), epoch, first, digests, sealed })
 }
 
 // === A node ===

@@ -54,6 +54,7 @@ async fn a_neighbour_that_dawdles_is_overtaken_by_another() {
 
     let near = vec![slow, testing::online(fast).await];
     me.pulls.hear(SchedulerMessage::Neighbours(Neighbours {
+        gateway: None,
         key: key(),
         near,
         far: Vec::new(),

@@ -88,7 +88,7 @@ fn said(message: &NodeMessage) {
 fn ordered(message: &SchedulerMessage) {
     match message {
         SchedulerMessage::Lease(it) => runs(&it.pieces),
-        SchedulerMessage::Seed(it) => cut(&it.geometry),
+        SchedulerMessage::Seed(it) => cut(&it.blob.geometry),
         SchedulerMessage::Neighbours(_) | SchedulerMessage::GoDirect(_) | SchedulerMessage::Unknown => {}
     }
 }

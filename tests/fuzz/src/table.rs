@@ -157,7 +157,10 @@ impl History {
         };
         let wants = self.wanted.contains(&(to.clone(), key.clone()));
         match what {
-            What::Seed => assert_eq!(role(to), Role::Gateway, "{order:?}"),
+            What::Seed { holders } => {
+                assert_eq!(role(to), Role::Gateway, "{order:?}");
+                assert!(holders.iter().all(|it| it != to && self.nodes.contains_key(it)), "{order:?}");
+            }
             What::GoDirect => assert!(role(to) == Role::Sidecar && wants, "{order:?}"),
             What::Lease { from, pieces } => {
                 assert!(role(to) == Role::Sidecar && wants && from != to, "{order:?}");
@@ -169,8 +172,9 @@ impl History {
                 let is_gateway = role(from) == Role::Gateway;
                 assert!(is_gateway || pieces.iter().cloned().flatten().all(has), "not held there: {order:?}");
             }
-            What::Neighbours { near, far, .. } => {
+            What::Neighbours { near, far, gateway, .. } => {
                 assert!(role(to) == Role::Sidecar && wants, "{order:?}");
+                assert!(gateway.iter().all(|it| role(it) == Role::Gateway), "{order:?}");
                 let all: Vec<_> = near.iter().chain(far).collect();
                 assert!(all.iter().all(|it| role(it) == Role::Sidecar && *it != to), "{order:?}");
                 assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "named twice: {order:?}");

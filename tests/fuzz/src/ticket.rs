@@ -11,6 +11,7 @@ use shoal_model::{BlobKey, Digest, NodeId, TrustGroup};
 use shoal_peer::RegionKeys;
 use shoal_peer::ticket::{Issuer, TicketClaims, TicketError, Verifier};
 use shoal_proto::{Source, Ticket};
+use shoal_swarm::Geometry;
 
 use crate::input::{choices, word};
 use crate::jwt::{KEY, SEED, altered, claims_of, signed, tampered};
@@ -55,11 +56,14 @@ fn shown(text: &str) {
     let Some(claims) = opened(text) else { return };
     let signed = claims_of(text).unwrap_or_else(|| panic!("nobody signed {text}"));
     let seconds = |it: SystemTime| it.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let TicketClaims { source, key, node, granted, expires } = claims;
-    let said = json!({
+    let TicketClaims { source, key, geometry, node, granted, expires } = claims;
+    let mut said = json!({
         "sub": node.as_str(), "iat": seconds(granted), "exp": seconds(expires), "registry": source.registry,
         "repository": source.repository, "group": key.group.as_str(), "sha256": key.digest.hex(),
     });
+    if let Some(it) = geometry {
+        said["cut"] = json!([it.size(), it.piece_length()]);
+    }
     for (name, value) in said.as_object().into_iter().flatten() {
         assert_eq!(signed.get(name), Some(value), "{name}");
     }
@@ -76,6 +80,7 @@ fn issued(u: &mut Unstructured<'_>) -> Result<()> {
     let claims = TicketClaims {
         source: Source { registry: text(u)?, repository: text(u)? },
         key: key.clone(),
+        geometry: Geometry::stated(u.arbitrary()?, u.arbitrary()?),
         node: NodeId::new(&text(u)?),
         granted: UNIX_EPOCH + Duration::from_secs(u.arbitrary::<u32>()?.into()),
         expires,

@@ -40,7 +40,7 @@ fn replayed_orders(journal: &Journal, algorithm: Algorithm) -> Said {
                 tables.get_mut(&region).expect("begun").on_event(now, event, &mut orders);
                 for order in orders {
                     let event = match order.what {
-                        What::Neighbours { near, far, algorithm } => {
+                        What::Neighbours { near, far, algorithm, .. } => {
                             fetch::Event::Neighbours { near, far, algorithm }
                         }
                         What::Lease { from, pieces } => {
@@ -48,7 +48,7 @@ fn replayed_orders(journal: &Journal, algorithm: Algorithm) -> Said {
                             fetch::Event::Leased { from, role, pieces }
                         }
                         What::GoDirect => fetch::Event::MayGoDirect,
-                        What::Seed => continue,
+                        What::Seed { .. } => continue,
                     };
                     said.entry((order.to, order.key)).or_default().push(event);
                 }

@@ -78,6 +78,7 @@ pub(crate) fn ticket() -> Ticket {
     Issuer::new(&SEED).issue(&TicketClaims {
         source: Source { registry: "registry.example".into(), repository: "team/app".into() },
         key: key(),
+        geometry: None,
         node: NodeId::new(CLIENT),
         granted: now,
         expires: now + LIVES,

@@ -126,6 +126,7 @@ fn neighbours(blob: u8) -> SchedulerMessage {
         near: Vec::new(),
         far: Vec::new(),
         algorithm: Algorithm::Default,
+        gateway: None,
     })
 }
 

@@ -41,6 +41,8 @@ pub(super) struct BlobEntry {
     pub seeder: Option<NodeNumber>,
     /// When the seeder was named, or last gained a piece.
     pub seed_moved_at: Tick,
+    /// How many gateways did not get on, since somebody first wanted the blob.
+    pub n_passed_on: u32,
     /// Until when holders are waited for before a gateway reads the blob; set with the first wish that asks for it.
     pub settled_at: Option<Tick>,
     pub mesh: Mesh,
@@ -66,6 +68,7 @@ impl BlobEntry {
             dirty: BTreeSet::new(),
             seeder: None,
             seed_moved_at: Tick(0),
+            n_passed_on: 0,
             settled_at: None,
             mesh: Mesh::default(),
         }
@@ -318,6 +321,7 @@ impl BlobEntry {
     /// Nobody wants the blob any more: nobody seeds it, and nobody is supplied.
     pub(super) fn rest(&mut self, now: Tick) {
         self.seeded_by(now, None);
+        self.n_passed_on = 0;
         self.circles.values_mut().filter_map(|it| it.level.as_mut()).for_each(Level::forget_suppliers);
     }
 

@@ -139,7 +139,8 @@ impl Table {
             let (near, far): (Vec<_>, Vec<_>) = neighbours.partition(|it| self.stands_in(*it, home));
             let far = far.into_iter().take(self.policy.n_far);
             let (near, far) = (self.names(near.into_iter()), self.names(far));
-            let what = What::Neighbours { near, far, algorithm: self.policy.algorithm };
+            let gateway = entry.seeder.map(|it| self.nodes.name(it).clone());
+            let what = What::Neighbours { near, far, algorithm: self.policy.algorithm, gateway };
             out.push(self.order(blob, node, what));
         }
     }

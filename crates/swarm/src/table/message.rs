@@ -84,6 +84,8 @@ pub enum What {
         far: Vec<NodeId>,
         /// How to choose among them.
         algorithm: Algorithm,
+        /// Who seeds the blob, where a gateway does.
+        gateway: Option<NodeId>,
     },
     /// Bring these pieces in.
     Lease {
@@ -93,7 +95,10 @@ pub enum What {
         pieces: Vec<Range<PieceIndex>>,
     },
     /// To a gateway: seed the blob.
-    Seed,
+    Seed {
+        /// Some who hold pieces of it, whoever holds most first.
+        holders: Vec<NodeId>,
+    },
     /// Ask the registry yourself.
     GoDirect,
 }

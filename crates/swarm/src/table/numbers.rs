@@ -74,7 +74,7 @@ impl<K: Clone + Ord, V> Register<K, V> {
     }
 
     /// All names with their entries, in the order of their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> + Clone {
         self.entries.iter().map(|(_, (name, entry))| (name, entry))
     }
 }

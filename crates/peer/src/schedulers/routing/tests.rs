@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use shoal_model::Node;
-use shoal_proto::Hello;
+use shoal_proto::{Hello, SeedOrder};
 use shoal_swarm::Algorithm;
 
 use super::*;
@@ -425,6 +425,7 @@ fn only_its_owner_directs_a_blob_and_anybody_has_it_seeded() {
         near: Vec::new(),
         far: Vec::new(),
         algorithm: Algorithm::Default,
+        gateway: None,
     });
     let NodeMessage::Want(Want { blob, .. }) = wish(mine, None) else { panic!("a wish") };
     let from = testing::node("127.0.0.1:1");
@@ -433,7 +434,7 @@ fn only_its_owner_directs_a_blob_and_anybody_has_it_seeded() {
         let may = [0, 1].map(|which| may_say(&it.routing.owners, SCHEDULERS[which], &message));
         assert_eq!(may, [true, false], "{message:?}");
     }
-    let seed = SchedulerMessage::Seed(blob);
+    let seed = SchedulerMessage::Seed(SeedOrder { blob, holders: Vec::new() });
     assert!([0, 1].iter().all(|which| may_say(&it.routing.owners, SCHEDULERS[*which], &seed)));
     let hello = Hello { node: Node { ..testing::node("127.0.0.1:1") }, protocol: 1 };
     let mut routing = it.routing;

@@ -65,9 +65,10 @@ fn take(it: &mut Script, step: &Step) -> Vec<Order> {
 /// All that an order names: whom it is for, and whom it tells of.
 fn named(order: &Order) -> Vec<&NodeId> {
     let others = match &order.what {
-        What::Neighbours { near, far, .. } => near.iter().chain(far).collect(),
+        What::Neighbours { near, far, gateway, .. } => near.iter().chain(far).chain(gateway).collect(),
         What::Lease { from, .. } => vec![from],
-        What::Seed | What::GoDirect => Vec::new(),
+        What::Seed { holders } => holders.iter().collect(),
+        What::GoDirect => Vec::new(),
     };
     others.into_iter().chain([&order.to]).collect()
 }

@@ -105,7 +105,8 @@ fn leases(orders: &[Order], to: &str) -> Vec<u32> {
 }
 
 fn seeds(orders: &[Order]) -> Vec<String> {
-    orders.iter().filter(|it| it.what == What::Seed).map(|it| it.to.to_string()).collect()
+    let is_seed = |it: &&Order| matches!(it.what, What::Seed { .. });
+    orders.iter().filter(is_seed).map(|it| it.to.to_string()).collect()
 }
 
 fn neighbours(orders: &[Order], to: &str) -> Option<Vec<String>> {

@@ -10,10 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use shoal_blobstore::{Blob, Learned, PieceDigest, StoreError};
-use shoal_proto::{Attestation, Statement};
+use shoal_model::Role;
+use shoal_proto::{Attestation, BlobNews, Statement};
+
+use crate::RegionKeys;
+use crate::attest::{self, AttestError};
 
 /// What one blob's epochs are known by.
-pub(super) struct Epochs {
+pub struct Epochs {
     blob: Blob,
     /// Held while the blob learns, so that two statements do not clear it for each other.
     state: Mutex<State>,
@@ -28,9 +32,20 @@ struct State {
     doubted: bool,
 }
 
+/// Why what a node says of a blob cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum HearError {
+    /// The node passes on what no gateway said.
+    #[error(transparent)]
+    Attestation(#[from] AttestError),
+    /// The store is at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl Epochs {
     /// What the blob has learned already counts as well.
-    pub(super) fn new(blob: Blob) -> Self {
+    pub fn new(blob: Blob) -> Self {
         let epoch = |it: &Bytes| {
             let attestation = Attestation::decode(it).ok()?;
             Statement::decode(&attestation.statement).ok().map(|it| it.epoch)
@@ -39,8 +54,25 @@ impl Epochs {
         Self { blob, state: Mutex::new(State { newest, oldest: 0, doubted: false }) }
     }
 
+    /// Takes in what a node of this role says that gateways with these keys have said.
+    pub fn hear(&self, from: Role, news: &BlobNews, keys: &RegionKeys) -> Result<(), HearError> {
+        // What it still vouches for comes again with the same news.
+        if news.dropped && news.attestations.is_empty() && from == Role::Gateway {
+            self.poisoned();
+        }
+        for attestation in &news.attestations {
+            let signed = attestation.clone().encode();
+            // Every neighbour brings what one has brought already.
+            if !self.blob.knows(&signed) {
+                let statement = attest::check(attestation, keys, self.blob.key(), &self.blob.geometry())?;
+                self.take(&statement, &signed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a statement about the blob whose signature has been checked; `signed` is what was signed.
-    pub(super) fn take(&self, statement: &Statement, signed: &Bytes) -> Result<(), StoreError> {
+    fn take(&self, statement: &Statement, signed: &Bytes) -> Result<(), StoreError> {
         let mut state = self.state();
         if statement.epoch < state.oldest && !statement.sealed {
             return Ok(());
@@ -67,7 +99,7 @@ impl Epochs {
     }
 
     /// A gateway has dropped the blob and vouches for nothing of it any more.
-    pub(super) fn poisoned(&self) {
+    fn poisoned(&self) {
         if !self.blob.is_sealed() {
             self.blob.clear("its seed was poisoned");
         }
@@ -76,7 +108,7 @@ impl Epochs {
     /// A gateway sent bytes that are not what was vouched for while the blob was of this `generation`. It may
     /// have begun anew while this node learned of an older epoch: once, all is dropped for that. True where
     /// the gateway is to be heard from the beginning, false where it is at fault.
-    pub(super) fn doubt(&self, generation: u64) -> bool {
+    pub fn doubt(&self, generation: u64) -> bool {
         let mut state = self.state();
         if self.blob.status().generation != generation {
             return true;
@@ -97,7 +129,8 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pull::testing::{self, N_PIECES};
+    use crate::attest::Signer;
+    use crate::testing::{self, SEED, geometry, key, region_keys};
     use shoal_swarm::PieceIndex;
     use tempfile::TempDir;
 
@@ -109,20 +142,25 @@ mod tests {
     impl Script {
         fn new() -> Self {
             let (dir, store) = testing::store();
-            Self { epochs: Epochs::new(testing::blob(&store)), _dir: dir }
+            Self { epochs: Epochs::new(store.create(&key(1), geometry()).unwrap()), _dir: dir }
         }
 
         /// Hears that pieces from `first` on have these digests, and says what is known of all pieces then.
         fn hear(&self, epoch: u64, first: PieceIndex, digests: &[u8], sealed: bool) -> String {
-            let attestation = testing::attest(self.epochs.blob.key(), epoch, first, digests, sealed);
-            let statement = Statement::decode(&attestation.statement).unwrap();
-            self.epochs.take(&statement, &attestation.encode()).unwrap();
+            let digests = digests.iter().map(|it| [*it; 32]).collect();
+            let statement = Statement { key: key(1), geometry: geometry(), epoch, first, digests, sealed };
+            let attestations = vec![Signer::new(&SEED).attest(statement)];
+            self.told(&BlobNews { attestations, ..BlobNews::default() });
             self.known()
+        }
+
+        fn told(&self, news: &BlobNews) {
+            self.epochs.hear(Role::Gateway, news, &region_keys(&[1])).unwrap();
         }
 
         fn known(&self) -> String {
             let digit = |it| self.epochs.blob.digest_of(it).map_or('-', |it| char::from(b'0' + it.0[0]));
-            (0..N_PIECES).map(digit).collect()
+            (0..geometry().n_pieces()).map(digit).collect()
         }
     }
 
@@ -138,12 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_epoch_of_the_same_content_costs_nothing() {
+        let it = Script::new();
+        assert_eq!(it.hear(5, 0, &[1, 2], false), "12--");
+        let generation = it.epochs.blob.status().generation;
+        assert_eq!(it.hear(6, 1, &[2, 3], false), "123-");
+        assert_eq!(it.hear(5, 3, &[4], false), "1234", "what the older one still says is as good");
+        assert_eq!(it.hear(6, 0, &[1, 2, 3, 4], true), "1234");
+        assert_eq!(it.epochs.blob.status().generation, generation, "nothing was dropped");
+    }
+
+    #[test]
     fn a_seal_beats_what_is_newer() {
         let it = Script::new();
         assert_eq!(it.hear(5, 0, &[1], false), "1---");
         assert_eq!(it.hear(4, 0, &[2, 2, 2, 2], true), "2222");
         assert_eq!(it.hear(6, 0, &[1], false), "2222");
-        it.epochs.poisoned();
+        it.told(&BlobNews { dropped: true, ..BlobNews::default() });
         assert_eq!(it.known(), "2222");
         assert!(!it.epochs.doubt(it.epochs.blob.status().generation));
     }
@@ -172,7 +221,10 @@ mod tests {
     fn poisoned_content_is_dropped() {
         let it = Script::new();
         it.hear(5, 0, &[1], false);
-        it.epochs.poisoned();
+        let dropped = BlobNews { dropped: true, ..BlobNews::default() };
+        it.epochs.hear(Role::Sidecar, &dropped, &region_keys(&[1])).unwrap();
+        assert_eq!(it.known(), "1---", "a node that has dropped it says nothing about the content");
+        it.told(&dropped);
         assert_eq!(it.known(), "----");
     }
 }

@@ -1,0 +1,62 @@
+//! What is counted about the other gateways.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use shoal_ops::metrics::Metrics;
+
+/// What became of a question for a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// This gateway has it now.
+    Taken,
+    /// It had it before, and goes on.
+    Renewed,
+    /// Another gateway has it.
+    Another,
+    /// It had it before, and now another has.
+    Lost,
+    /// Redis did not answer.
+    Unanswered,
+}
+
+/// Numbers about the region's gateways.
+#[derive(Clone, Default)]
+pub(super) struct SisterMetrics {
+    /// Others that answer.
+    pub(super) answering: Gauge,
+    /// By how many gateways limits are divided.
+    pub(super) sharing: Gauge,
+    /// 1 while Redis answers.
+    pub(super) redis_up: Gauge,
+    leases: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl SisterMetrics {
+    pub(super) fn register(metrics: &Metrics) -> Self {
+        let it = Self::default();
+        metrics.register(|registry| {
+            let help = "Other gateways of the region that answer";
+            registry.register("gateway_sisters", help, it.answering.clone());
+            let help = "Gateways that a registry's limits are divided by";
+            registry.register("gateway_sharing_limits", help, it.sharing.clone());
+            let help = "Whether Redis answers";
+            registry.register("gateway_redis_up", help, it.redis_up.clone());
+            let help = "Questions for the lease on a blob, by what became of them";
+            registry.register("gateway_seed_leases", help, it.leases.clone());
+        });
+        it
+    }
+
+    /// Counts a question for a lease.
+    pub(super) fn asked(&self, asked: Asked) {
+        let outcome = match asked {
+            Asked::Taken => "taken",
+            Asked::Renewed => "renewed",
+            Asked::Another => "another",
+            Asked::Lost => "lost",
+            Asked::Unanswered => "unanswered",
+        };
+        self.leases.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}
