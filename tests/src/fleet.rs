@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::host::Host;
 use crate::image::{Blob, Image, ImageSpec};
 use crate::lab::Lab;
+use crate::redis::{Access, Redis};
 use crate::registry::{Registry, RegistrySpec};
 use crate::runtime::MIRROR;
 use crate::runtime::containerd::Containerd;
@@ -40,12 +41,17 @@ pub struct FleetSpec {
     pub n_racks: usize,
     /// How many schedulers there are, at least one.
     pub n_schedulers: usize,
+    /// How many gateways there are, at least one.
+    pub n_gateways: usize,
+    /// How they reach their Redis, if they have one.
+    pub redis: Option<Access>,
 }
 
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
-        Self { registry, gateway: json!({}), sidecar: json!({}), n_racks: 0, n_schedulers: 1 }
+        let (gateway, sidecar) = (json!({}), json!({}));
+        Self { registry, gateway, sidecar, n_racks: 0, n_schedulers: 1, n_gateways: 1, redis: None }
     }
 
     /// A fleet before a registry that everybody may read.
@@ -78,6 +84,21 @@ impl FleetSpec {
         Self { n_schedulers, ..self }
     }
 
+    /// The same with so many gateways. A sidecar's first is one of them, in turn, and the others come after it.
+    pub fn with_gateways(self, n_gateways: usize) -> Self {
+        Self { n_gateways, ..self }
+    }
+
+    /// The same with a Redis for the gateways, which anybody may use.
+    pub fn with_redis(self) -> Self {
+        Self { redis: Some(Access::Open), ..self }
+    }
+
+    /// The same with a Redis that speaks TLS and asks for a password.
+    pub fn with_secured_redis(self) -> Self {
+        Self { redis: Some(Access::Secured), ..self }
+    }
+
     /// Where the sidecar of this number stands.
     fn place(&self, number: usize) -> Value {
         match number.checked_rem(self.n_racks) {
@@ -98,6 +119,10 @@ pub struct Fleet {
     pub more_schedulers: Vec<Service>,
     /// Its gateway.
     pub gateway: Service,
+    /// Those that it has besides.
+    pub more_gateways: Vec<Service>,
+    /// The gateways' Redis, if they have one.
+    pub redis: Option<Redis>,
     /// Its sidecars, in the order of the lab's nodes.
     pub sidecars: Vec<Service>,
 }
@@ -107,25 +132,56 @@ impl Fleet {
     pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
         let registry = lab.registry(spec.registry.clone()).await?;
         let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
-        let mut at_schedulers = vec![at_scheduler];
+        let redis = match spec.redis {
+            Some(access) => Some(Redis::start(lab, access).await?),
+            None => None,
+        };
+        let (mut at_schedulers, mut at_gateways) = (vec![at_scheduler], vec![at_gateway.clone()]);
         for number in 2..=spec.n_schedulers {
             at_schedulers.push(lab.host(&format!("scheduler{number}")).await?);
         }
-        let settings = changed(gateway_settings(&at_gateway, &at_schedulers, &registry), &spec.gateway);
-        let gateway = Service::start(&at_gateway, Part::Gateway, &settings, admin(Part::Gateway)).await?;
+        for number in 2..=spec.n_gateways {
+            at_gateways.push(lab.host(&format!("gateway{number}")).await?);
+        }
+        let mut more_gateways = Vec::new();
+        // The first makes what the others share.
+        for host in &at_gateways {
+            let settings = gateway_settings(host, &at_schedulers, &registry);
+            let settings = changed(settings, &shared_settings(host, &at_gateway, redis.as_ref()));
+            let settings = changed(settings, &spec.gateway);
+            more_gateways.push(Service::start(host, Part::Gateway, &settings, admin(Part::Gateway)).await?);
+        }
+        let gateway = more_gateways.remove(0);
+        let urls = |first: usize| {
+            let in_turn = at_gateways.iter().cycle().skip(first % at_gateways.len()).take(at_gateways.len());
+            json!({ "gateways": in_turn.map(gateway_url).collect::<Vec<_>>() })
+        };
         let schedulers = at_schedulers.iter().map(async |it| {
-            let settings = scheduler_settings(it, &at_gateway);
+            let settings = changed(scheduler_settings(it, &at_gateway), &urls(0));
             Service::start(it, Part::Scheduler, &settings, admin(Part::Scheduler)).await
         });
         let mut more_schedulers = try_join_all(schedulers).await?;
         let scheduler = more_schedulers.remove(0);
         let sidecars = lab.nodes().iter().enumerate().map(async |(number, node)| {
             let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.place(number));
-            let settings = changed(settings, &spec.sidecar);
+            let settings = changed(changed(settings, &urls(number)), &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });
         let sidecars = try_join_all(sidecars).await?;
-        Ok(Self { registry, scheduler, more_schedulers, gateway, sidecars })
+        Ok(Self { registry, scheduler, more_schedulers, gateway, more_gateways, redis, sidecars })
+    }
+
+    /// All gateways, the first one first.
+    pub fn gateways(&self) -> Vec<&Service> {
+        [&self.gateway].into_iter().chain(&self.more_gateways).collect()
+    }
+
+    /// The gateway of this number, counted from 0.
+    pub fn gateway_mut(&mut self, number: usize) -> &mut Service {
+        match number.checked_sub(1) {
+            None => &mut self.gateway,
+            Some(number) => &mut self.more_gateways[number],
+        }
     }
 
     /// Makes an image of these layers, in bytes, and pushes it as `team/app:v1`.
@@ -176,7 +232,7 @@ pub const fn admin(part: Part) -> SocketAddr {
 fn scheduler_settings(host: &Host, gateway: &Host) -> Value {
     json!({
         "listen": at(host, SCHEDULER_PORT),
-        "gateways": [format!("https://{}", at(gateway, GATEWAY_PORT))],
+        "gateways": [gateway_url(gateway)],
         "security": security(gateway, host, Part::Scheduler),
         "admin": { "listen": admin(Part::Scheduler) },
     })
@@ -218,10 +274,27 @@ fn gateway_settings(host: &Host, schedulers: &[Host], registry: &Registry) -> Va
     })
 }
 
+/// What all gateways of a region have in common: the authority and the tokens that `first` has made, and Redis.
+fn shared_settings(host: &Host, first: &Host, redis: Option<&Redis>) -> Value {
+    let mut settings = json!({});
+    if let Some(redis) = redis {
+        settings["redis"] = redis.settings();
+    }
+    if host.name() != first.name() {
+        let ca = first.dir().join("gateway/ca");
+        let token = |part| format!("file:{}", join_token(first, part).display());
+        settings["security"] = json!({
+            "ca": { "certFile": ca.join("ca.pem"), "keyFile": ca.join("ca.key") },
+            "joinTokens": { "sidecar": token(Part::Sidecar), "scheduler": token(Part::Scheduler) },
+        });
+    }
+    settings
+}
+
 /// The settings of a sidecar on `host`.
 pub fn sidecar_settings(host: &Host, gateway: &Host, registry: &Registry) -> Value {
     json!({
-        "gateways": [format!("https://{}", at(gateway, GATEWAY_PORT))],
+        "gateways": [gateway_url(gateway)],
         "security": security(gateway, host, Part::Sidecar),
         "peer": { "listen": at(host, PEER_PORT) },
         "admin": { "listen": admin(Part::Sidecar) },
@@ -239,6 +312,10 @@ fn registry_settings(registry: &Registry) -> Value {
         None => settings["insecure"] = json!(true),
     }
     settings
+}
+
+fn gateway_url(host: &Host) -> String {
+    format!("https://{}", at(host, GATEWAY_PORT))
 }
 
 fn at(host: &Host, port: u16) -> String {

@@ -49,6 +49,7 @@ pub mod private;
 pub mod process;
 pub mod push;
 pub mod raw;
+pub mod redis;
 pub mod registry;
 pub mod rights;
 pub mod runtime;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
@@ -31,11 +31,26 @@ impl Authority {
         &self.file
     }
 
-    /// Settings of a server that answers to `names` and `address`.
-    pub fn server(&self, names: &[String], address: IpAddr) -> Result<Arc<ServerConfig>> {
+    /// Certificate and key of a server that answers to `names` and `address`.
+    fn certify(&self, names: &[String], address: IpAddr) -> Result<(Certificate, KeyPair)> {
         let names = names.iter().cloned().chain([address.to_string()]);
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(names.collect::<Vec<_>>())?.signed_by(&key, &self.issuer)?;
+        Ok((certificate, key))
+    }
+
+    /// The same as PEM files in a directory, `tls.crt` and `tls.key`.
+    pub fn certify_in(&self, dir: &Path, names: &[String], address: IpAddr) -> Result<[PathBuf; 2]> {
+        let (certificate, key) = self.certify(names, address)?;
+        let files = ["tls.crt", "tls.key"].map(|it| dir.join(it));
+        std::fs::write(&files[0], certificate.pem())?;
+        std::fs::write(&files[1], key.serialize_pem())?;
+        Ok(files)
+    }
+
+    /// Settings of a server that answers to `names` and `address`.
+    pub fn server(&self, names: &[String], address: IpAddr) -> Result<Arc<ServerConfig>> {
+        let (certificate, key) = self.certify(names, address)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
