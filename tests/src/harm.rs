@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
 
 use crate::fleet::Fleet;
 use crate::host::Host;
@@ -20,6 +21,7 @@ pub const SLOWED: Mbit = Mbit(4);
 
 /// How long the parts may take to find each other again.
 const WHOLE: Duration = Duration::from_secs(30);
+const NO_REDIS: &str = "the fleet has no Redis";
 
 /// Who or what is harmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +32,8 @@ pub enum Victim {
     Gateway,
     /// The registry.
     Registry,
+    /// The gateways' Redis.
+    Redis,
     /// The sidecar of this node, counted from 0; where it is about links, the node.
     Sidecar(usize),
 }
@@ -40,6 +44,7 @@ impl fmt::Display for Victim {
             Self::Scheduler => f.write_str("scheduler"),
             Self::Gateway => f.write_str("gateway"),
             Self::Registry => f.write_str("registry"),
+            Self::Redis => f.write_str("redis"),
             Self::Sidecar(number) => write!(f, "node{}", number + 1),
         }
     }
@@ -107,22 +112,40 @@ impl Fleet {
         done.with_context(|| format!("{victim}: cannot be brought back after it was {harm}"))
     }
 
-    /// Waits until every node and the gateway are known to the scheduler, and all of them to the gateway.
+    /// Waits until every node and gateway is known to the scheduler, every node and the scheduler to a gateway, and the
+    /// gateways to each other and their Redis.
     pub async fn wait_until_whole(&self) -> Result<()> {
-        let (n_nodes, n_services) = (self.sidecars.len() as f64, 1.0);
+        let (n_nodes, n_gateways) = (self.sidecars.len() as f64, self.gateways().len() as f64);
         wait::until("all parts have found each other", WHOLE, async || {
             let known = self.scheduler.metric("shoal_scheduler_nodes", &[]).await;
-            let nodes_port = [("listener", "nodes")];
-            let connected = self.gateway.metric("shoal_connections", &nodes_port).await;
-            let at_least = |it: Result<f64>| it.is_ok_and(|it| it >= n_nodes + n_services);
-            (at_least(known) && at_least(connected)).then_some(())
+            let connected = self.total("shoal_connections", &[("listener", "nodes")]).await;
+            let at_least = |it: Result<f64>, n: f64| it.is_ok_and(|it| it >= n);
+            let have_redis = match self.redis {
+                Some(_) => at_least(self.total("shoal_gateway_redis_up", &[]).await, n_gateways),
+                None => true,
+            };
+            let have_sisters = n_gateways < 2.0
+                || at_least(self.total("shoal_gateway_sisters", &[]).await, n_gateways * (n_gateways - 1.0));
+            // Each gateway is a client of the others.
+            let n_connected = n_nodes + 1.0 + n_gateways * (n_gateways - 1.0);
+            let are_known = at_least(known, n_nodes + n_gateways) && at_least(connected, n_connected);
+            (are_known && have_redis && have_sisters).then_some(())
         })
         .await
+    }
+
+    /// A metric, summed over all gateways.
+    async fn total(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        Ok(try_join_all(self.gateways().into_iter().map(|it| it.metric(name, labels)))
+            .await?
+            .into_iter()
+            .sum())
     }
 
     async fn start_anew(&mut self, victim: Victim) -> Result<()> {
         let service = match victim {
             Victim::Registry => return self.registry.restart().await,
+            Victim::Redis => return self.redis.as_mut().context(NO_REDIS)?.restart().await,
             Victim::Scheduler => &mut self.scheduler,
             Victim::Gateway => &mut self.gateway,
             Victim::Sidecar(number) => self.sidecars.get_mut(number).context("no such node")?,
@@ -136,6 +159,7 @@ impl Fleet {
             Victim::Scheduler => &mut self.scheduler.process,
             Victim::Gateway => &mut self.gateway.process,
             Victim::Registry => &mut self.registry.process,
+            Victim::Redis => &mut self.redis.as_mut().context(NO_REDIS)?.process,
             Victim::Sidecar(number) => &mut self.sidecars.get_mut(number).context("no such node")?.process,
         })
     }
@@ -146,19 +170,24 @@ impl Fleet {
             Victim::Scheduler => self.scheduler.host.clone(),
             Victim::Gateway => self.gateway.host.clone(),
             Victim::Registry => self.registry.host.clone(),
+            Victim::Redis => self.redis.as_ref().context(NO_REDIS)?.host.clone(),
             Victim::Sidecar(number) => self.sidecars.get(number).context("no such node")?.host.clone(),
         })
     }
 
     /// The victim, and those it can no longer talk with. A node always reaches the registry, which is what it
-    /// falls back to, and of the registry's only the gateway is cut off.
+    /// falls back to; from the registry only the gateway is cut off, and from Redis all that use it.
     fn sides(&self, victim: Victim, harm: Harm) -> Result<(Host, Vec<Host>)> {
         let one = self.machine(victim)?;
         let nodes = self.sidecars.iter().map(|it| &it.host);
-        let services = [&self.scheduler.host, &self.gateway.host];
+        let gateways = self.gateways().into_iter().map(|it| &it.host);
         let others: Vec<Host> = match (victim, harm) {
             (Victim::Registry, _) | (_, Harm::CutOffFromGateway) => vec![self.gateway.host.clone()],
-            _ => nodes.chain(services).filter(|it| it.name() != one.name()).cloned().collect(),
+            (Victim::Redis, _) => gateways.cloned().collect(),
+            _ => {
+                let all = nodes.chain([&self.scheduler.host]).chain(gateways);
+                all.filter(|it| it.name() != one.name()).cloned().collect()
+            }
         };
         Ok((one, others))
     }

@@ -23,8 +23,42 @@ impl Row {
     }
 }
 
-/// All of them.
-pub(super) const ROWS: [Row; 7] = [
+/// The regions that are harmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One gateway, as most have.
+    OneGateway,
+    /// Two gateways that share a Redis.
+    TwoGateways,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::OneGateway, Self::TwoGateways];
+
+    /// What is tried there.
+    pub(super) const fn rows(self) -> &'static [Row] {
+        match self {
+            Self::OneGateway => &ROWS,
+            Self::TwoGateways => &ROWS_OF_TWO,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OneGateway => "one gateway",
+            Self::TwoGateways => "two gateways and Redis",
+        })
+    }
+}
+
+const ROWS_OF_TWO: [Row; 2] = [
+    Row { name: "one gateway of two", victims: &[Victim::Gateway] },
+    Row { name: "Redis", victims: &[Victim::Redis] },
+];
+
+const ROWS: [Row; 7] = [
     Row { name: "scheduler", victims: &[Victim::Scheduler] },
     Row { name: "gateway", victims: &[Victim::Gateway] },
     Row { name: "seed's upstream", victims: &[Victim::Registry] },

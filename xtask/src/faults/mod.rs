@@ -11,10 +11,11 @@ mod table;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::packages;
 use crate::test::build_binaries;
-use cell::{Course, MOMENTS, ROWS};
+use cell::{Course, Kind, MOMENTS, Row};
 use region::Region;
 use table::Table;
 
@@ -34,20 +35,31 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     packages::ensure_installed(&packages::LAB)?;
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
-    let table = try_all(&args.only)?;
+    let tables = try_all(&args.only)?;
     if args.json {
-        println!("{:#}", table.json());
+        println!("{:#}", Value::from_iter(tables.iter().map(Table::json)));
     } else {
-        print!("{table}");
+        tables.iter().for_each(|it| print!("{it}"));
     }
-    Ok(if table.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tables.iter().all(Table::is_clean) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[tokio::main]
-async fn try_all(only: &str) -> Result<Table> {
-    let mut region = Region::start().await?;
-    let mut table = Table::new(region.direct().await?, region.undisturbed().await?);
-    for row in ROWS.iter().filter(|it| it.name.contains(only)) {
+async fn try_all(only: &str) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    for kind in Kind::ALL {
+        let rows: Vec<_> = kind.rows().iter().filter(|it| it.name.contains(only)).collect();
+        if !rows.is_empty() {
+            tables.push(try_kind(kind, &rows).await?);
+        }
+    }
+    Ok(tables)
+}
+
+async fn try_kind(kind: Kind, rows: &[&Row]) -> Result<Table> {
+    let mut region = Region::start(kind).await?;
+    let mut table = Table::new(kind, region.direct().await?, region.undisturbed().await?);
+    for row in rows {
         for course in Course::ALL {
             for moment in MOMENTS {
                 let outcome = region.attempt(row, course, moment).await?;

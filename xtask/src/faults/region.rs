@@ -14,7 +14,7 @@ use shoal_tests::wait;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::cell::{Course, Moment, N_NODES, Row, not_tried};
+use super::cell::{Course, Kind, Moment, N_NODES, Row, not_tried};
 use super::table::Outcome;
 
 /// The rate of every node's link.
@@ -52,10 +52,15 @@ impl Pulls {
 }
 
 impl Region {
-    pub(super) async fn start() -> Result<Self> {
+    pub(super) async fn start(kind: Kind) -> Result<Self> {
         let mut lab = Lab::start("faults", LabSpec::nodes(N_NODES).at(RATE)).await?;
         let registry = RegistrySpec::plain().for_user("robot", "s3cret");
-        let fleet = Fleet::start(&mut lab, FleetSpec::before(registry)).await?;
+        let spec = FleetSpec::before(registry);
+        let spec = match kind {
+            Kind::OneGateway => spec,
+            Kind::TwoGateways => spec.with_gateways(2).with_redis(),
+        };
+        let fleet = Fleet::start(&mut lab, spec).await?;
         let runtimes = fleet.containerds().await?;
         fleet.wait_until_whole().await?;
         Ok(Self { lab, fleet, runtimes, n_images: 0 })

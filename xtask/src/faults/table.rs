@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cell::{Course, MOMENTS, Moment};
+use super::cell::{Course, Kind, MOMENTS, Moment};
 
 /// What came of one cell.
 #[derive(Clone, Debug)]
@@ -28,8 +28,9 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// All outcomes.
+/// All outcomes in one region.
 pub(super) struct Table {
+    kind: Kind,
     /// One node's time without Shoal.
     direct: Duration,
     /// The slowest node's time with nothing harmed: of all together, and of one that comes later.
@@ -38,8 +39,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) const fn new(direct: Duration, undisturbed: [Duration; 2]) -> Self {
-        Self { direct, undisturbed, cells: Vec::new() }
+    pub(super) const fn new(kind: Kind, direct: Duration, undisturbed: [Duration; 2]) -> Self {
+        Self { kind, direct, undisturbed, cells: Vec::new() }
     }
 
     pub(super) fn add(&mut self, row: &'static str, course: Course, moment: Moment, outcome: Outcome) {
@@ -63,6 +64,7 @@ impl Table {
             cell
         };
         json!({
+            "region": self.kind.to_string(),
             "directSeconds": self.direct.as_secs_f64(),
             "undisturbedSeconds": self.undisturbed.map(|it| it.as_secs_f64()),
             "cells": self.cells.iter().map(cell).collect::<Vec<_>>(),
@@ -73,6 +75,7 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [together, later] = self.undisturbed.map(|it| it.as_secs_f64());
+        writeln!(f, "With {}:\n", self.kind)?;
         writeln!(f, "| who | what | before | during | after |\n| --- | --- | --- | --- | --- |")?;
         writeln!(f, "| nobody | | {together:.1} s | {together:.1} s | {later:.1} s |")?;
         for moments in self.cells.chunks(MOMENTS.len()) {
@@ -83,6 +86,6 @@ impl fmt::Display for Table {
             }
             writeln!(f)?;
         }
-        writeln!(f, "\nOne node without Shoal: {:.1} s.", self.direct.as_secs_f64())
+        writeln!(f, "\nOne node without Shoal: {:.1} s.\n", self.direct.as_secs_f64())
     }
 }
