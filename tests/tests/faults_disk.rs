@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
+use serde_json::json;
 use shoal_model::ByteSize;
 use shoal_tests::command::Launch;
 use shoal_tests::disk::Disk;
@@ -105,6 +106,29 @@ async fn a_full_disk_costs_a_node_its_cache_only() -> Result<()> {
     read_on(&fleet, &image, layer, [0, 1]).await?;
     check_complained(&fleet.sidecars[0]).await?;
     assert_eq!(fleet.registry.front.blob_bytes_sent(), layer.bytes.len() as u64, "others lose nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_room_again_is_used_again() -> Result<()> {
+    let mut lab = Lab::start("room-again", LabSpec::nodes(1)).await?;
+    let disk = Disk::in_memory(at_node(&lab, 0), LARGE).await?;
+    // What is not in use would be removed at once from a disk that is smaller than what is to stay free.
+    let all_of_it = json!({ "storage": { "freeSpaceFloor": "0" } });
+    let (mut fleet, image) = fleet(&mut lab, FleetSpec::private().with_sidecar(all_of_it)).await?;
+    let layer = &image.layers[0];
+    lab.nodes()[0].shape(SLOW, SLOW).await?;
+    disk.fill()?;
+    let pulls = begin_on(&fleet, &image, [0]).await?;
+    disk.make_room()?;
+    finish(pulls, layer).await?;
+    check_complained(&fleet.sidecars[0]).await?;
+
+    // What has passed through memory meanwhile is there as well.
+    fleet.sidecars[0].process.wait_for_log("blob complete").await?;
+    read_on(&fleet, &image, layer, [0]).await?;
+    let from_cache = fleet.metric("shoal_sidecar_cache_bytes_total", &[]).await?;
+    assert_eq!(from_cache as usize, layer.bytes.len());
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 //! A disk that is full, read-only, broken or stuck is to cost a pull its speed and nothing else: the bytes have been
 //! verified, and somebody waits for them. So they are kept here for a moment. Where there is no room, the piece goes
 //! that is needed least: one that was read to its end, else one that nobody has read for a while. As long as there
-//! is neither, whoever brings the next piece waits, and asks for no more meanwhile.
+//! is neither, whoever brings the next piece waits, and asks for no more meanwhile. Once the disk takes a piece of a blob
+//! again, it gets those of the blob that are here as well.
 
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -35,8 +36,15 @@ pub(crate) struct Memory {
 /// A piece's bytes, and the room that they take.
 #[derive(Debug)]
 pub(crate) struct Roomed {
-    bytes: Box<[u8]>,
+    bytes: Bytes,
     _room: OwnedSemaphorePermit,
+}
+
+impl Roomed {
+    /// The same bytes, for as long as a write takes.
+    pub(crate) fn share(&self) -> Bytes {
+        self.bytes.clone()
+    }
 }
 
 impl Deref for Roomed {
@@ -109,7 +117,7 @@ impl Roomed {
     /// Bytes that take room nowhere.
     pub(crate) fn anywhere(bytes: &[u8]) -> Self {
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        Self { bytes: bytes.into(), _room: room }
+        Self { bytes: Bytes::copy_from_slice(bytes), _room: room }
     }
 }
 
@@ -192,6 +200,21 @@ mod tests {
         });
         assert!(began.elapsed() < KEPT_FOR);
         assert_eq!(there(&blob), [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_memory_goes_to_the_disk_with_the_first_piece_that_it_takes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blob = blob(&dir);
+        write(&blob, 0).await;
+        write(&blob, 1).await;
+        std::fs::remove_file(blob.entry().paths.data.parent().unwrap().parent().unwrap()).unwrap();
+        let chunks = vec![Bytes::from(vec![2; PIECE as usize])];
+        assert_eq!(blob.write_provisional(2, chunks).await.unwrap().0, Written::Provisional);
+        assert_eq!(blob.entry().common.memory.room.available_permits(), ROOM as usize);
+        for piece in 0..3 {
+            read(&blob, piece).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -317,9 +317,13 @@ impl State {
         }
     }
 
-    /// Claims a piece for its writer; the error says why it is not to be written.
+    /// Claims a piece for its writer; the error says why it is not to be written. One in memory has yet to be.
     pub(crate) fn begin(&mut self, offer: &Offer) -> Result<(), Written> {
-        self.use_of(offer)?;
+        if !self.memory.contains_key(&offer.piece) {
+            self.use_of(offer)?;
+        } else if !matches!(self.judge(offer), Written::Held | Written::Provisional) {
+            return Err(Written::AlreadyHeld);
+        }
         if self.writing.insert(offer.piece) { Ok(()) } else { Err(Written::Busy) }
     }
 
@@ -448,6 +452,12 @@ impl State {
         kept.used = now;
         kept.is_read |= is_read;
         Some(&kept.bytes)
+    }
+
+    /// A piece in memory that nobody is writing to the disk.
+    pub(crate) fn unstored(&self) -> Option<(PieceIndex, Bytes)> {
+        let (piece, kept) = self.memory.iter().find(|(piece, _)| !self.writing.contains(*piece))?;
+        Some((*piece, kept.bytes.share()))
     }
 
     /// What in memory can go first.

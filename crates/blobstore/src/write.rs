@@ -4,7 +4,8 @@
 //! journal say so, hence whatever is recorded as held was written; and the claim keeps a second writer of the
 //! piece away in between.
 //!
-//! A piece that the disk does not take, or not in time, is kept in memory. A write that is late goes on by itself.
+//! A piece that the disk does not take, or not in time, is kept in memory, until the disk takes another of the blob. A
+//! write that is late goes on by itself.
 
 use std::fs::File;
 use std::io;
@@ -56,10 +57,28 @@ impl Blob {
         let len = chunks.iter().map(|it| it.len() as u64).sum();
         let offer = move |digest| Offer { piece, len, digest, origin };
         let digest = match self.store(offer, &chunks).await? {
-            Stored { digest, written: Some(written) } => return Ok((written, digest)),
+            Stored { digest, written: Some(written) } => {
+                if matches!(written, Written::Held | Written::Provisional) {
+                    self.catch_up().await?;
+                }
+                return Ok((written, digest));
+            }
             Stored { digest, written: None } => digest,
         };
         Ok((self.keep(&offer(digest), &chunks).await, digest))
+    }
+
+    /// Writes what is in memory to the disk, as far as that takes it by now.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        loop {
+            let Some((piece, bytes)) = self.entry().state.lock().unstored() else { return Ok(()) };
+            let len = bytes.len() as u64;
+            let offer = move |digest| Offer { piece, len, digest, origin: Origin::Registry };
+            let Stored { written, .. } = self.store(offer, &[bytes]).await?;
+            if !matches!(written, Some(Written::Held | Written::Provisional)) {
+                return Ok(());
+            }
+        }
     }
 
     /// Writes the piece to the disk, unless that does not take it.
