@@ -6,10 +6,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use memchr::memmem;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use shoal_model::ByteSize;
 
@@ -88,13 +90,22 @@ impl Disk {
     /// Breaks the disk: nothing can be read from it any more. What lies in the page cache of `files` is forgotten.
     pub fn break_down(&self, files: &[PathBuf]) -> Result<()> {
         let image = self.image.as_ref().context("a disk in memory does not break")?;
-        for path in files {
-            let file = File::open(path)?;
-            file.sync_all()?;
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-        }
+        files.iter().try_for_each(|it| forget(&File::open(it)?))?;
         let image = File::options().write(true).open(image)?;
         Ok(image.set_len(LEFT_OF_BROKEN)?)
+    }
+
+    /// Flips a byte of a file's content where it lies on the disk, behind the back of the file system.
+    pub fn rot(&self, path: &Path, at: u64) -> Result<()> {
+        let image = self.image.as_ref().context("a disk in memory does not rot")?;
+        let file = File::open(path)?;
+        let mut sample = [0; 512];
+        file.read_exact_at(&mut sample, at)?;
+        forget(&file)?;
+        let content = fs::read(image)?;
+        let lies_at = memmem::find(&content, &sample).context("the content is not on the disk")?;
+        let image = File::options().write(true).open(image)?;
+        Ok(image.write_all_at(&[!sample[0]], lies_at as u64)?)
     }
 
     /// The disk stops answering: whoever writes to it waits.
@@ -106,4 +117,10 @@ impl Disk {
     pub async fn thaw(&self) -> Result<()> {
         Launch::new("fsfreeze").arg("--unfreeze").arg(&self.dir).run(DEADLINE).await.map(drop)
     }
+}
+
+/// Has a file's content on the disk, and no longer in the page cache.
+fn forget(file: &File) -> Result<()> {
+    file.sync_all()?;
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
