@@ -46,7 +46,7 @@ impl Launch {
     }
 
     /// The same launch as arguments and environment of `wrapper`, a program that runs its arguments.
-    pub(crate) fn wrapped_by(&self, mut wrapper: Self) -> Self {
+    pub fn wrapped_by(&self, mut wrapper: Self) -> Self {
         wrapper.args.push(self.program.clone());
         wrapper.args.extend(self.args.iter().cloned());
         wrapper.env.extend(self.env.iter().cloned());

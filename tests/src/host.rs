@@ -69,6 +69,11 @@ impl Host {
         &self.0.dir
     }
 
+    /// A name that no other machine has, of other labs neither.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.0.link.namespace
+    }
+
     // === Programs ===
 
     /// A script that runs its arguments as a program on this machine.

@@ -29,6 +29,7 @@
 //! Knows nothing of: how Shoal decides anything; it starts the binaries and watches them from outside.
 
 pub mod capture;
+pub mod cgroup;
 pub mod command;
 pub mod counting;
 pub mod crowd;

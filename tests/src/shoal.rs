@@ -79,9 +79,14 @@ impl Service {
     /// as its settings say, reached from its own machine.
     pub async fn start(host: &Host, part: Part, settings: &Value, admin: SocketAddr) -> Result<Self> {
         let process = host.start(part.program(), part.launch(host, settings)?)?;
-        let mut this = Self { host: host.clone(), process, part, admin };
+        let mut this = Self::of(host, part, process, admin);
         this.wait_until_ready().await?;
         Ok(this)
+    }
+
+    /// A part that was started already.
+    pub fn of(host: &Host, part: Part, process: Process, admin: SocketAddr) -> Self {
+        Self { host: host.clone(), process, part, admin }
     }
 
     /// Waits until the part says that it is ready.

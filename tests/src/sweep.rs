@@ -1,9 +1,9 @@
 //! Removing a lab: at its end, or, for a run that was killed, at the start of the next.
 //!
-//! A lab's namespaces and its directory, below which its disks are mounted, begin with `shoal-<pid>-<count>-`, so whose they are can be told
-//! from the name alone: when no process has that pid any more, nobody will clean up. (A pid taken over by
-//! an unrelated process only delays that.) Several runs may sweep the same leftovers at once, so a thing
-//! already gone is no error, and failures are left to the next sweep.
+//! A lab's namespaces, its control groups, and its directory, below which its disks are mounted, begin with
+//! `shoal-<pid>-<count>-`, so whose they are can be told from the name alone: when no process has that pid any more,
+//! nobody will clean up. (A pid taken over by an unrelated process only delays that.) Several runs may sweep the same
+//! leftovers at once, so a thing already gone is no error, and failures are left to the next sweep.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::cgroup;
 
 const PREFIX: &str = "shoal-";
 const NETNS_DIR: &str = "/run/netns";
@@ -39,6 +41,7 @@ pub fn sweep() {
             remove_namespace(&namespace);
         }
     }
+    cgroup::remove(is_leftover);
     for name in names_in(&labs_dir()) {
         if is_leftover(&name) {
             remove_dir(&labs_dir().join(name));
@@ -55,6 +58,7 @@ pub(crate) fn remove(id: &str, dir: &Path) {
             remove_namespace(&namespace);
         }
     }
+    cgroup::remove(|name| name.starts_with(&own));
     remove_dir(dir);
 }
 
