@@ -134,6 +134,15 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_makes_no_renewal_longer() {
+        let it = tickets();
+        let ticket = first(&it);
+        let lives = |at| it.renew(at, &key(1), &ticket, &caller("n")).map(|it| it.lives).ok();
+        assert_eq!(lives(begin() - 60 * MINUTE), Some(5 * MINUTE));
+        assert_eq!(lives(begin() + 60 * MINUTE), None, "its caller is decided about anew");
+    }
+
+    #[test]
     fn only_a_good_ticket_of_the_same_blob_is_renewed() {
         let it = tickets();
         let ticket = first(&it);

@@ -285,6 +285,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_behind_takes_a_ticket_and_one_that_is_ahead_says_by_how_much() {
+        let claims = TicketClaims { granted: at(EXPIRES - 300), ..claims() };
+        let (ticket, verifier) = (Issuer::new(&[1; 32]).issue(&claims), Verifier::new(region_keys(&[1])));
+        let seen = |second| verifier.check(at(second), &ticket, &key(1)).map(drop);
+        assert_eq!(seen(EXPIRES - 300 - 3600), Ok(()));
+        let late = Duration::from_secs(3600 - 300);
+        assert_eq!(seen(EXPIRES - 300 + 3600), Err(TicketError::Expired { late }));
+    }
+
+    #[test]
     fn a_ticket_opens_nothing_else_and_nowhere_else() {
         let other = TicketError::OtherBlob { stated: key(1), asked: key(2) };
         check(&[1], EXPIRES - 300, &key(2), Err(other));

@@ -1,7 +1,8 @@
 //! The gateway's own certificate, where it is the authority: issued at the start and again at two thirds of
-//! its life. Handshakes take the newest; no connection notices.
+//! its life, or when the clock is set to before it was made. Handshakes take the newest; no connection notices.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use shoal_identity::{Ca, CaError, Grant, Keychain, Role, SpiffeId};
 use shoal_model::NodeId;
 use shoal_ops::Context;
-use shoal_ops::wall_clock::wait_until;
+use shoal_ops::wall_clock::wait_outside;
 use tokio::time::sleep;
 
 /// How long to wait after a certificate could not be made.
@@ -46,21 +47,21 @@ impl Gateway {
 /// Issues the certificate, and renews it as a task of the process.
 pub(super) fn keep(ca: Arc<Ca>, grant: Grant, ctx: &Context) -> Result<Keychain, CaError> {
     let keychain = Keychain::empty();
-    let renewal = issue(&ca, &grant, &keychain)?;
+    let fresh = issue(&ca, &grant, &keychain)?;
     let (kept, stopping) = (keychain.clone(), ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("certificate", async move {
-        stopping.run_until_cancelled(renew(ca, grant, kept, renewal)).await;
+        stopping.run_until_cancelled(renew(ca, grant, kept, fresh)).await;
     });
     Ok(keychain)
 }
 
-async fn renew(ca: Arc<Ca>, grant: Grant, keychain: Keychain, mut renewal: SystemTime) {
+async fn renew(ca: Arc<Ca>, grant: Grant, keychain: Keychain, mut fresh: Range<SystemTime>) {
     loop {
-        wait_until(renewal).await;
+        wait_outside(&fresh).await;
         match issue(&ca, &grant, &keychain) {
             Ok(next) => {
                 tracing::info!(id = %grant.id, "certificate renewed");
-                renewal = next;
+                fresh = next;
             }
             Err(error) => {
                 tracing::warn!(id = %grant.id, %error, "certificate not renewed; the old one stays");
@@ -70,11 +71,11 @@ async fn renew(ca: Arc<Ca>, grant: Grant, keychain: Keychain, mut renewal: Syste
     }
 }
 
-/// Puts a new certificate to use; returns when the next is due.
-fn issue(ca: &Ca, grant: &Grant, keychain: &Keychain) -> Result<SystemTime, CaError> {
+/// Puts a new certificate to use; returns at which times no other is due.
+fn issue(ca: &Ca, grant: &Grant, keychain: &Keychain) -> Result<Range<SystemTime>, CaError> {
     let now = SystemTime::now();
     keychain.replace(ca.own(now, grant)?);
-    Ok(now + grant.lives * 2 / 3)
+    Ok(now..now + grant.lives * 2 / 3)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::NodeId;
 use shoal_ops::Context;
 use shoal_ops::private_file;
-use shoal_ops::wall_clock::wait_until;
+use shoal_ops::wall_clock::wait_outside;
 use shoal_proto::certificates_client::CertificatesClient;
 use shoal_proto::{IssueReply, IssueRequest, JoinCredential};
 use tokio::sync::watch;
@@ -63,11 +64,12 @@ pub(super) fn join(ctx: &Context, joining: Joining, applicant: Applicant) -> any
     Ok(Enrolment { node, keychain: Some(keychain), enrolled })
 }
 
-/// When a certificate is to be renewed: at two thirds of its life, which began when it was made and not when it
-/// is dated.
-fn renewal(validity: Validity) -> SystemTime {
+/// When a certificate is not to be renewed yet: in the first two thirds of its life, which began when it was made and
+/// not when it is dated. One that is dated in the future was made by a clock that has been set back since, and nobody
+/// believes it.
+fn fresh(validity: Validity) -> Range<SystemTime> {
     let life = validity.until.duration_since(validity.from).unwrap_or_default().saturating_sub(SKEW);
-    validity.until - life / 3
+    validity.from..validity.until - life / 3
 }
 
 struct Joiner {
@@ -83,7 +85,7 @@ impl Joiner {
     async fn run(self) {
         loop {
             if let Some(current) = self.keychain.current() {
-                wait_until(renewal(current.validity)).await;
+                wait_outside(&fresh(current.validity)).await;
             }
             self.renew().await;
             sleep(REST).await;
@@ -253,7 +255,7 @@ mod tests {
         for lives in [60, 24 * 3600] {
             let lives = Duration::from_secs(lives);
             let validity = Validity { from: made - SKEW, until: made + lives };
-            assert_eq!(renewal(validity), made + lives * 2 / 3);
+            assert_eq!(fresh(validity), made - SKEW..made + lives * 2 / 3);
         }
     }
 
