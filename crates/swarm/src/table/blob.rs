@@ -293,9 +293,8 @@ impl BlobEntry {
         }
     }
 
-    /// The node wishes to hold the blob; true where it did not yet.
-    pub(super) fn wanted_by(&mut self, node: NodeNumber) -> bool {
-        let is_new = !self.wants(node);
+    /// The node wishes to hold the blob.
+    pub(super) fn wanted_by(&mut self, node: NodeNumber) {
         self.wishes.entry(node).or_insert_with(|| Wish {
             lease_window: FIRST_WINDOW,
             n_leased: 0,
@@ -303,7 +302,6 @@ impl BlobEntry {
             n_stranded: 0,
             stranded_at: None,
         });
-        is_new
     }
 
     /// The node wishes it no longer; true where it had leases, which are taken back.

@@ -231,10 +231,9 @@ impl Table {
             self.wants_no_more(now, blob, node, out);
             return self.pass_on(now, blob, (node, &brought), out);
         }
-        if entry.wanted_by(node) {
-            // A wish, not the renewal of one.
-            entry.urgent.insert(node);
-        }
+        entry.wanted_by(node);
+        // A renewal is answered as well: the node may have lost something since, and have begun anew.
+        entry.urgent.insert(node);
         self.wanted.insert(blob);
         if moved {
             self.let_settle(now, blob);

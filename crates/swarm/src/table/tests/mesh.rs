@@ -3,6 +3,15 @@
 use super::*;
 
 #[test]
+fn a_wish_is_answered_however_often_it_comes() {
+    let mut it = Script::with(&["a", "b"]);
+    it.gain("b", 0..PIECES);
+    for _ in 0..2 {
+        assert_eq!(neighbours(&it.want("a"), "a").as_deref(), Some(&["b".to_owned()][..]));
+    }
+}
+
+#[test]
 fn neighbours_are_told_both_ways() {
     let mut it = Script::with(&["a", "b"]);
     assert_eq!(neighbours(&it.want("a"), "a").as_deref(), Some(&[][..]), "a wish is answered in any case");
