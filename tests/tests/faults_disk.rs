@@ -24,6 +24,7 @@ const STUCK: Duration = Duration::from_secs(7);
 const SMALL: ByteSize = ByteSize(8 << 20);
 const LARGE: ByteSize = ByteSize(256 << 20);
 const UNSTORED: &str = "shoal_store_unstored_pieces_total";
+const DAMAGED: &str = "shoal_store_damaged_pieces_total";
 /// What is logged when a disk fails.
 const COMPLAINT: &str = "the disk fails";
 
@@ -55,6 +56,13 @@ async fn read_on(
         .into_iter()
         .map(async |node| fleet.read(node, image, layer, &[]).await?.finish_with(layer).await);
     try_join_all(reads).await.map(drop)
+}
+
+/// Reads, on two nodes, the layer of an image that nobody has yet.
+async fn read_another(fleet: &Fleet, seed: u64) -> Result<()> {
+    let other = Image::build(&ImageSpec { seed, ..ImageSpec::new("team/other", LAYER) })?;
+    fleet.registry.push(&other).await?;
+    read_on(fleet, &other, &other.layers[0], 0..2).await
 }
 
 /// Fails unless a part passed pieces through memory, and said once why.
@@ -167,7 +175,7 @@ async fn a_disk_that_breaks_in_the_middle_stops_no_pull() -> Result<()> {
     finish_or_resume(&fleet, &image, layer, pull).await?;
     // What was written before cannot be read any more.
     read_on(&fleet, &image, layer, [0]).await?;
-    assert!(fleet.metric("shoal_store_damaged_pieces_total", &[]).await? > 0.0);
+    assert!(fleet.metric(DAMAGED, &[]).await? > 0.0);
     Ok(())
 }
 
@@ -234,15 +242,17 @@ async fn a_gateway_whose_disk_turns_read_only_or_breaks_goes_on_to_seed() -> Res
             disk.turn_read_only().await?;
         }
         finish(pulls, &image.layers[0]).await?;
-        check_complained(&fleet.gateway).await?;
-        if !breaks {
-            fleet.gateway.process.restart().await?;
-            fleet.gateway.wait_until_ready().await?;
-            fleet.wait_until_whole().await?;
-            let other = Image::build(&ImageSpec { seed: 2, ..ImageSpec::new("team/other", LAYER) })?;
-            fleet.registry.push(&other).await?;
-            read_on(&fleet, &other, &other.layers[0], 0..2).await?;
+        if breaks {
+            assert!(fleet.gateway.metric(DAMAGED, &[]).await? > 0.0, "what it had can be read no longer");
+            continue;
         }
+        read_another(&fleet, 2).await?;
+        check_complained(&fleet.gateway).await?;
+        // A process that starts now has never seen the disk take anything.
+        fleet.gateway.process.restart().await?;
+        fleet.gateway.wait_until_ready().await?;
+        fleet.wait_until_whole().await?;
+        read_another(&fleet, 3).await?;
     }
     Ok(())
 }
