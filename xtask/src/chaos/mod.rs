@@ -1,5 +1,5 @@
-//! `cargo xtask chaos`: a region under continuous pulls while its parts are killed, paused, cut off, slowed and
-//! damaged by a seeded plan.
+//! `cargo xtask chaos`: a region under continuous pulls while its parts are killed, paused, cut off, slowed,
+//! damaged and left without room by a seeded plan.
 //!
 //! Two kinds of clients pull on every node. containerd, with its own credentials and the registry to fall back
 //! to, shows whether pulls fail and how long they take. A reader at the mirror, which resumes as runtimes do,

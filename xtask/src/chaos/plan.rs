@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Harm(Victim, Harm),
     /// Bytes flip in what the victim has on its disk.
     Damage(Victim),
+    /// There is no room on the victim's disk.
+    Full(Victim),
     /// The next bodies that the registry sends end early.
     Breaks,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Harm(victim, harm) => write!(f, "{victim} {harm}"),
             Self::Damage(victim) => write!(f, "{victim} damaged at rest"),
+            Self::Full(victim) => write!(f, "{victim} has no room on its disk"),
             Self::Breaks => f.write_str("registry breaks off"),
         }
     }
@@ -40,6 +43,7 @@ impl Fault {
         match self {
             Self::Harm(Victim::Sidecar(_), harm) => format!("sidecar {harm}"),
             Self::Damage(Victim::Sidecar(_)) => "sidecar damaged at rest".to_owned(),
+            Self::Full(Victim::Sidecar(_)) => "sidecar has no room on its disk".to_owned(),
             other => other.to_string(),
         }
     }
@@ -104,7 +108,7 @@ fn track(rng: &mut Rng, lasts: Duration, choose: fn(&mut Rng) -> Fault) -> Vec<P
 
 fn of_services(rng: &mut Rng) -> Fault {
     use {Harm as H, Victim as V};
-    const ALL: [Fault; 11] = [
+    const ALL: [Fault; 15] = [
         Fault::Harm(V::Scheduler, H::Killed),
         Fault::Harm(V::Scheduler, H::Paused),
         Fault::Harm(V::Scheduler, H::CutOff),
@@ -112,9 +116,13 @@ fn of_services(rng: &mut Rng) -> Fault {
         Fault::Harm(V::Gateway, H::Paused),
         Fault::Harm(V::Gateway, H::CutOff),
         Fault::Harm(V::Gateway, H::Slow),
+        Fault::Harm(V::Redis, H::Killed),
+        Fault::Harm(V::Redis, H::Paused),
+        Fault::Harm(V::Redis, H::CutOff),
         Fault::Harm(V::Registry, H::CutOffFromGateway),
         Fault::Harm(V::Registry, H::Paused),
         Fault::Damage(V::Gateway),
+        Fault::Full(V::Gateway),
         Fault::Breaks,
     ];
     ALL[rng.below(ALL.len())]
@@ -123,8 +131,9 @@ fn of_services(rng: &mut Rng) -> Fault {
 fn of_nodes(rng: &mut Rng) -> Fault {
     let victim = Victim::Sidecar(rng.below(usize::from(N_NODES)));
     let harms = [Harm::Killed, Harm::Paused, Harm::CutOff, Harm::CutOffFromGateway, Harm::Slow];
-    match rng.below(harms.len() + 1) {
+    match rng.below(harms.len() + 2) {
         n if n < harms.len() => Fault::Harm(victim, harms[n]),
+        n if n == harms.len() => Fault::Full(victim),
         _ => Fault::Damage(victim),
     }
 }
@@ -148,7 +157,7 @@ mod tests {
     #[test]
     fn a_long_run_has_faults_of_every_kind_and_ends_with_none() {
         let plan = Plan::new(1, MINUTES);
-        assert_eq!(plan.counted().len(), 17, "{:?}", plan.counted());
+        assert_eq!(plan.counted().len(), 22, "{:?}", plan.counted());
         assert!(plan.faults.iter().all(|it| it.begins < it.ends && it.ends <= MINUTES));
     }
 
@@ -156,7 +165,9 @@ mod tests {
     fn no_part_has_two_faults_at_once() {
         let plan = Plan::new(2, MINUTES);
         let is_of_node = |it: &Planned| {
-            matches!(it.fault, Fault::Harm(Victim::Sidecar(_), _) | Fault::Damage(Victim::Sidecar(_)))
+            use Fault::{Damage, Full, Harm};
+            use Victim::Sidecar;
+            matches!(it.fault, Harm(Sidecar(_), _) | Damage(Sidecar(_)) | Full(Sidecar(_)))
         };
         for of_nodes in [false, true] {
             let track: Vec<_> = plan.faults.iter().filter(|it| is_of_node(it) == of_nodes).collect();

@@ -1,5 +1,6 @@
 //! The region that suffers.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use serde_json::json;
-use shoal_model::Rng;
+use shoal_model::{ByteSize, Rng};
+use shoal_tests::disk::Disk;
 use shoal_tests::fault::{Effect, Ending};
 use shoal_tests::fleet::{Fleet, FleetSpec};
 use shoal_tests::harm::Victim;
@@ -40,6 +42,8 @@ const LAYERS: [usize; 3] = [3 << 20, 1 << 20, 100 << 10];
 /// What the stores may keep: a node's some four images, the gateway's some six.
 const NODE_STORE: &str = "16Mi";
 const GATEWAY_STORE: &str = "24Mi";
+/// What a node or the first gateway has for its store.
+const DISK: ByteSize = ByteSize(64 << 20);
 /// How many pulls without Shoal are measured.
 const DIRECT: usize = 5;
 /// How long the clients go on when everything works again.
@@ -53,6 +57,8 @@ const FLIPS: usize = 8;
 pub(super) struct Region {
     lab: Lab,
     fleet: Fleet,
+    /// What stores lie on, by whose they are.
+    disks: BTreeMap<Victim, Disk>,
     runtimes: Vec<Arc<Containerd>>,
     /// For each node, all images.
     wanted: Vec<Arc<Vec<Wanted>>>,
@@ -62,10 +68,18 @@ pub(super) struct Region {
 impl Region {
     pub(super) async fn start() -> Result<Self> {
         let mut lab = Lab::start("chaos", LabSpec::nodes(N_NODES).at(RATE)).await?;
+        let mut disks = BTreeMap::new();
+        let sidecars = lab.nodes().iter().map(|it| it.dir().join("sidecar"));
+        let sidecars = sidecars.enumerate().map(|(number, at)| (Victim::Sidecar(number), at));
+        let gateway = (Victim::Gateway, lab.dir().join("gateway/gateway"));
+        for (whose, at) in sidecars.chain([gateway]) {
+            disks.insert(whose, Disk::on_file(at, DISK).await?);
+        }
         let store = |size: &str| json!({ "storage": { "diskGCThreshold": size, "freeSpaceFloor": "1Mi" } });
         let registry = RegistrySpec::plain().for_user("robot", "s3cret");
         let spec =
             FleetSpec::before(registry).with_gateway(store(GATEWAY_STORE)).with_sidecar(store(NODE_STORE));
+        let spec = spec.with_gateways(2).with_redis();
         let fleet = Fleet::start(&mut lab, spec).await?;
         let runtimes: Vec<_> = fleet.containerds().await?.into_iter().map(Arc::new).collect();
         let mut images = Vec::new();
@@ -84,7 +98,7 @@ impl Region {
         let credentials = fleet.registry.credentials().context("the registry has a user")?;
         let authorization = credentials.basic();
         fleet.wait_until_whole().await?;
-        Ok(Self { lab, fleet, runtimes, wanted, authorization })
+        Ok(Self { lab, fleet, disks, runtimes, wanted, authorization })
     }
 
     /// The median time of a pull without Shoal.
@@ -120,7 +134,7 @@ impl Region {
 
     /// What is held beyond `before` once all is quiet.
     pub(super) async fn leaked(&self, before: &Held) -> Result<Leaked> {
-        let stores = [&self.fleet.gateway].into_iter().chain(&self.fleet.sidecars);
+        let stores = self.fleet.gateways().into_iter().chain(&self.fleet.sidecars);
         leaked(before, async || self.held(), &stores.collect::<Vec<_>>()).await
     }
 
@@ -159,6 +173,10 @@ impl Region {
                 Fault::Harm(victim, harm) if is_begin => self.fleet.harm(&self.lab, victim, harm).await?,
                 Fault::Harm(victim, harm) => self.fleet.undo(&self.lab, victim, harm).await?,
                 Fault::Damage(victim) if is_begin => self.damage(victim, rng)?,
+                Fault::Full(victim) => {
+                    let disk = self.disks.get(&victim).context("a disk of its own")?;
+                    if is_begin { disk.fill()? } else { disk.make_room()? }
+                }
                 Fault::Breaks if is_begin => {
                     let (after, times) = BREAK;
                     let effect = Effect::Break { after, ending: Ending::Fin };
@@ -183,7 +201,7 @@ impl Region {
     }
 
     fn services(&self) -> impl Iterator<Item = &Service> {
-        [&self.fleet.scheduler, &self.fleet.gateway].into_iter().chain(&self.fleet.sidecars)
+        [&self.fleet.scheduler].into_iter().chain(self.fleet.gateways()).chain(&self.fleet.sidecars)
     }
 }
 
