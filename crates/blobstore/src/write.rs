@@ -170,6 +170,8 @@ impl Entry {
     /// generation's file.
     fn claim(&self, offer: &Offer) -> Result<Result<Claim, Written>, StoreError> {
         let (data, generation) = self.data()?;
+        // What others did before cannot be told any more from what is done here.
+        self.look_for_changes(&data, generation);
         let mut state = self.state.lock();
         if state.generation != generation {
             return Ok(Err(Written::NoDigest));

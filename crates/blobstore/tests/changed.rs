@@ -45,6 +45,20 @@ async fn a_byte_that_somebody_flips_is_never_read() {
 }
 
 #[tokio::test]
+async fn a_byte_that_somebody_flips_just_before_a_piece_is_written_is_never_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(3, 0));
+    let blob = content.listed(&store);
+    for piece in 0..2 {
+        assert_eq!(blob.write(piece, content.chunks(piece)).await.unwrap(), Written::Held);
+    }
+    assert_eq!(content.readable(&blob).await, [0, 1]);
+    data(dir.path()).write_all_at(&[!content.bytes[5]], 5).unwrap();
+    assert_eq!(blob.write(2, content.chunks(2)).await.unwrap(), Written::Held);
+    assert_eq!(content.readable(&blob).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn content_cut_short_or_made_longer_is_noticed() {
     check(|dir, _| data(dir).set_len(1500).unwrap(), &[1, 2]).await;
     check(|dir, _| data(dir).set_len(0).unwrap(), &[0, 1, 2]).await;
