@@ -1,7 +1,7 @@
 //! The region that suffers.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -50,6 +50,8 @@ const DIRECT: usize = 5;
 const AFTERMATH: Duration = Duration::from_secs(5);
 /// What of the registry's bodies comes before they break, in bytes, and how many break.
 const BREAK: (u64, u32) = (300_000, 2);
+/// What has not been written to for so long is at rest.
+const AT_REST: Duration = Duration::from_secs(2);
 /// How many bytes are flipped in one go.
 const FLIPS: usize = 8;
 
@@ -192,7 +194,8 @@ impl Region {
     /// Flips bytes at random places of the victim's store.
     fn damage(&self, victim: Victim, rng: &mut Rng) -> Result<()> {
         let host = self.fleet.machine(victim)?;
-        let files = stored(host.dir())?;
+        let mut files = stored(host.dir())?;
+        files.retain(|it| is_at_rest(it));
         for _ in 0..FLIPS.min(files.len()) {
             // A file that is evicted meanwhile needs no damage.
             let _gone = flip_byte(&files[rng.below(files.len())], rng);
@@ -214,6 +217,12 @@ fn wanted(fleet: &Fleet, runtime: &Containerd, image: &Arc<Image>) -> Result<Wan
         forget: runtime.forget_command(&fleet.registry, image),
         image: image.clone(),
     })
+}
+
+/// Whether nothing has been written to a file lately.
+fn is_at_rest(file: &Path) -> bool {
+    let changed = fs::metadata(file).and_then(|it| it.modified());
+    changed.is_ok_and(|it| it.elapsed().is_ok_and(|it| it > AT_REST))
 }
 
 fn flip_byte(file: &Path, rng: &mut Rng) -> io::Result<()> {
