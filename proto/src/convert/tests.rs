@@ -130,6 +130,72 @@ fn what_is_left_out_is_not_missed() {
     assert_eq!(SeedOrder::from_wire(older), Ok(SeedOrder { blob: wanted(), holders: Vec::new() }));
 }
 
+/// Messages as builds of protocol 1 send them, one on each line: a name, and the bytes in hexadecimal. A line is never
+/// changed. Where a message has gained fields since, its value here has what a build without them means.
+const PROTOCOL_1: &str = include_str!("../../recorded/protocol-1.txt");
+
+#[track_caller]
+fn understood<T: Wire + PartialEq + std::fmt::Debug>(name: &str, meant: T) -> String {
+    let line = PROTOCOL_1.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(' '));
+    let bytes = hex::decode(line.expect(name)).expect(name);
+    assert_eq!(T::from_wire(Message::decode(bytes.as_slice()).expect(name)), Ok(meant), "{name}");
+    name.to_owned()
+}
+
+#[test]
+fn what_builds_of_protocol_1_send_is_understood() {
+    let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
+    let neighbours = Neighbours {
+        key: key(),
+        near: vec![node()],
+        far: vec![node()],
+        algorithm: shoal_swarm::Algorithm::Ml,
+        gateway: None,
+    };
+    let progress =
+        BlobProgress { key: key(), geometry: wanted().geometry, dropped: true, gained: vec![0..1] };
+    let opened = OpenedBlob {
+        ticket_lives: Duration::from_secs(300),
+        key: key(),
+        geometry: Geometry::by_rule(1 << 20),
+        ticket: Ticket("t".into()),
+        content: Some(Bytes::from_static(b"c")),
+        holders: vec![node()],
+        gateway: node(),
+    };
+    let state = RegionState {
+        schedulers: vec!["https://10.0.0.2:65005".into()],
+        verifying_keys: vec![[1; 32], [2; 32]],
+        trust_groups: [("registry.example".to_owned(), TrustGroup::new("g"))].into(),
+        ..RegionState::default()
+    };
+    let statement = Statement {
+        key: key(),
+        geometry: Geometry::by_rule(1 << 20),
+        epoch: 3,
+        first: 0,
+        digests: vec![[1; 32]],
+        sealed: false,
+    };
+    let known = [
+        understood("hello", NodeMessage::Hello(Hello { node: node(), protocol: 1 })),
+        understood("want", NodeMessage::Want(Want { blob: wanted(), held: vec![0..1], moved: false })),
+        understood("unwant", NodeMessage::Unwant(key())),
+        understood("progress", NodeMessage::Progress(vec![progress])),
+        understood("stranded", NodeMessage::Stranded(key())),
+        understood("leaving", NodeMessage::Leaving),
+        understood("neighbours", SchedulerMessage::Neighbours(neighbours)),
+        understood("lease", SchedulerMessage::Lease(lease)),
+        understood("go_direct", SchedulerMessage::GoDirect(key())),
+        understood("seed", SchedulerMessage::Seed(SeedOrder { blob: wanted(), holders: Vec::new() })),
+        understood("region", state),
+        understood("opened", OpenReply(vec![Opened { index: 0, outcome: Ok(opened) }])),
+        understood("statement", statement),
+    ];
+    let recorded: Vec<_> = PROTOCOL_1.lines().filter_map(|it| it.split(' ').next()).collect();
+    assert_eq!(recorded, known);
+}
+
 #[test]
 fn what_only_a_newer_build_says_is_no_error() {
     // Field 100 of a oneof that ends far below, with three bytes in it.
