@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "the lab makes network namespaces, which needs root");
     build_binaries()?;
     let tables = try_all(&args.only)?;
+    ensure!(!tables.is_empty(), "no row has `{}` in its name", args.only);
     if args.json {
         println!("{:#}", Value::from_iter(tables.iter().map(Table::json)));
     } else {
