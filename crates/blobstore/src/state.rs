@@ -22,6 +22,8 @@
 //! Invariants: a held piece has a digest; a provisional piece has none; only pieces that lie on the disk are
 //! unverified.
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
@@ -29,6 +31,7 @@ use bytes::Bytes;
 use shoal_swarm::{Bitmap, Geometry, PieceIndex};
 use tokio::time::Instant;
 
+use self::memory::InMemory;
 use crate::memory::Roomed;
 use crate::record::{DigestList, Record};
 use crate::{Learned, PieceDigest, Status, Written};
@@ -78,23 +81,6 @@ pub(crate) struct Contents {
     pub(crate) generation: u64,
     readable: Bitmap,
     provisional: BTreeMap<PieceIndex, PieceDigest>,
-}
-
-#[derive(Debug)]
-struct InMemory {
-    bytes: Roomed,
-    /// When it came or was last read.
-    used: Instant,
-    /// Somebody has read it to its end.
-    is_read: bool,
-}
-
-/// What of a blob in memory is needed least, as these compare: what was read, then what was used least recently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Spare {
-    pub(crate) is_unread: bool,
-    pub(crate) used: Instant,
-    pub(crate) piece: PieceIndex,
 }
 
 /// Changes that the journal has yet to be told.
@@ -441,59 +427,6 @@ impl State {
     /// Whether the content file changes at this moment.
     pub(crate) fn is_being_written(&self) -> bool {
         !self.writing.is_empty()
-    }
-
-    // === memory ===
-
-    /// The bytes of a piece that is in memory, and that is read at `now` up to the byte `end` of the blob.
-    pub(crate) fn in_memory(&mut self, now: Instant, piece: PieceIndex, end: u64) -> Option<&[u8]> {
-        let is_read = end >= self.geometry.range_of(piece).end;
-        let kept = self.memory.get_mut(&piece)?;
-        kept.used = now;
-        kept.is_read |= is_read;
-        Some(&kept.bytes)
-    }
-
-    /// A piece in memory that nobody is writing to the disk.
-    pub(crate) fn unstored(&self) -> Option<(PieceIndex, Bytes)> {
-        let (piece, kept) = self.memory.iter().find(|(piece, _)| !self.writing.contains(*piece))?;
-        Some((*piece, kept.bytes.share()))
-    }
-
-    /// What in memory can go first.
-    pub(crate) fn spare(&self) -> Option<Spare> {
-        let spare = |(piece, it): (&PieceIndex, &InMemory)| Spare {
-            is_unread: !it.is_read,
-            used: it.used,
-            piece: *piece,
-        };
-        self.memory.iter().map(spare).min()
-    }
-
-    /// Drops a piece that lies on the disk, if there is one.
-    pub(crate) fn lose(&mut self, piece: PieceIndex) -> bool {
-        let is_there = self.lies_on_disk(piece);
-        if is_there {
-            self.drop_piece(piece);
-        }
-        is_there
-    }
-
-    /// Drops a piece from memory, if it is there.
-    pub(crate) fn forget(&mut self, piece: PieceIndex) -> bool {
-        let is_there = self.memory.contains_key(&piece);
-        if is_there {
-            self.drop_piece(piece);
-        }
-        is_there
-    }
-
-    /// Drops all pieces in memory, since nobody uses the blob any more; true where there were any.
-    pub(crate) fn forget_all(&mut self) -> bool {
-        self.is_stored = true;
-        let pieces: Vec<_> = self.memory.keys().copied().collect();
-        pieces.iter().for_each(|it| self.drop_piece(*it));
-        !pieces.is_empty()
     }
 
     // === proving ===
