@@ -155,10 +155,12 @@ impl Fetch {
     }
 
     /// The times at which a slow ask frees its slot, and at which the gateway may be asked in its place.
-    pub(super) fn second_turns(&self) -> impl Iterator<Item = Tick> {
+    pub(super) fn second_turns(&self, now: Tick) -> impl Iterator<Item = Tick> {
         let pieces = self.asked.iter();
-        pieces.flat_map(|(piece, asks)| {
-            asks.iter().map(|it| self.slow_at(it)).chain(self.second_turn(*piece, asks))
+        pieces.flat_map(move |(piece, asks)| {
+            // A turn comes after that, and ranks cost more than all the rest.
+            let turn = self.is_slow(now, asks).then(|| self.second_turn(*piece, asks)).flatten();
+            asks.iter().map(|it| self.slow_at(it)).chain(turn)
         })
     }
 

@@ -197,7 +197,7 @@ impl Fetch {
         let hedge = self.asked.values().flatten().map(|it| it.late_at);
         let ahead = hedge
             .chain(self.turns(now))
-            .chain(self.second_turns())
+            .chain(self.second_turns(now))
             .chain(self.ladder.next_step(&self.policy, self.outlook(now)))
             .chain(self.silent_from())
             .filter(|it| *it > now);
