@@ -90,6 +90,7 @@ impl Asking {
                 self.shared.refused();
                 return Report::Event(Event::Lost { from, is_well: true });
             }
+            PeerFault::Unreachable(_) | PeerFault::Stalled => Fault::Silent,
             _ => Fault::Broken,
         };
         Report::Event(Event::Failed { from, piece, fault })

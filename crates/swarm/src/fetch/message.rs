@@ -97,7 +97,9 @@ pub enum Fault {
     Busy,
     /// The source does not hold the piece after all.
     NotHeld,
-    /// It could not be reached, or the transfer broke or stood still.
+    /// It could not be reached, or sent nothing for long: it may as well be this node that is cut off.
+    Silent,
+    /// The transfer broke, or the answer was none.
     Broken,
     /// It sent wrong bytes.
     WrongBytes,

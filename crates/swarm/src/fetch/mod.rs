@@ -20,6 +20,9 @@
 //! A refused ask ("busy") means "ask these others", never a step down the ladder; only a lack of any
 //! progress is. A neighbour that is asked and brings nothing for long is not believed any more, though: what it offers
 //! keeps nobody from the gateway, and what it says is no progress.
+//!
+//! Whoever fails rests. Where nobody answers any more it may be this node that is cut off: those that fell silent then
+//! are asked again with the first sign of life from anybody.
 
 mod choice;
 mod ladder;
@@ -268,6 +271,7 @@ impl Fetch {
                 self.scheduler = connected;
                 if connected {
                     self.sources.keep_neighbours(now.after(self.policy.newly_led));
+                    self.sources.reconnected(now);
                 }
             }
             Event::Slots(slots) => self.policy.slots = slots,
@@ -289,6 +293,7 @@ impl Fetch {
 
     /// A source gave a sign of life.
     fn stirred(&mut self, now: Tick, from: &NodeId) {
+        self.sources.reconnected(now);
         if self.sources.is_credible(now, from) {
             self.ladder.moved(now);
         }
@@ -344,6 +349,10 @@ impl Fetch {
                     self.failed(now, from);
                 }
             }
+            Fault::Silent => {
+                self.failed(now, from);
+                self.sources.silent(from);
+            }
             Fault::Broken => self.failed(now, from),
             Fault::WrongBytes => self.sources.ban(from),
             Fault::Unvouched => {
@@ -394,7 +403,7 @@ impl Fetch {
     }
 
     fn failed(&mut self, now: Tick, from: &NodeId) {
-        self.sources.failed(from, now.after(self.rest_after_failure(from)));
+        self.sources.failed(now, from, self.rest_after_failure(from));
     }
 
     fn rest_after_failure(&self, from: &NodeId) -> Duration {
@@ -409,7 +418,7 @@ impl Fetch {
     }
 
     fn lost(&mut self, now: Tick, from: &NodeId, rest: Duration, out: &mut Vec<Action>) {
-        self.sources.lost(from, now.after(rest));
+        self.sources.lost(now, from, rest);
         self.drop_asks_of(from);
         if !self.sources.is_gateway(from) {
             let leased: Vec<_> =

@@ -44,6 +44,8 @@ pub(super) struct Source {
     pub rests_until: Tick,
     /// The same, where it failed.
     pub failed_until: Tick,
+    /// It failed by sending nothing.
+    pub is_silent: bool,
     /// Since when it has been asked and has brought nothing.
     pub owes_since: Option<Tick>,
     /// When bytes came from it last.
@@ -96,6 +98,7 @@ impl Source {
             n_leased: 0,
             rests_until: Tick(0),
             failed_until: Tick(0),
+            is_silent: false,
             owes_since: None,
             stirred_at: Tick(0),
             n_empty_offers: 0,

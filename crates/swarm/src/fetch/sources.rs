@@ -39,6 +39,8 @@ pub(super) struct Sources {
     piece_time: u64,
     /// Predicts the time of a piece, where the region's algorithm is `ml`.
     model: Option<Model>,
+    /// The last one that answered failed, and none has answered since.
+    is_cut_off: bool,
 }
 
 impl Sources {
@@ -53,6 +55,7 @@ impl Sources {
             copies: vec![0; n_pieces as usize],
             piece_time: 0,
             model: None,
+            is_cut_off: false,
         }
     }
 
@@ -215,7 +218,7 @@ impl Sources {
         gained: Vec<Range<PieceIndex>>,
         held: &Bitmap,
     ) -> bool {
-        let (at, mut fresh) = (self.find(from), false);
+        let at = self.find(from);
         let source = match (&mut self.gateway, at) {
             (Some(gateway), _) if gateway.id == *from => gateway,
             (_, Ok(at)) => &mut self.known[at],
@@ -223,6 +226,7 @@ impl Sources {
         };
         source.watch = Watch::On;
         let n_pieces = source.holds.len();
+        let mut fresh = false;
         for piece in gained.into_iter().flat_map(|it| it.start..it.end.min(n_pieces)) {
             if !source.holds.insert(piece) {
                 continue;
@@ -234,6 +238,7 @@ impl Sources {
                 self.offered.insert(piece, now);
             }
         }
+        self.reconnected(now);
         fresh
     }
 
@@ -261,14 +266,16 @@ impl Sources {
         }
     }
 
-    /// The watch on a source ended; it is tried again at `until`.
-    pub(super) fn lost(&mut self, from: &NodeId, until: Tick) {
+    /// The watch on a source ended; it is tried again after this rest.
+    pub(super) fn lost(&mut self, now: Tick, from: &NodeId, rest: Duration) {
+        let until = now.after(rest);
         self.holds_nothing(from);
         if let Some(source) = self.get_mut(from) {
             source.watch = Watch::Lost(until);
             source.n_asked = 0;
         }
         self.wakes.insert(until);
+        self.look_whether_cut_off(now);
     }
 
     // === Whom to ask ===

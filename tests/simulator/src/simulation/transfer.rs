@@ -36,7 +36,7 @@ impl Simulation {
         }
         if !self.is_alive(from) {
             let is_linked = self.watched_from(transfer.to, from).is_some();
-            return self.fails_after(id, if is_linked { STALLED } else { DIAL }, Fault::Broken);
+            return self.fails_after(id, if is_linked { STALLED } else { DIAL }, Fault::Silent);
         }
         let slots = match self.world.sites[from as usize].role {
             Role::Sidecar => SIDECAR_SLOTS,
@@ -141,7 +141,7 @@ impl Simulation {
     pub(super) fn cut_transfers(&mut self, node: u32) {
         for id in self.network.cut(node) {
             self.network.mention(id);
-            self.fails_after(id, STALLED, Fault::Broken);
+            self.fails_after(id, STALLED, Fault::Silent);
         }
     }
 }

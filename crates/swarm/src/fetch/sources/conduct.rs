@@ -5,6 +5,7 @@ use std::time::Duration;
 use shoal_model::{NodeId, Tick};
 
 use super::super::score;
+use super::super::source::{Source, Watch};
 use super::Sources;
 use crate::PieceIndex;
 use crate::average::averaged;
@@ -72,13 +73,44 @@ impl Sources {
         self.wakes.insert(until);
     }
 
-    /// The source failed: nothing is expected of it before `until`.
-    pub(in crate::fetch) fn failed(&mut self, from: &NodeId, until: Tick) {
+    /// The source failed: for so long nothing is expected of it.
+    pub(in crate::fetch) fn failed(&mut self, now: Tick, from: &NodeId, rest: Duration) {
+        let until = now.after(rest);
         if let Some(source) = self.get_mut(from) {
             source.failed_until = source.failed_until.max(until);
             source.n_empty_offers = 0;
         }
         self.rest(from, until);
+        self.look_whether_cut_off(now);
+    }
+
+    /// The source failed by sending nothing.
+    pub(in crate::fetch) fn silent(&mut self, from: &NodeId) {
+        if let Some(source) = self.get_mut(from) {
+            source.is_silent = true;
+        }
+    }
+
+    /// Where nobody answers any more, it may be this node that is cut off, and not they.
+    pub(super) fn look_whether_cut_off(&mut self, now: Tick) {
+        let answers = |it: &Source| it.watch == Watch::On && !it.banned && it.failed_until <= now;
+        self.is_cut_off |= !self.known.iter().chain(&self.gateway).any(answers);
+    }
+
+    /// This node hears of others. Whoever fell silent while it was cut off may be as well as before.
+    pub(in crate::fetch) fn reconnected(&mut self, now: Tick) {
+        if !std::mem::take(&mut self.is_cut_off) {
+            return;
+        }
+        for source in self.known.iter_mut().chain(&mut self.gateway) {
+            if let Watch::Lost(until) = &mut source.watch {
+                *until = now.min(*until);
+            }
+            if std::mem::take(&mut source.is_silent) {
+                (source.rests_until, source.failed_until) = (source.rests_until.min(now), now);
+            }
+        }
+        self.wakes.insert(now);
     }
 
     /// The source had no free slot. One at work on many pieces has one again after a part of the time that a
@@ -122,7 +154,7 @@ impl Sources {
     /// The source brought a piece.
     pub(in crate::fetch) fn brought(&mut self, from: &NodeId) {
         if let Some(source) = self.get_mut(from) {
-            (source.owes_since, source.n_empty_offers) = (None, 0);
+            (source.owes_since, source.n_empty_offers, source.is_silent) = (None, 0, false);
         }
     }
 

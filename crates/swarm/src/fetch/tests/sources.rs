@@ -120,3 +120,56 @@ fn a_scheduler_that_has_just_come_does_not_take_neighbours_away() {
     it.until(5 * SECOND);
     assert_eq!(it.on(neighbours(&["d"])), ["leave b"]);
 }
+
+fn lost(from: &str) -> Event {
+    Event::Lost { from: id(from), is_well: false }
+}
+
+#[test]
+fn a_node_that_was_cut_off_itself_holds_that_against_nobody() {
+    let mut it = Script::new(8, two_slots());
+    it.on(Event::Gateway(id("gw")));
+    it.on(neighbours(&["a", "b"]));
+    it.on(news("a", 0..1));
+    it.on(news("b", 0..1));
+    it.on(lost("a"));
+    assert_eq!(it.on(lost("b")), [""; 0]);
+    assert_eq!(it.until(4 * SECOND), ["watch gw"]);
+    assert_eq!(it.on(news("gw", 0..0)), ["watch a", "watch b"]);
+    assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
+    it.on(lost("b"));
+    assert!(!it.until(13 * SECOND).contains(&"watch b".to_owned()), "it alone has failed this time");
+}
+
+#[test]
+fn one_that_fell_silent_while_this_node_was_cut_off_is_asked_again() {
+    for (fault, again) in [(Fault::Silent, true), (Fault::Broken, false)] {
+        let mut it = Script::new(8, two_slots());
+        it.on(Event::Gateway(id("gw")));
+        it.on(neighbours(&["a"]));
+        it.on(news("a", 0..1));
+        it.on(failed("a", 0, fault));
+        it.until(4 * SECOND);
+        assert_eq!(it.on(news("gw", 0..0)).contains(&"ask a 0".to_owned()), again, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_scheduler_that_answers_again_is_a_sign_as_well() {
+    let mut it = Script::new(8, two_slots());
+    it.on(neighbours(&["a"]));
+    it.on(news("a", 0..1));
+    it.on(lost("a"));
+    it.on(Event::Scheduler(false));
+    assert_eq!(it.on(Event::Scheduler(true)), ["watch a"]);
+}
+
+#[test]
+fn one_that_fails_while_others_answer_rests() {
+    let mut it = Script::new(8, two_slots());
+    it.on(neighbours(&["a", "b"]));
+    it.on(news("a", 0..1));
+    it.on(news("b", 0..1));
+    it.on(lost("a"));
+    assert_eq!(it.on(news("b", 1..2)), ["ask b 1"]);
+}
