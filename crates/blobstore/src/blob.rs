@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shoal_model::BlobKey;
 use shoal_swarm::{Bitmap, Geometry, PieceIndex};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
+use crate::disk::PATIENCE;
 use crate::entry::{Entry, Lease};
 use crate::record::DigestList;
 use crate::{Learned, PieceDigest, Status, StoreError};
@@ -137,6 +139,46 @@ impl Blob {
     /// Has every piece verified again before it is next read: a client has just failed on the content.
     pub fn mark_suspect(&self) {
         self.entry().state.lock().mark_all_suspect();
+    }
+
+    /// Runs work that needs the disk where it may block. Nothing where the disk does not answer in time, or has
+    /// somebody else wait for it; the work goes on when the caller stops waiting.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Entry) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<Result<T, StoreError>> {
+        let common = Arc::clone(&self.entry().common);
+        if common.disk.is_stuck() {
+            return None;
+        }
+        // That no thread is free is not the disk's fault.
+        let (begin, begun) = oneshot::channel();
+        let blob = self.clone();
+        let working = async move {
+            let work = move |it: &Entry| {
+                let _ = begin.send(());
+                work(it)
+            };
+            blob.blocking(work).await
+        };
+        let mut working = Box::pin(working);
+        let in_time = async {
+            tokio::select! {
+                res = &mut working => return Ok(res),
+                _ = begun => {}
+            }
+            timeout(PATIENCE, &mut working).await
+        };
+        if let Ok(res) = in_time.await {
+            return Some(res);
+        }
+        common.disk.late(&self.entry().paths.data);
+        tokio::spawn(async move {
+            // The blob has what became of it.
+            let _ = working.await;
+            common.disk.late_ended();
+        });
+        None
     }
 
     /// Runs disk or hash work where it may block. The work goes on when the caller stops waiting.

@@ -1,7 +1,7 @@
 //! What the disk under a store does, as far as it does not do what it should.
 //!
-//! A disk that does not answer is like one that refuses: a write that takes too long is given up for the moment, and
-//! none other is begun until it has come to its end, because each one holds a thread and a piece. What fails is told
+//! A disk that does not answer is like one that refuses, or has nothing: what takes too long is given up for the moment,
+//! and nothing else is begun until it has come to its end, because each one holds a thread and a piece. What fails is told
 //! once for all of a time of trouble, and counted.
 
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::StoreError;
 
-/// How long a write may take, and whoever waits for the piece with it.
+/// How long it may take to read or write a piece, and whoever waits for that with it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A disk that has done its work for so long is well again.
@@ -25,7 +25,7 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Disk {
     /// Pieces that it did not take.
     pub(crate) n_unstored: Counter,
-    /// Writes that are late.
+    /// Reads and writes that are late.
     n_late: AtomicUsize,
     /// When it last failed, while there is trouble.
     failed_at: Mutex<Option<Instant>>,
@@ -37,14 +37,14 @@ impl Disk {
         self.n_late.load(Ordering::Relaxed) > 0
     }
 
-    /// A write to a file is late.
+    /// A read of a file, or a write to it, is late.
     pub(crate) fn late(&self, path: &Path) {
         self.n_late.fetch_add(1, Ordering::Relaxed);
         let message = format!("no answer for {PATIENCE:?}");
         self.failed(&StoreError::io(path)(io::Error::new(ErrorKind::TimedOut, message)));
     }
 
-    /// A write that was late has come to its end.
+    /// One that was late has come to its end.
     pub(crate) fn late_ended(&self) {
         self.n_late.fetch_sub(1, Ordering::Relaxed);
     }

@@ -17,9 +17,9 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 use shoal_model::BlobKey;
 use shoal_swarm::{Geometry, PieceIndex};
-use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 
+use crate::chores::Chores;
 use crate::content::Content;
 use crate::disk::Disk;
 use crate::files::{Files, Stamp, occupied};
@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) n_damaged_journals: Counter,
     /// What the disk does.
     pub(crate) disk: Disk,
+    /// What it is to do when it comes to that.
+    pub(crate) chores: Chores,
     /// Where pieces go that the disk does not take.
     pub(crate) memory: Memory,
     /// Keeps other processes out of the directory as long as it is open; nothing where it could not be had.
@@ -53,7 +55,7 @@ pub(crate) struct Entry {
     pub(crate) files: Mutex<Files>,
     pub(crate) state: Mutex<State>,
     /// The content file while it is open, and the generation that it belongs to.
-    opened: Mutex<Option<(u64, Arc<Content>)>>,
+    pub(crate) opened: Mutex<Option<(u64, Arc<Content>)>>,
     /// How the content file of a generation was left when it was last written here.
     stamp: Mutex<Option<(u64, Stamp)>>,
     /// Somebody is about to write down what the journal has yet to be told.
@@ -257,7 +259,7 @@ impl Entry {
     fn write_journal_soon(self: &Arc<Self>) {
         if !self.is_journaling.swap(true, Ordering::AcqRel) {
             let it = Arc::clone(self);
-            on_the_side(move || {
+            self.common.chores.add(move || {
                 it.is_journaling.store(false, Ordering::Release);
                 it.write_journal(&mut it.files.lock());
             });
@@ -299,14 +301,6 @@ impl Entry {
     }
 }
 
-/// Does work that may block where it may; in its own time where there is a runtime, else at once.
-fn on_the_side(work: impl FnOnce() + Send + 'static) {
-    match Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_) => work(),
-    }
-}
-
 /// Keeps a blob from eviction and its files open.
 #[derive(Debug)]
 pub(crate) struct Lease(pub(crate) Arc<Entry>);
@@ -321,6 +315,7 @@ impl Drop for Lease {
         } else {
             drop(state);
         }
-        on_the_side(move || entry.close(now));
+        let chores = entry.common.chores.clone();
+        chores.add(move || entry.close(now));
     }
 }

@@ -21,6 +21,7 @@
 
 mod blob;
 mod buffer;
+mod chores;
 mod content;
 mod digest;
 mod disk;

@@ -10,7 +10,7 @@
 //!
 //! What is verified and in the page cache, as most reads are, is read at once on the caller's thread: to hand
 //! it to another one costs more than the copy, and takes the bytes out of the processor's cache. Whatever may
-//! block goes to a thread for that. Bytes that need not pass through this process are [lent](Blob::lend) as a
+//! block goes to a thread for that, and what does not come back in time is a miss, too. Bytes that need not pass through this process are [lent](Blob::lend) as a
 //! place in the file.
 
 use std::fs::File;
@@ -66,7 +66,11 @@ impl Blob {
         if let Some(bytes) = self.entry().read_at_once(&range, reader) {
             return Ok(bytes);
         }
-        self.blocking(move |it| it.read(range, reader)).await
+        let wanted = range.clone();
+        match self.on_disk(move |it| it.read(range, reader)).await {
+            Some(res) => res,
+            None => Err(self.entry().unreachable(&wanted)),
+        }
     }
 }
 
@@ -88,6 +92,15 @@ impl Entry {
     /// Reads what lies on the disk, or says where what lies in memory begins.
     fn read_disk(&self, range: &Range<u64>, reader: Reader) -> Result<Result<Bytes, u64>, StoreError> {
         let pieces = self.pieces_of(range)?;
+        // A disk that has nothing to do with it is not to be waited for.
+        let state = self.state.lock();
+        match state.access(pieces.clone(), reader) {
+            Access::Missing(piece) => return Err(self.not_held(piece)),
+            Access::InMemory(piece) if piece == pieces.start => {
+                return Ok(Err(state.geometry.range_of(piece).start));
+            }
+            _ => drop(state),
+        }
         let (data, generation) = self.data_for(pieces.clone())?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
         self.look_for_changes(&data, generation);
@@ -236,7 +249,65 @@ impl Entry {
         }
     }
 
+    /// The disk does not answer for these bytes: what lies there is lost, as far as it can be had elsewhere.
+    fn unreachable(&self, range: &Range<u64>) -> StoreError {
+        let pieces = match self.pieces_of(range) {
+            Ok(pieces) => pieces,
+            Err(error) => return error,
+        };
+        for piece in pieces.clone() {
+            let mut state = self.state.lock();
+            if state.lose(piece) {
+                self.changed(state);
+            }
+        }
+        self.not_held(pieces.start)
+    }
+
     fn not_held(&self, piece: PieceIndex) -> StoreError {
         StoreError::NotHeld { key: self.key.clone(), piece }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreSettings};
+    use shoal_model::{BlobKey, ByteSize, Digest, TrustGroup};
+    use shoal_swarm::Geometry;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn what_a_disk_does_not_answer_for_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            dir: dir.path().to_owned(),
+            capacity: ByteSize(u64::MAX),
+            low_percent: 80,
+            free_floor: ByteSize(0),
+            expire_after: Duration::MAX,
+        };
+        let store = Store::open(settings).unwrap();
+        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([0; 32]) };
+        let blob = store.create(&key, Geometry::stated(8, 4).unwrap()).unwrap();
+        let write = async |piece, bytes| blob.write_provisional(piece, vec![Bytes::from_static(bytes)]).await;
+        write(0, b"disk").await.unwrap();
+
+        // Whoever opens a file of a disk that does not answer has this lock for as long.
+        let entry = blob.entry();
+        let stuck = entry.files.lock();
+        assert!(
+            matches!(blob.read(4..8).await, Err(StoreError::NotHeld { piece: 1, .. })),
+            "it never was there"
+        );
+        assert!(!entry.common.disk.is_stuck());
+
+        *entry.opened.lock() = None;
+        assert!(matches!(blob.read(0..4).await, Err(StoreError::NotHeld { piece: 0, .. })));
+        assert!(entry.common.disk.is_stuck());
+        write(1, b"kept").await.unwrap();
+        assert_eq!(blob.read(4..8).await.unwrap(), "kept", "it is in memory");
+        assert_eq!(blob.readable().iter().collect::<Vec<_>>(), [1]);
+        drop(stuck);
     }
 }

@@ -20,6 +20,7 @@ use shoal_model::{BlobKey, ByteSize};
 use shoal_swarm::Geometry;
 use tokio::sync::broadcast;
 
+use crate::chores::Chores;
 use crate::disk::Disk;
 use crate::entry::{Common, Entry};
 use crate::evict::{Candidate, Limits, choose};
@@ -116,6 +117,7 @@ impl Store {
             n_damaged: Counter::default(),
             n_damaged_journals: Counter::default(),
             disk,
+            chores: Chores::default(),
             memory: Memory::new(),
             _lock: lock,
         });

@@ -14,10 +14,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_swarm::PieceIndex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::content::Content;
-use crate::disk::PATIENCE;
 use crate::entry::Entry;
 use crate::state::{Offer, Origin};
 use crate::{Blob, PieceDigest, StoreError, Written};
@@ -87,30 +86,15 @@ impl Blob {
         offer: impl Fn(PieceDigest) -> Offer + Send + 'static,
         chunks: &[Bytes],
     ) -> Result<Stored, StoreError> {
-        let common = Arc::clone(&self.entry().common);
-        if common.disk.is_stuck() {
+        let written = chunks.to_vec();
+        let Some(res) = self.on_disk(move |it| Ok(it.put(offer, &written))).await else {
             return self.hash(chunks).await;
+        };
+        let (digest, written) = res?;
+        if let Err(error) = &written {
+            self.entry().common.disk.failed(error);
         }
-        let (blob, written) = (self.clone(), chunks.to_vec());
-        let writing = async move { blob.blocking(move |it| Ok(it.put(offer, &written))).await };
-        let mut writing = Box::pin(writing);
-        match timeout(PATIENCE, &mut writing).await {
-            Ok(Err(stopping)) => Err(stopping),
-            Ok(Ok((digest, Ok(written)))) => Ok(Stored { digest, written: Some(written) }),
-            Ok(Ok((digest, Err(error)))) => {
-                common.disk.failed(&error);
-                Ok(Stored { digest, written: None })
-            }
-            Err(_) => {
-                common.disk.late(&self.entry().paths.data);
-                tokio::spawn(async move {
-                    // The blob has what became of it.
-                    let _ = writing.await;
-                    common.disk.late_ended();
-                });
-                self.hash(chunks).await
-            }
-        }
+        Ok(Stored { digest, written: written.ok() })
     }
 
     async fn hash(&self, chunks: &[Bytes]) -> Result<Stored, StoreError> {
