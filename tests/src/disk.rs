@@ -27,6 +27,7 @@ const FILLING: &str = "filling";
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    size: ByteSize,
     /// The file that stands for the disk; none where it is memory.
     image: Option<PathBuf>,
 }
@@ -34,7 +35,7 @@ pub struct Disk {
 impl Disk {
     /// A small disk in memory, mounted at `dir`.
     pub async fn in_memory(dir: impl Into<PathBuf>, size: ByteSize) -> Result<Self> {
-        let disk = Self { dir: dir.into(), image: None };
+        let disk = Self { dir: dir.into(), size, image: None };
         let size = format!("size={},mode=755", size.0);
         disk.mount(["-t", "tmpfs", "-o", &size, "tmpfs"]).await?;
         Ok(disk)
@@ -47,13 +48,26 @@ impl Disk {
         if let Some(parent) = image.parent() {
             fs::create_dir_all(parent)?;
         }
-        File::create(&image)?.set_len(size.0)?;
-        Launch::new("mkfs.ext4").arg("-q").arg(&image).run(DEADLINE).await?;
-        let disk = Self { dir, image: Some(image.clone()) };
+        let disk = Self { dir, size, image: Some(image) };
+        disk.make().await?;
+        Ok(disk)
+    }
+
+    /// Puts an empty disk in place of a broken one. Whoever is to use it has to be started anew.
+    pub async fn replace(&self) -> Result<()> {
+        Launch::new("umount").arg("--lazy").arg(&self.dir).run(DEADLINE).await?;
+        self.make().await
+    }
+
+    async fn make(&self) -> Result<()> {
+        let image = self.image.as_ref().context("a disk in memory is not made anew")?;
+        // Whoever still has the one before goes on with that.
+        let _none = fs::remove_file(image);
+        File::create(image)?.set_len(self.size.0)?;
+        Launch::new("mkfs.ext4").arg("-q").arg(image).run(DEADLINE).await?;
         // Room is found when something is written, so that whoever writes hears of what is wrong.
         let options: [&OsStr; 3] = ["-o".as_ref(), "loop,nodelalloc".as_ref(), image.as_ref()];
-        disk.mount(options).await?;
-        Ok(disk)
+        self.mount(options).await
     }
 
     async fn mount(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<()> {

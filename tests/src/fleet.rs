@@ -4,6 +4,7 @@
 //! addresses, directories, names, registries and credentials. A registry whose credentials no node is told is
 //! pulled from by the gateway's word (`credentials.mode: gateway`), any other by the caller's own.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -12,7 +13,10 @@ use futures_util::future::try_join_all;
 use http::Request;
 use http::request::Builder;
 use serde_json::{Value, json};
+use shoal_model::ByteSize;
 
+use crate::disk::Disk;
+use crate::harm::Victim;
 use crate::host::Host;
 use crate::image::{Blob, Image, ImageSpec};
 use crate::lab::Lab;
@@ -45,13 +49,24 @@ pub struct FleetSpec {
     pub n_gateways: usize,
     /// How they reach their Redis, if they have one.
     pub redis: Option<Access>,
+    /// How large the disks are that the nodes' and the first gateway's stores lie on, if they are of their own.
+    pub disks: Option<ByteSize>,
 }
 
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
         let (gateway, sidecar) = (json!({}), json!({}));
-        Self { registry, gateway, sidecar, n_racks: 0, n_schedulers: 1, n_gateways: 1, redis: None }
+        Self {
+            registry,
+            gateway,
+            sidecar,
+            n_racks: 0,
+            n_schedulers: 1,
+            n_gateways: 1,
+            redis: None,
+            disks: None,
+        }
     }
 
     /// A fleet before a registry that everybody may read.
@@ -99,6 +114,11 @@ impl FleetSpec {
         Self { redis: Some(Access::Secured), ..self }
     }
 
+    /// The same with the store of each node and of the first gateway on a disk of its own, of this size.
+    pub fn with_disks(self, size: ByteSize) -> Self {
+        Self { disks: Some(size), ..self }
+    }
+
     /// Where the sidecar of this number stands.
     fn place(&self, number: usize) -> Value {
         match number.checked_rem(self.n_racks) {
@@ -125,11 +145,14 @@ pub struct Fleet {
     pub redis: Option<Redis>,
     /// Its sidecars, in the order of the lab's nodes.
     pub sidecars: Vec<Service>,
+    /// The disks of their own that its stores lie on.
+    pub disks: BTreeMap<Victim, Disk>,
 }
 
 impl Fleet {
     /// Starts a fleet with a sidecar on each node of the lab, and waits until every part is ready.
     pub async fn start(lab: &mut Lab, spec: FleetSpec) -> Result<Self> {
+        let disks = disks(lab, spec.disks).await?;
         let registry = lab.registry(spec.registry.clone()).await?;
         let (at_scheduler, at_gateway) = (lab.host("scheduler").await?, lab.host("gateway").await?);
         let redis = match spec.redis {
@@ -168,7 +191,7 @@ impl Fleet {
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });
         let sidecars = try_join_all(sidecars).await?;
-        Ok(Self { registry, scheduler, more_schedulers, gateway, more_gateways, redis, sidecars })
+        Ok(Self { registry, scheduler, more_schedulers, gateway, more_gateways, redis, sidecars, disks })
     }
 
     /// All gateways, the first one first.
@@ -216,6 +239,18 @@ impl Fleet {
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         Ok(try_join_all(self.sidecars.iter().map(|it| it.metric(name, labels))).await?.into_iter().sum())
     }
+}
+
+/// Disks for the nodes' and the first gateway's stores, which have to be there before whoever uses them.
+async fn disks(lab: &Lab, size: Option<ByteSize>) -> Result<BTreeMap<Victim, Disk>> {
+    let mut disks = BTreeMap::new();
+    let Some(size) = size else { return Ok(disks) };
+    let of_nodes = lab.nodes().iter().enumerate();
+    let of_nodes = of_nodes.map(|(number, it)| (Victim::NodeDisk(number), it.dir().join("sidecar")));
+    for (whose, dir) in of_nodes.chain([(Victim::GatewayDisk, lab.dir().join("gateway/gateway"))]) {
+        disks.insert(whose, Disk::on_file(dir, size).await?);
+    }
+    Ok(disks)
 }
 
 /// A part's admin listener.

@@ -6,14 +6,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use futures_util::future::try_join_all;
 
+use crate::disk::Disk;
 use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::link::Mbit;
 use crate::process::Process;
+use crate::stored::stored;
 use crate::wait;
 
 /// What is left of a slow link.
@@ -22,6 +24,8 @@ pub const SLOWED: Mbit = Mbit(4);
 /// How long the parts may take to find each other again.
 const WHOLE: Duration = Duration::from_secs(30);
 const NO_REDIS: &str = "the fleet has no Redis";
+const NO_DISK: &str = "the fleet has no such disk";
+const NO_NODE: &str = "no such node";
 
 /// Who or what is harmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,10 @@ pub enum Victim {
     Redis,
     /// The sidecar of this node, counted from 0; where it is about links, the node.
     Sidecar(usize),
+    /// The disk of the first gateway's store.
+    GatewayDisk,
+    /// The disk of this node's store.
+    NodeDisk(usize),
 }
 
 impl fmt::Display for Victim {
@@ -46,6 +54,8 @@ impl fmt::Display for Victim {
             Self::Registry => f.write_str("registry"),
             Self::Redis => f.write_str("redis"),
             Self::Sidecar(number) => write!(f, "node{}", number + 1),
+            Self::GatewayDisk => f.write_str("gateway's disk"),
+            Self::NodeDisk(number) => write!(f, "node{}'s disk", number + 1),
         }
     }
 }
@@ -55,7 +65,7 @@ impl fmt::Display for Victim {
 pub enum Harm {
     /// Its process is gone, without a goodbye.
     Killed,
-    /// Its process stands still; its connections stay open.
+    /// Its process stands still; its connections stay open. Of a disk: it does not answer.
     Paused,
     /// No packet comes through between it and all others that it needs, and no error tells.
     CutOff,
@@ -63,6 +73,12 @@ pub enum Harm {
     CutOffFromGateway,
     /// Its link has but [`SLOWED`].
     Slow,
+    /// Of a disk: there is no room on it.
+    Full,
+    /// Of a disk: it takes nothing any more.
+    ReadOnly,
+    /// Of a disk: nothing can be read from it any more.
+    Broken,
 }
 
 impl fmt::Display for Harm {
@@ -73,6 +89,9 @@ impl fmt::Display for Harm {
             Self::CutOff => "partitioned",
             Self::CutOffFromGateway => "partitioned from the gateway",
             Self::Slow => "slow",
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Broken => "broken",
         })
     }
 }
@@ -80,6 +99,9 @@ impl fmt::Display for Harm {
 impl Fleet {
     /// Does a victim this harm.
     pub async fn harm(&mut self, lab: &Lab, victim: Victim, harm: Harm) -> Result<()> {
+        if let Some(disk) = self.disks.get(&victim) {
+            return harm_disk(disk, harm).await.with_context(|| format!("{victim}: cannot be {harm}"));
+        }
         let done = match harm {
             Harm::Killed => self.process(victim)?.kill().await,
             Harm::Paused => self.process(victim)?.stop(),
@@ -88,12 +110,17 @@ impl Fleet {
                 lab.partition(&[one], &others).await
             }
             Harm::Slow => self.machine(victim)?.shape(SLOWED, SLOWED).await,
+            Harm::Full | Harm::ReadOnly | Harm::Broken => Err(anyhow!(NO_DISK)),
         };
         done.with_context(|| format!("{victim}: cannot be {harm}"))
     }
 
     /// Takes a harm back, and waits until the victim works again.
     pub async fn undo(&mut self, lab: &Lab, victim: Victim, harm: Harm) -> Result<()> {
+        if self.disks.contains_key(&victim) {
+            let done = self.undo_to_disk(victim, harm).await;
+            return done.with_context(|| format!("{victim}: cannot be mended after it was {harm}"));
+        }
         let done = match harm {
             Harm::Killed => self.start_anew(victim).await,
             Harm::Paused => self.process(victim)?.cont(),
@@ -108,6 +135,7 @@ impl Fleet {
                 (Victim::Sidecar(_), Some(rate)) => self.machine(victim)?.shape(rate, rate).await,
                 _ => self.machine(victim)?.unshape().await,
             },
+            Harm::Full | Harm::ReadOnly | Harm::Broken => Ok(()),
         };
         done.with_context(|| format!("{victim}: cannot be brought back after it was {harm}"))
     }
@@ -142,13 +170,28 @@ impl Fleet {
             .sum())
     }
 
+    /// A disk that is broken for good is replaced by an empty one, for which its service has to be started anew.
+    async fn undo_to_disk(&mut self, victim: Victim, harm: Harm) -> Result<()> {
+        let disk = self.disks.get(&victim).context(NO_DISK)?;
+        match harm {
+            Harm::Full => return disk.make_room(),
+            Harm::Paused => return disk.thaw().await,
+            _ => {}
+        }
+        self.process(victim)?.kill().await?;
+        self.disks.get(&victim).context(NO_DISK)?.replace().await?;
+        self.start_anew(victim).await
+    }
+
     async fn start_anew(&mut self, victim: Victim) -> Result<()> {
         let service = match victim {
             Victim::Registry => return self.registry.restart().await,
             Victim::Redis => return self.redis.as_mut().context(NO_REDIS)?.restart().await,
             Victim::Scheduler => &mut self.scheduler,
-            Victim::Gateway => &mut self.gateway,
-            Victim::Sidecar(number) => self.sidecars.get_mut(number).context("no such node")?,
+            Victim::Gateway | Victim::GatewayDisk => &mut self.gateway,
+            Victim::Sidecar(number) | Victim::NodeDisk(number) => {
+                self.sidecars.get_mut(number).context(NO_NODE)?
+            }
         };
         service.process.restart().await?;
         service.wait_until_ready().await
@@ -157,10 +200,12 @@ impl Fleet {
     fn process(&mut self, victim: Victim) -> Result<&mut Process> {
         Ok(match victim {
             Victim::Scheduler => &mut self.scheduler.process,
-            Victim::Gateway => &mut self.gateway.process,
+            Victim::Gateway | Victim::GatewayDisk => &mut self.gateway.process,
             Victim::Registry => &mut self.registry.process,
             Victim::Redis => &mut self.redis.as_mut().context(NO_REDIS)?.process,
-            Victim::Sidecar(number) => &mut self.sidecars.get_mut(number).context("no such node")?.process,
+            Victim::Sidecar(number) | Victim::NodeDisk(number) => {
+                &mut self.sidecars.get_mut(number).context(NO_NODE)?.process
+            }
         })
     }
 
@@ -168,10 +213,12 @@ impl Fleet {
     pub fn machine(&self, victim: Victim) -> Result<Host> {
         Ok(match victim {
             Victim::Scheduler => self.scheduler.host.clone(),
-            Victim::Gateway => self.gateway.host.clone(),
+            Victim::Gateway | Victim::GatewayDisk => self.gateway.host.clone(),
             Victim::Registry => self.registry.host.clone(),
             Victim::Redis => self.redis.as_ref().context(NO_REDIS)?.host.clone(),
-            Victim::Sidecar(number) => self.sidecars.get(number).context("no such node")?.host.clone(),
+            Victim::Sidecar(number) | Victim::NodeDisk(number) => {
+                self.sidecars.get(number).context(NO_NODE)?.host.clone()
+            }
         })
     }
 
@@ -190,5 +237,17 @@ impl Fleet {
             }
         };
         Ok((one, others))
+    }
+}
+
+async fn harm_disk(disk: &Disk, harm: Harm) -> Result<()> {
+    match harm {
+        Harm::Paused => disk.freeze().await,
+        Harm::Full => disk.fill(),
+        Harm::ReadOnly => disk.turn_read_only().await,
+        Harm::Broken => disk.break_down(&stored(disk.dir())?),
+        Harm::Killed | Harm::CutOff | Harm::CutOffFromGateway | Harm::Slow => {
+            bail!("that does not happen to a disk")
+        }
     }
 }

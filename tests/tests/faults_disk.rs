@@ -203,6 +203,23 @@ async fn a_disk_that_does_not_answer_stops_neither_pull_nor_process() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_from_the_beginning_stops_no_pull() -> Result<()> {
+    let mut lab = Lab::start("stuck-before", LabSpec::nodes(2)).await?;
+    let disk = Disk::on_file(at_node(&lab, 0), LARGE).await?;
+    let (fleet, image) = fleet(&mut lab, FleetSpec::private()).await?;
+    let layer = &image.layers[0];
+    read_on(&fleet, &image, layer, [0]).await?;
+    disk.freeze().await?;
+    // What has to be made there, and what has only to be opened once more.
+    read_another(&fleet, 2).await?;
+    read_on(&fleet, &image, layer, [0]).await?;
+    check_complained(&fleet.sidecars[0]).await?;
+    disk.thaw().await?;
+    read_another(&fleet, 3).await?;
+    read_on(&fleet, &image, layer, [0, 1]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containerd_gets_its_image_on_a_node_whose_disk_is_full() -> Result<()> {
     let mut lab = Lab::start("full-containerd", LabSpec::nodes(1)).await?;
     Disk::in_memory(at_node(&lab, 0), SMALL).await?;

@@ -20,8 +20,6 @@ pub(super) enum Fault {
     Harm(Victim, Harm),
     /// Bytes flip in what the victim has on its disk.
     Damage(Victim),
-    /// There is no room on the victim's disk.
-    Full(Victim),
     /// The next bodies that the registry sends end early.
     Breaks,
 }
@@ -31,7 +29,6 @@ impl fmt::Display for Fault {
         match self {
             Self::Harm(victim, harm) => write!(f, "{victim} {harm}"),
             Self::Damage(victim) => write!(f, "{victim} damaged at rest"),
-            Self::Full(victim) => write!(f, "{victim} has no room on its disk"),
             Self::Breaks => f.write_str("registry breaks off"),
         }
     }
@@ -43,7 +40,7 @@ impl Fault {
         match self {
             Self::Harm(Victim::Sidecar(_), harm) => format!("sidecar {harm}"),
             Self::Damage(Victim::Sidecar(_)) => "sidecar damaged at rest".to_owned(),
-            Self::Full(Victim::Sidecar(_)) => "sidecar has no room on its disk".to_owned(),
+            Self::Harm(Victim::NodeDisk(_), harm) => format!("sidecar's disk {harm}"),
             other => other.to_string(),
         }
     }
@@ -122,18 +119,19 @@ fn of_services(rng: &mut Rng) -> Fault {
         Fault::Harm(V::Registry, H::CutOffFromGateway),
         Fault::Harm(V::Registry, H::Paused),
         Fault::Damage(V::Gateway),
-        Fault::Full(V::Gateway),
+        Fault::Harm(V::GatewayDisk, H::Full),
         Fault::Breaks,
     ];
     ALL[rng.below(ALL.len())]
 }
 
 fn of_nodes(rng: &mut Rng) -> Fault {
-    let victim = Victim::Sidecar(rng.below(usize::from(N_NODES)));
+    let number = rng.below(usize::from(N_NODES));
+    let victim = Victim::Sidecar(number);
     let harms = [Harm::Killed, Harm::Paused, Harm::CutOff, Harm::CutOffFromGateway, Harm::Slow];
     match rng.below(harms.len() + 2) {
         n if n < harms.len() => Fault::Harm(victim, harms[n]),
-        n if n == harms.len() => Fault::Full(victim),
+        n if n == harms.len() => Fault::Harm(Victim::NodeDisk(number), Harm::Full),
         _ => Fault::Damage(victim),
     }
 }
@@ -165,9 +163,9 @@ mod tests {
     fn no_part_has_two_faults_at_once() {
         let plan = Plan::new(2, MINUTES);
         let is_of_node = |it: &Planned| {
-            use Fault::{Damage, Full, Harm};
-            use Victim::Sidecar;
-            matches!(it.fault, Harm(Sidecar(_), _) | Damage(Sidecar(_)) | Full(Sidecar(_)))
+            use Fault::{Damage, Harm};
+            use Victim::{NodeDisk, Sidecar};
+            matches!(it.fault, Harm(Sidecar(_) | NodeDisk(_), _) | Damage(Sidecar(_)))
         };
         for of_nodes in [false, true] {
             let track: Vec<_> = plan.faults.iter().filter(|it| is_of_node(it) == of_nodes).collect();

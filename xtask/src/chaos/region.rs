@@ -1,6 +1,5 @@
 //! The region that suffers.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +11,6 @@ use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use serde_json::json;
 use shoal_model::{ByteSize, Rng};
-use shoal_tests::disk::Disk;
 use shoal_tests::fault::{Effect, Ending};
 use shoal_tests::fleet::{Fleet, FleetSpec};
 use shoal_tests::harm::Victim;
@@ -59,8 +57,6 @@ const FLIPS: usize = 8;
 pub(super) struct Region {
     lab: Lab,
     fleet: Fleet,
-    /// What stores lie on, by whose they are.
-    disks: BTreeMap<Victim, Disk>,
     runtimes: Vec<Arc<Containerd>>,
     /// For each node, all images.
     wanted: Vec<Arc<Vec<Wanted>>>,
@@ -70,18 +66,11 @@ pub(super) struct Region {
 impl Region {
     pub(super) async fn start() -> Result<Self> {
         let mut lab = Lab::start("chaos", LabSpec::nodes(N_NODES).at(RATE)).await?;
-        let mut disks = BTreeMap::new();
-        let sidecars = lab.nodes().iter().map(|it| it.dir().join("sidecar"));
-        let sidecars = sidecars.enumerate().map(|(number, at)| (Victim::Sidecar(number), at));
-        let gateway = (Victim::Gateway, lab.dir().join("gateway/gateway"));
-        for (whose, at) in sidecars.chain([gateway]) {
-            disks.insert(whose, Disk::on_file(at, DISK).await?);
-        }
         let store = |size: &str| json!({ "storage": { "diskGCThreshold": size, "freeSpaceFloor": "1Mi" } });
         let registry = RegistrySpec::plain().for_user("robot", "s3cret");
         let spec =
             FleetSpec::before(registry).with_gateway(store(GATEWAY_STORE)).with_sidecar(store(NODE_STORE));
-        let spec = spec.with_gateways(2).with_redis();
+        let spec = spec.with_gateways(2).with_redis().with_disks(DISK);
         let fleet = Fleet::start(&mut lab, spec).await?;
         let runtimes: Vec<_> = fleet.containerds().await?.into_iter().map(Arc::new).collect();
         let mut images = Vec::new();
@@ -100,7 +89,7 @@ impl Region {
         let credentials = fleet.registry.credentials().context("the registry has a user")?;
         let authorization = credentials.basic();
         fleet.wait_until_whole().await?;
-        Ok(Self { lab, fleet, disks, runtimes, wanted, authorization })
+        Ok(Self { lab, fleet, runtimes, wanted, authorization })
     }
 
     /// The median time of a pull without Shoal.
@@ -175,10 +164,6 @@ impl Region {
                 Fault::Harm(victim, harm) if is_begin => self.fleet.harm(&self.lab, victim, harm).await?,
                 Fault::Harm(victim, harm) => self.fleet.undo(&self.lab, victim, harm).await?,
                 Fault::Damage(victim) if is_begin => self.damage(victim, rng)?,
-                Fault::Full(victim) => {
-                    let disk = self.disks.get(&victim).context("a disk of its own")?;
-                    if is_begin { disk.fill()? } else { disk.make_room()? }
-                }
                 Fault::Breaks if is_begin => {
                     let (after, times) = BREAK;
                     let effect = Effect::Break { after, ending: Ending::Fin };

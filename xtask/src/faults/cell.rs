@@ -11,9 +11,15 @@ pub(super) const N_NODES: u16 = 6;
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) victims: &'static [Victim],
+    /// What happens to them.
+    pub(super) courses: &'static [Course],
 }
 
 impl Row {
+    const fn of_parts(name: &'static str, victims: &'static [Victim]) -> Self {
+        Self { name, victims, courses: &Course::OF_PARTS }
+    }
+
     /// The nodes whose pulls count: those that are not harmed themselves, or all where none is left.
     pub(super) fn measured(&self) -> Vec<usize> {
         let all = 0..usize::from(N_NODES);
@@ -53,21 +59,41 @@ impl fmt::Display for Kind {
     }
 }
 
-const ROWS_OF_TWO: [Row; 2] = [
-    Row { name: "one gateway of two", victims: &[Victim::Gateway] },
-    Row { name: "Redis", victims: &[Victim::Redis] },
-];
+const ROWS_OF_TWO: [Row; 2] =
+    [Row::of_parts("one gateway of two", &[Victim::Gateway]), Row::of_parts("Redis", &[Victim::Redis])];
 
-const ROWS: [Row; 7] = [
-    Row { name: "scheduler", victims: &[Victim::Scheduler] },
-    Row { name: "gateway", victims: &[Victim::Gateway] },
-    Row { name: "seed's upstream", victims: &[Victim::Registry] },
-    Row { name: "one peer", victims: &[Victim::Sidecar(5)] },
-    Row { name: "half of the peers", victims: &[Victim::Sidecar(3), Victim::Sidecar(4), Victim::Sidecar(5)] },
-    Row { name: "gateway and scheduler", victims: &[Victim::Gateway, Victim::Scheduler] },
+const ROWS: [Row; 9] = [
+    Row::of_parts("scheduler", &[Victim::Scheduler]),
+    Row::of_parts("gateway", &[Victim::Gateway]),
+    Row::of_parts("seed's upstream", &[Victim::Registry]),
+    Row::of_parts("one peer", &[Victim::Sidecar(5)]),
+    Row::of_parts("half of the peers", &[Victim::Sidecar(3), Victim::Sidecar(4), Victim::Sidecar(5)]),
     Row {
-        name: "all of Shoal",
-        victims: &[
+        name: "disks of half of the peers",
+        victims: &[Victim::NodeDisk(3), Victim::NodeDisk(4), Victim::NodeDisk(5)],
+        courses: &[
+            Course::Stays(Harm::Full),
+            Course::Stays(Harm::ReadOnly),
+            Course::Stays(Harm::Broken),
+            Course::Stays(Harm::Paused),
+            Course::BackAgain(Harm::Paused),
+        ],
+    },
+    // An empty one in place of a broken one would make it another gateway.
+    Row {
+        name: "the gateway's disk",
+        victims: &[Victim::GatewayDisk],
+        courses: &[
+            Course::Stays(Harm::Full),
+            Course::Stays(Harm::Paused),
+            Course::BackAgain(Harm::Full),
+            Course::BackAgain(Harm::Paused),
+        ],
+    },
+    Row::of_parts("gateway and scheduler", &[Victim::Gateway, Victim::Scheduler]),
+    Row::of_parts(
+        "all of Shoal",
+        &[
             Victim::Gateway,
             Victim::Scheduler,
             Victim::Sidecar(0),
@@ -77,7 +103,7 @@ const ROWS: [Row; 7] = [
             Victim::Sidecar(4),
             Victim::Sidecar(5),
         ],
-    },
+    ),
 ];
 
 /// What happens, and how it goes on.
@@ -85,23 +111,22 @@ const ROWS: [Row; 7] = [
 pub(super) enum Course {
     /// The harm lasts until all pulls have ended.
     Stays(Harm),
-    /// Killed, and started again in the middle.
-    BackAgain,
+    /// The harm is taken back in the middle: what was killed is started again.
+    BackAgain(Harm),
 }
 
 impl Course {
-    pub(super) const ALL: [Self; 5] = [
+    const OF_PARTS: [Self; 5] = [
         Self::Stays(Harm::Killed),
         Self::Stays(Harm::Paused),
         Self::Stays(Harm::CutOff),
         Self::Stays(Harm::Slow),
-        Self::BackAgain,
+        Self::BackAgain(Harm::Killed),
     ];
 
     pub(super) const fn harm(self) -> Harm {
         match self {
-            Self::Stays(harm) => harm,
-            Self::BackAgain => Harm::Killed,
+            Self::Stays(harm) | Self::BackAgain(harm) => harm,
         }
     }
 }
@@ -110,7 +135,8 @@ impl fmt::Display for Course {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stays(harm) => harm.fmt(f),
-            Self::BackAgain => f.write_str("back again"),
+            Self::BackAgain(Harm::Killed) => f.write_str("back again"),
+            Self::BackAgain(harm) => write!(f, "{harm}, and back again"),
         }
     }
 }
@@ -152,7 +178,9 @@ pub(super) fn not_tried(row: &Row, course: Course, moment: Moment) -> Option<&'s
         (Course::Stays(Harm::Killed | Harm::Paused), Moment::After) if harms(Victim::Registry) => {
             Some("no manifest")
         }
-        (Course::BackAgain, Moment::Before | Moment::After) if harms(Victim::Registry) => Some("no manifest"),
+        (Course::BackAgain(_), Moment::Before | Moment::After) if harms(Victim::Registry) => {
+            Some("no manifest")
+        }
         // Its supervisor ends a sidecar that stands still, and here it has none.
         (Course::Stays(Harm::Paused), _) if harms(Victim::Sidecar(0)) => Some("needs a supervisor"),
         (Course::Stays(Harm::Slow), _) if harms(Victim::Sidecar(0)) => Some("slow without Shoal, too"),

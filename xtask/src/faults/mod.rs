@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::packages;
 use crate::test::build_binaries;
-use cell::{Course, Kind, MOMENTS, Row};
+use cell::{Kind, MOMENTS, Row};
 use region::Region;
 use table::Table;
 
@@ -61,7 +61,7 @@ async fn try_kind(kind: Kind, rows: &[&Row]) -> Result<Table> {
     let mut region = Region::start(kind).await?;
     let mut table = Table::new(kind, region.direct().await?, region.undisturbed().await?);
     for row in rows {
-        for course in Course::ALL {
+        for &course in row.courses {
             for moment in MOMENTS {
                 let outcome = region.attempt(row, course, moment).await?;
                 eprintln!("{} {course} {moment} the transfer: {outcome}", row.name);

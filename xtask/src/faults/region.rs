@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::json;
+use shoal_model::ByteSize;
 use shoal_tests::fleet::{Fleet, FleetSpec};
 use shoal_tests::image::{Image, ImageSpec};
 use shoal_tests::lab::{Lab, LabSpec};
@@ -21,6 +23,8 @@ use super::table::Outcome;
 const RATE: Mbit = Mbit(50);
 /// The layers of each image, in bytes.
 const LAYERS: [usize; 3] = [6 << 20, 3 << 20, 256 << 10];
+/// The disk of each node and of the gateway, in bytes: all images of a run and some more.
+const DISK: ByteSize = ByteSize(3 << 30);
 /// In the middle of a pull this much has come.
 const MIDDLE: u64 = 3 << 20;
 /// How long a part is away that comes back in the middle.
@@ -55,7 +59,10 @@ impl Region {
     pub(super) async fn start(kind: Kind) -> Result<Self> {
         let mut lab = Lab::start("faults", LabSpec::nodes(N_NODES).at(RATE)).await?;
         let registry = RegistrySpec::plain().for_user("robot", "s3cret");
-        let spec = FleetSpec::before(registry);
+        // No blob is removed for the sake of the others, however small the disks.
+        let all_of_it = json!({ "storage": { "freeSpaceFloor": "0" } });
+        let spec = FleetSpec::before(registry).with_gateway(all_of_it.clone()).with_sidecar(all_of_it);
+        let spec = spec.with_disks(DISK);
         let spec = match kind {
             Kind::OneGateway => spec,
             Kind::TwoGateways => spec.with_gateways(2).with_redis(),
@@ -98,12 +105,12 @@ impl Region {
         }
         let image = self.publish().await?;
         let (pulls, measured) = self.begin(row, course, moment, &image).await?;
-        if course == Course::BackAgain {
+        if matches!(course, Course::BackAgain(_)) {
             sleep(AWAY).await;
             self.undo(row, course).await?;
         }
         let took = pulls.slowest_of(&measured).await;
-        if course != Course::BackAgain {
+        if !matches!(course, Course::BackAgain(_)) {
             self.undo(row, course).await?;
         }
         self.fleet.wait_until_whole().await?;
