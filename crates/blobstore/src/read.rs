@@ -278,6 +278,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "this stands for a disk that does not answer")]
     async fn what_a_disk_does_not_answer_for_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let settings = StoreSettings {
