@@ -16,6 +16,7 @@
 pub mod audit;
 mod authority;
 mod breaker;
+mod budget;
 pub mod credentials;
 mod cuts;
 mod files;
