@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::audit::{Audit, Event, Reason, Rejection, Requested};
 use crate::authority::{Allowed, Authority, Holder, Proof, Right, Size};
+use crate::budget::Sharing;
 use crate::fingerprint::Fingerprints;
 use crate::mode::Mode;
 use crate::upstream::Upstream;
@@ -76,9 +77,9 @@ impl Gate {
         self.upstreams.get(name)
     }
 
-    /// So many gateways share the registries from now on.
-    pub(crate) fn share(&self, n_sharing: u32) {
-        self.upstreams.values().for_each(|it| it.limits.share(n_sharing));
+    /// Gateways share the registries like this from now on.
+    pub(crate) fn share(&self, sharing: &Sharing) {
+        self.upstreams.values().for_each(|it| it.limits.share(sharing));
     }
 
     /// The registry that a request to `host`, without a port, means where it names none: the one that has

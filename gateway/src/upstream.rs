@@ -88,7 +88,7 @@ impl Upstream {
             mode,
             hosts: access.hosts,
             token_key,
-            limits: Limits::new(limits),
+            limits: Limits::new(&endpoint.name, limits),
             metrics: metrics.of(&endpoint.name),
             credentials: Credentials::new(Login::new(client.clone(), kind, identity), tasks.clone()),
             callers: client.unidentified(),

@@ -33,7 +33,7 @@ use super::pulse::Pulse;
 use super::writer::Writer;
 use crate::authority::{Holder, Right, Size};
 use crate::gate::Gate;
-use crate::limits::SMALL;
+use crate::limits::{Advance, SMALL};
 use crate::mode::Asker;
 use crate::queue::Place;
 use crate::sisters::{Sisters, Tenure, Turn};
@@ -252,7 +252,8 @@ impl Seed {
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<Option<Setback>, SeedError> {
         let from = cutter.offset();
-        let answer = match self.ask(from).await {
+        let mut advance = self.upstream.limits.advance();
+        let answer = match self.ask(from, &mut advance).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.warn(from, &error);
@@ -267,7 +268,7 @@ impl Seed {
             Err(setback) => return Ok(Some(setback)),
         };
         self.note_granted();
-        self.copy(answer.into_body(), skip, cutter, pieces).await?;
+        self.copy(answer.into_body(), (skip, advance), cutter, pieces).await?;
         let is_all = cutter.offset() == self.blob.geometry().size();
         Ok((!is_all).then(|| plan.broke(cutter.offset())))
     }
@@ -281,7 +282,7 @@ impl Seed {
     }
 
     #[expect(clippy::expect_used, reason = "input cannot reach it")]
-    async fn ask(&self, from: u64) -> Result<Response<RegistryBody>, AskError> {
+    async fn ask(&self, from: u64, advance: &mut Advance<'_>) -> Result<Response<RegistryBody>, AskError> {
         let path = format!("/v2/{}/blobs/{}", self.repository, self.blob.key().digest);
         let mut request = Request::get(path);
         if from > 0 {
@@ -289,14 +290,15 @@ impl Seed {
         }
         let request = request.body(()).expect("repository and digest are safe in a path");
         self.pulse.alive(self.upstream.turn(Asker::Gateway)).await;
+        self.pulse.alive(advance.cover(0, self.blob.geometry().size().saturating_sub(from))).await;
         self.upstream.ask_as_gateway(&self.repository, request).await
     }
 
-    /// Reads a body to its end, good or bad.
+    /// Reads a body to its end, good or bad. Of what comes the first bytes may be known.
     async fn copy(
         &self,
         mut body: RegistryBody,
-        mut skip: u64,
+        (mut skip, mut advance): (u64, Advance<'_>),
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<(), SeedError> {
@@ -311,7 +313,9 @@ impl Seed {
                 }
             };
             self.upstream.received(bytes.len());
-            self.pulse.alive(self.upstream.limits.bytes(bytes.len())).await;
+            let n_left =
+                (self.blob.geometry().size() + skip).saturating_sub(cutter.offset() + bytes.len() as u64);
+            self.pulse.alive(advance.cover(bytes.len() as u64, n_left)).await;
             let known = skip.min(bytes.len() as u64);
             skip -= known;
             // At most the length of `bytes`, so it fits.

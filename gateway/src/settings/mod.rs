@@ -22,7 +22,7 @@ use shoal_peer::service::PeerLimits;
 use shoal_peer::ticket;
 
 pub use access::AccessSettings;
-pub use redis::{RedisSettings, SistersSettings};
+pub use redis::{RedisServers, RedisSettings, SentinelSettings, SistersSettings};
 pub use registry::RegistrySettings;
 pub use security::{AuthoritySettings, CaFiles, KubernetesSettings, SecuritySettings, ServiceAccount};
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use globset::{GlobBuilder, GlobSet};
-use shoal_model::TrustGroup;
+use shoal_model::{ByteRate, TrustGroup};
 use shoal_oci::RegistryName;
 use shoal_ops::settings::{Reader, SecretSource, Setting};
 use shoal_registry::{ClientCertificate, Endpoint};
@@ -48,8 +48,14 @@ pub(super) fn read_all(reader: &Reader) -> Vec<RegistrySettings> {
 /// `hosts`: the host names of the registries before.
 fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Option<RegistrySettings> {
     let group: Option<String> = item.optional("trustGroup");
-    let endpoint = endpoint(item, name)?;
+    let mut endpoint = endpoint(item, name)?;
     let kind = kind(item, &endpoint);
+    let limits = LimitSettings {
+        bytes_per_second: item.optional("limits.bytesPerSecond").filter(|it: &ByteRate| it.0 > 0),
+        requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
+        concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=10_000),
+    };
+    endpoint.is_metered = limits.bytes_per_second.is_some();
     Some(RegistrySettings {
         group: TrustGroup::new(group.as_deref().unwrap_or(endpoint.name.as_str())),
         kind,
@@ -57,11 +63,7 @@ fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Opti
         endpoint,
         mode: mode(item),
         access: access::read(item, kind, hosts),
-        limits: LimitSettings {
-            bytes_per_second: item.optional("limits.bytesPerSecond"),
-            requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
-            concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=10_000),
-        },
+        limits,
     })
 }
 
