@@ -33,6 +33,7 @@ mod open;
 mod orders;
 mod party;
 mod port;
+pub mod preheat;
 mod presence;
 mod queue;
 mod seed;

@@ -1,0 +1,3 @@
+//! Preheat jobs: having an image where it will be wanted, before it is.
+
+pub mod request;
