@@ -203,6 +203,24 @@ async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn gateways_hold_what_they_shall_and_the_registry_is_read_once() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-seeds", 1, FleetSpec::private().with_gateways(2).with_redis()).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    let n_blobs = image.blobs().count();
+    for (scope, n_rows) in [("single_seed_peer", n_blobs), ("all_seed_peers", 2 * n_blobs)] {
+        let id = fleet.preheat(&json!({ "image": fleet.named(&image), "scope": scope })).await?;
+        let job = fleet.ended_job(id).await?;
+        assert_eq!((&job["state"], rows(&job, "success").len()), (&json!("SUCCESS"), n_rows), "{job}");
+        assert_eq!(n_reads(&fleet, &image), vec![1; n_blobs], "{scope}");
+    }
+    assert!(fleet.metric(DOWNLOADED, &[]).await? < 1.0, "no node has fetched anything");
+    let here = json!({ "image": fleet.named(&image), "scope": "all_seed_peers", "count": 1 });
+    let (status, refused) = fleet.call_preheat(Method::POST, "", here.to_string()).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<()> {
     let registry = RegistrySpec::plain().for_user("robot", "s3cret");
     let (_lab, mut fleet) = fleet("preheat-client", 2, FleetSpec::before(registry)).await?;
