@@ -78,7 +78,8 @@ async fn what_was_preheated_is_pulled_while_nobody_serves_a_blob_but_the_nodes()
     fleet.registry.push(&amd64).await?;
     fleet.registry.push(&arm64).await?;
     fleet.registry.push_index(&Index::of("v1", &[("amd64", &amd64), ("arm64", &arm64)])).await?;
-    let image = Image { tag: "v1".to_owned(), ..amd64 };
+    let mut image = amd64;
+    image.tag = "v1".to_owned();
 
     let url = format!("https://{}/v2/team/app/manifests/v1", fleet.registry.authority());
     let id = fleet.preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" })).await?;
