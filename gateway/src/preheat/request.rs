@@ -1,0 +1,705 @@
+//! What a preheat job is asked for: which image, for which nodes, within which limits.
+//!
+//! Whoever asks (the native API, Harbor's bodies, a schedule) fills an [`Asked`] with what it was given; only
+//! [`Request::new`] makes a request of it, and tells all that is wrong with it at once. An image is named as a
+//! manifest's URL or as people write it:
+//!
+//! ```text
+//! https://harbor.example.com/v2/production/app/manifests/v2
+//! harbor.example.com/production/app:v2
+//! harbor.example.com/production/app@sha256:...
+//! ```
+//!
+//! Whichever it is, its host only says which of the configured registries is meant. It is never dialled, and
+//! neither is its scheme looked at: where a registry is reached, and how, stands in the settings.
+//!
+//! Knows nothing of: which registries there are, HTTP, how a request came in.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use shoal_model::Authorization;
+use shoal_oci::{Reference, RegistryName, Repository};
+
+/// The longest that a job runs: whoever polls it (Harbor, for 1,801 s) is to hear how it ended.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(1_700);
+
+const LAYERS: RangeInclusive<u64> = 1..=100;
+const DEFAULT_LAYERS: u32 = 8;
+const NODES: RangeInclusive<u64> = 1..=1_000;
+const DEFAULT_NODES: u32 = 500;
+const COUNT: RangeInclusive<u64> = 1..=200;
+const PERCENTAGE: RangeInclusive<u64> = 1..=100;
+const MAX_IPS: usize = 100;
+const MAX_PLATFORMS: usize = 20;
+/// The longest text of one field, in bytes.
+const MAX_TEXT: usize = 1_024;
+/// The longest credential, in bytes; tokens of some services take several thousand.
+const MAX_CREDENTIAL: usize = 16 << 10;
+
+/// What was asked for, as it was given; what was not given is left at its default. As JSON, it is without the
+/// credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Asked {
+    /// An image, in any of the forms above.
+    pub image: String,
+    /// `os/architecture` or `os/architecture/variant`; none for all that the image has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+    /// `single_seed_peer`, the default, `all_seed_peers` or `all_peers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Addresses of the nodes that are meant; goes before `count`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<String>,
+    /// So many nodes; goes before `percentage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// So many of a hundred nodes, at least one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<u64>,
+    /// Nodes of this zone only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Layers at once at a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<u64>,
+    /// Nodes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
+    /// How long the job may take; more than [`MAX_TIMEOUT`] is that.
+    #[serde(skip_serializing_if = "Option::is_none", with = "seconds")]
+    pub timeout: Option<Duration>,
+    /// What the registry is shown, instead of the gateway's own right where it has one.
+    #[serde(skip)]
+    pub authorization: Option<Authorization>,
+}
+
+/// What a preheat job does. `Debug` shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which image.
+    pub image: Image,
+    /// Of an image for several platforms, which.
+    pub platforms: Platforms,
+    /// Where it is to be.
+    pub scope: Scope,
+    /// Of all nodes, which; for [`Scope::AllPeers`].
+    pub selector: Selector,
+    /// How much is done at once.
+    pub concurrency: Concurrency,
+    /// How long it may take, at most [`MAX_TIMEOUT`].
+    pub timeout: Duration,
+    /// What the registry is shown.
+    pub authorization: Option<Authorization>,
+}
+
+/// An image of a configured registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Image {
+    /// The registry's configured name.
+    pub registry: RegistryName,
+    /// The repository within it.
+    pub repository: Repository,
+    /// The tag or digest.
+    pub reference: Reference,
+}
+
+/// Which images of an index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Platforms {
+    /// Every one.
+    All,
+    /// Those for one of these.
+    Only(Vec<Platform>),
+}
+
+/// What an image runs on, for example `linux/arm64/v8`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Platform {
+    /// The operating system.
+    pub os: String,
+    /// The processor architecture.
+    pub architecture: String,
+    /// Which kind of that architecture; `None` for whichever.
+    pub variant: Option<String>,
+}
+
+/// Where the image is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// At one gateway: the owner of each blob.
+    #[default]
+    SingleSeed,
+    /// At every gateway of the region.
+    AllSeeds,
+    /// At the nodes.
+    AllPeers,
+}
+
+/// Which of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selector {
+    /// The nodes of this zone only.
+    pub zone: Option<String>,
+    /// How many of them.
+    pub pick: Pick,
+}
+
+/// How many of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pick {
+    /// All.
+    All,
+    /// Those at these addresses.
+    Ips(Vec<IpAddr>),
+    /// So many.
+    Count(u32),
+    /// So many of a hundred, rounded down, at least one.
+    Percentage(u32),
+}
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Layers at a node.
+    pub layers: u32,
+    /// Nodes.
+    pub nodes: u32,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { layers: DEFAULT_LAYERS, nodes: DEFAULT_NODES }
+    }
+}
+
+impl Request {
+    /// Makes a request of what was asked for. `registry` gives the configured registry that a host, with its
+    /// port if it has one, is a name of.
+    ///
+    /// # Errors
+    /// All that is wrong, one sentence each.
+    pub fn new(asked: Asked, registry: impl Fn(&str) -> Option<RegistryName>) -> Result<Self, Vec<String>> {
+        let mut faults = Faults::default();
+        let image = faults.or_none(Image::parse(&asked.image, registry));
+        let platforms = faults.or_none(platforms(&asked.platforms));
+        let scope = faults.or_none(scope(asked.scope.as_deref()));
+        let selector = faults.or_none(selector(&asked));
+        let layers = faults.or_none(within("concurrent layers", asked.layers, LAYERS));
+        let nodes = faults.or_none(within("concurrent nodes", asked.nodes, NODES));
+        let timeout = faults.or_none(timeout(asked.timeout));
+        let authorization = faults.or_none(credential(asked.authorization));
+        if let (Some(Scope::SingleSeed | Scope::AllSeeds), Some(selector)) = (scope, &selector)
+            && (selector.pick != Pick::All || selector.zone.is_some())
+        {
+            let fault = "ips, count, percentage and zone choose among nodes: they need the scope all_peers";
+            faults.0.push(fault.to_owned());
+        }
+        match (image, platforms, scope, selector, layers, nodes, timeout, authorization) {
+            (
+                Some(image),
+                Some(platforms),
+                Some(scope),
+                Some(selector),
+                Some(layers),
+                Some(nodes),
+                Some(timeout),
+                Some(authorization),
+            ) if faults.0.is_empty() => {
+                let concurrency = Concurrency {
+                    layers: layers.unwrap_or(DEFAULT_LAYERS),
+                    nodes: nodes.unwrap_or(DEFAULT_NODES),
+                };
+                Ok(Self { image, platforms, scope, selector, concurrency, timeout, authorization })
+            }
+            _ => Err(faults.0),
+        }
+    }
+
+    /// What it could have been asked for with, but for the credential.
+    pub fn to_asked(&self) -> Asked {
+        let platforms = match &self.platforms {
+            Platforms::All => Vec::new(),
+            Platforms::Only(platforms) => platforms.iter().map(Platform::to_string).collect(),
+        };
+        let mut it = Asked {
+            image: self.image.to_string(),
+            platforms,
+            scope: Some(self.scope.name().to_owned()),
+            zone: self.selector.zone.clone(),
+            layers: Some(self.concurrency.layers.into()),
+            nodes: Some(self.concurrency.nodes.into()),
+            timeout: Some(self.timeout),
+            ..Asked::default()
+        };
+        match &self.selector.pick {
+            Pick::All => {}
+            Pick::Ips(ips) => it.ips = ips.iter().map(IpAddr::to_string).collect(),
+            Pick::Count(count) => it.count = Some((*count).into()),
+            Pick::Percentage(percent) => it.percentage = Some((*percent).into()),
+        }
+        it
+    }
+}
+
+/// A time in whole seconds.
+mod seconds {
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(it: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        it.map(|it| it.as_secs()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_secs))
+    }
+}
+
+/// All that is wrong with a request.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn or_none<T>(&mut self, outcome: Result<T, String>) -> Option<T> {
+        outcome.map_err(|fault| self.0.push(fault)).ok()
+    }
+}
+
+impl Image {
+    /// Reads an image's name or its manifest's URL; see [`Request::new`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str, registry: impl Fn(&str) -> Option<RegistryName>) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("image: is missing: give its name, or the URL of its manifest".to_owned());
+        }
+        let wrong = |fault: &str| Err(format!("image {:?}: {fault}", cut(text)));
+        if text.len() > MAX_TEXT {
+            return wrong(&format!("is {} bytes long, at most {MAX_TEXT} are allowed", text.len()));
+        }
+        let (rest, is_url) = match text.split_once("://") {
+            Some(("https" | "http", rest)) => (rest, true),
+            Some(_) => return wrong("has a scheme that is neither https nor http"),
+            None => (text, false),
+        };
+        let Some((host, path)) = rest.split_once('/') else {
+            return wrong(
+                "does not begin with a registry's host, as in harbor.example.com/production/app:v2",
+            );
+        };
+        if host.contains('@') {
+            // Not repeated: what stands there may be a password.
+            return Err("image: holds a user or password: give it as authorization".to_owned());
+        }
+        let parts = if is_url { url_parts(path) } else { Some(name_parts(path)) };
+        let Some((repository, reference)) = parts else {
+            return wrong(
+                "is not the URL of a manifest, https://<host>/v2/<repository>/manifests/<reference>",
+            );
+        };
+        let Some(registry) = registry(&host.to_ascii_lowercase()) else {
+            return wrong(&format!("{host} is no name of a registry in the gateway's settings"));
+        };
+        let read = || {
+            let repository = repository.parse::<Repository>()?.within(&registry)?;
+            Ok::<_, shoal_oci::OciError>((repository, reference.parse::<Reference>()?))
+        };
+        match read() {
+            Ok((repository, reference)) => Ok(Self { registry, repository, reference }),
+            Err(error) => wrong(&error.message),
+        }
+    }
+}
+
+/// Repository and reference of a manifest's URL, by its path without the first slash.
+fn url_parts(path: &str) -> Option<(&str, &str)> {
+    let (path, query) = path.split_once('?').map_or((path, ""), |(path, query)| (path, query));
+    // A manifest's URL has no query but the proxy's, and that names a registry as the host does.
+    if !query.is_empty() {
+        return None;
+    }
+    path.strip_prefix("v2/")?.rsplit_once("/manifests/")
+}
+
+/// Repository and reference of an image's name. A tag beside a digest says nothing.
+fn name_parts(path: &str) -> (&str, &str) {
+    let (name, digest) = path.split_once('@').map_or((path, None), |(name, digest)| (name, Some(digest)));
+    let (repository, tag) =
+        name.split_once(':').map_or((name, None), |(repository, tag)| (repository, Some(tag)));
+    (repository, digest.or(tag).unwrap_or("latest"))
+}
+
+/// Written as people write it, without a scheme.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registry, repository, reference } = self;
+        let separator = match reference {
+            Reference::Tag(_) => ':',
+            Reference::Digest(_) => '@',
+        };
+        write!(f, "{registry}/{repository}{separator}{reference}")
+    }
+}
+
+impl FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_word = |it: &str| {
+            let mut bytes = it.bytes();
+            !it.is_empty() && bytes.all(|it| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'.' | b'-'))
+        };
+        let parts: Vec<_> = text.split('/').collect();
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant)),
+            _ => ("", "", None),
+        };
+        if text.len() > MAX_TEXT || ![os, architecture, variant.unwrap_or("-")].into_iter().all(is_word) {
+            let text = cut(text);
+            return Err(format!(
+                "platform {text:?}: is not os/architecture or os/architecture/variant, as in linux/amd64"
+            ));
+        }
+        Ok(Self {
+            os: os.to_ascii_lowercase(),
+            architecture: architecture.to_ascii_lowercase(),
+            variant: variant.map(str::to_ascii_lowercase),
+        })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|it| write!(f, "/{it}"))
+    }
+}
+
+impl Scope {
+    /// Every scope, by its name in JSON.
+    pub const NAMED: [(&str, Self); 3] = [
+        ("single_seed_peer", Self::SingleSeed),
+        ("all_seed_peers", Self::AllSeeds),
+        ("all_peers", Self::AllPeers),
+    ];
+
+    /// Its name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SingleSeed => "single_seed_peer",
+            Self::AllSeeds => "all_seed_peers",
+            Self::AllPeers => "all_peers",
+        }
+    }
+}
+
+impl Default for Selector {
+    fn default() -> Self {
+        Self { zone: None, pick: Pick::All }
+    }
+}
+
+/// The `Authorization` that a user's name and password make.
+///
+/// # Errors
+/// Where the name has a colon, which would end it too early.
+pub fn basic(user: &str, password: &str) -> Result<Authorization, String> {
+    if user.contains(':') {
+        return Err("username: has a colon, which no registry can tell from the password's".to_owned());
+    }
+    Ok(Authorization::new(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))))
+}
+
+fn platforms(given: &[String]) -> Result<Platforms, String> {
+    if given.len() > MAX_PLATFORMS {
+        return Err(format!("platforms: are {}, at most {MAX_PLATFORMS} are allowed", given.len()));
+    }
+    let mut parsed = given.iter().map(|it| it.parse()).collect::<Result<Vec<Platform>, _>>()?;
+    parsed.sort();
+    parsed.dedup();
+    Ok(if parsed.is_empty() { Platforms::All } else { Platforms::Only(parsed) })
+}
+
+fn scope(given: Option<&str>) -> Result<Scope, String> {
+    let Some(given) = given else { return Ok(Scope::default()) };
+    let found = Scope::NAMED.iter().find(|(name, _)| *name == given);
+    found.map(|(_, scope)| *scope).ok_or_else(|| {
+        let names = Scope::NAMED.map(|(name, _)| name).join(", ");
+        format!("scope {:?}: is none of {names}", cut(given))
+    })
+}
+
+fn selector(asked: &Asked) -> Result<Selector, String> {
+    let zone = asked.zone.clone().filter(|it| !it.is_empty());
+    if zone.as_ref().is_some_and(|it| it.len() > MAX_TEXT) {
+        return Err(format!("zone: is longer than {MAX_TEXT} bytes"));
+    }
+    if asked.ips.len() > MAX_IPS {
+        return Err(format!("ips: are {}, at most {MAX_IPS} are allowed", asked.ips.len()));
+    }
+    let ip = |it: &String| it.parse::<IpAddr>().map_err(|_| format!("ips: {:?} is no IP address", cut(it)));
+    let mut ips = asked.ips.iter().map(ip).collect::<Result<Vec<_>, _>>()?;
+    ips.iter_mut().for_each(|it| *it = it.to_canonical());
+    ips.sort();
+    ips.dedup();
+    let count = within("count", asked.count, COUNT)?;
+    let percentage = within("percentage", asked.percentage, PERCENTAGE)?;
+    let pick = match (ips.is_empty(), count, percentage) {
+        (false, _, _) => Pick::Ips(ips),
+        (true, Some(count), _) => Pick::Count(count),
+        (true, None, Some(percentage)) => Pick::Percentage(percentage),
+        (true, None, None) => Pick::All,
+    };
+    Ok(Selector { zone, pick })
+}
+
+fn within(what: &str, given: Option<u64>, allowed: RangeInclusive<u64>) -> Result<Option<u32>, String> {
+    let Some(given) = given else { return Ok(None) };
+    let is_allowed = allowed.contains(&given);
+    let narrow = u32::try_from(given).ok().filter(|_| is_allowed);
+    let fault = || format!("{what}: is {given}, from {} to {} is allowed", allowed.start(), allowed.end());
+    narrow.map(Some).ok_or_else(fault)
+}
+
+fn timeout(given: Option<Duration>) -> Result<Duration, String> {
+    match given {
+        Some(it) if it < Duration::from_secs(1) => Err("timeout: is less than a second".to_owned()),
+        Some(it) => Ok(it.min(MAX_TIMEOUT)),
+        None => Ok(MAX_TIMEOUT),
+    }
+}
+
+fn credential(given: Option<Authorization>) -> Result<Option<Authorization>, String> {
+    let Some(authorization) = given else { return Ok(None) };
+    let text = authorization.expose();
+    // Neither is repeated: it is a secret.
+    if text.len() > MAX_CREDENTIAL {
+        return Err(format!("authorization: is longer than {MAX_CREDENTIAL} bytes"));
+    }
+    if text.is_empty() || HeaderValue::from_str(text).is_err() {
+        return Err("authorization: is no text that a header can carry".to_owned());
+    }
+    Ok(Some(authorization))
+}
+
+/// So much of a text as a message repeats.
+fn cut(text: &str) -> &str {
+    let end = text.char_indices().nth(200).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn configured(host: &str) -> Option<RegistryName> {
+        let name = match host {
+            "harbor.example.com" | "harbor.internal" => "harbor.example.com",
+            "registry.example:5000" => "registry.example:5000",
+            "docker.io" => "docker.io",
+            _ => return None,
+        };
+        Some(name.parse().unwrap())
+    }
+
+    fn asked() -> Asked {
+        Asked { image: "harbor.example.com/prod/app:v2".to_owned(), ..Asked::default() }
+    }
+
+    fn nodes() -> Asked {
+        Asked { scope: Some("all_peers".to_owned()), ..asked() }
+    }
+
+    #[track_caller]
+    fn names(text: &str, expected: &str) {
+        assert_eq!(Image::parse(text, configured).unwrap().to_string(), expected, "{text}");
+    }
+
+    #[track_caller]
+    fn refused(asked: Asked, fault: &str) {
+        let faults = Request::new(asked, configured).unwrap_err();
+        assert!(faults.iter().any(|it| it.contains(fault)), "{fault:?} in {faults:?}");
+    }
+
+    #[track_caller]
+    fn no_image(text: &str, fault: &str) {
+        refused(Asked { image: text.to_owned(), ..Asked::default() }, fault);
+    }
+
+    #[test]
+    fn an_image_has_a_name_or_a_url() {
+        for host in ["https://harbor.example.com", "http://HARBOR.internal"] {
+            names(&format!("{host}/v2/prod/app/manifests/v2"), "harbor.example.com/prod/app:v2");
+        }
+        names("harbor.example.com/prod/app:v2", "harbor.example.com/prod/app:v2");
+        names("harbor.example.com/prod/app", "harbor.example.com/prod/app:latest");
+        let by_digest = format!("harbor.example.com/prod/app@{DIGEST}");
+        names(&by_digest, &by_digest);
+        names(&format!("harbor.example.com/prod/app:v2@{DIGEST}"), &by_digest);
+        names(&format!("https://harbor.example.com/v2/prod/app/manifests/{DIGEST}"), &by_digest);
+        names("registry.example:5000/a:1", "registry.example:5000/a:1");
+        names("docker.io/alpine:3", "docker.io/library/alpine:3");
+        names("https://docker.io/v2/manifests/manifests/manifests/1", "docker.io/manifests/manifests:1");
+    }
+
+    #[test]
+    fn what_names_no_image_of_a_configured_registry_is_refused() {
+        no_image("", "is missing");
+        for elsewhere in [
+            "http://169.254.169.254/v2/prod/app/manifests/v2",
+            "https://evil.example/v2/a/manifests/b",
+            "localhost:5000/a:b",
+            "harbor.example.com.evil.example/a:b",
+            "harbor.example.com:8443/a:b",
+            "//harbor.example.com/a:b",
+        ] {
+            no_image(elsewhere, "no name of a registry in the gateway's settings");
+        }
+        no_image("ftp://harbor.example.com/v2/a/manifests/b", "neither https nor http");
+        no_image("file:///etc/passwd", "neither https nor http");
+        no_image("alpine", "does not begin with a registry's host");
+        no_image("https://harbor.example.com", "does not begin with a registry's host");
+        no_image("https://harbor.example.com/v2/a/blobs/b", "is not the URL of a manifest");
+        no_image("https://harbor.example.com/v2/a/manifests/b?x=y", "is not the URL of a manifest");
+        no_image("https://harbor.example.com/a:b", "is not the URL of a manifest");
+        no_image("harbor.example.com/../etc:v1", "component");
+        no_image("harbor.example.com/Prod/app:v1", "component");
+        no_image("harbor.example.com/prod/app:-v1", "tag");
+        no_image("harbor.example.com/prod/app@sha256:abc", "digest");
+        no_image(&"a".repeat(MAX_TEXT + 1), "at most 1024 are allowed");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        let image = "https://ann:hunter2@harbor.example.com/v2/a/manifests/b".to_owned();
+        let faults = Request::new(Asked { image, ..Asked::default() }, configured).unwrap_err();
+        assert!(faults[0].contains("holds a user or password"), "{faults:?}");
+        assert!(!faults[0].contains("hunter2"), "{faults:?}");
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default() {
+        let request = Request::new(asked(), configured).unwrap();
+        assert_eq!((&request.platforms, request.scope), (&Platforms::All, Scope::SingleSeed));
+        assert_eq!(request.selector, Selector::default());
+        assert_eq!((request.concurrency.layers, request.concurrency.nodes), (8, 500));
+        assert_eq!((request.timeout, request.authorization), (MAX_TIMEOUT, None));
+        let hour = Asked { timeout: Some(Duration::from_secs(3_600)), ..asked() };
+        assert_eq!(Request::new(hour, configured).unwrap().timeout, MAX_TIMEOUT);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request_makes_the_same_without_its_credential() {
+        let authorization = Some(Authorization::new("Bearer hunter2".to_owned()));
+        for given in [
+            Asked { authorization, ..asked() },
+            Asked {
+                count: Some(3),
+                zone: Some("a".to_owned()),
+                platforms: vec!["linux/arm64".to_owned()],
+                ..nodes()
+            },
+            Asked { ips: vec!["fd00::1".to_owned()], timeout: Some(Duration::from_secs(60)), ..nodes() },
+            Asked { percentage: Some(5), layers: Some(2), nodes: Some(9), ..nodes() },
+        ] {
+            let request = Request::new(given, configured).unwrap();
+            let kept = serde_json::to_string(&request.to_asked()).unwrap();
+            assert!(!kept.contains("hunter2"), "{kept}");
+            let again = Request::new(serde_json::from_str(&kept).unwrap(), configured).unwrap();
+            assert_eq!(again, Request { authorization: None, ..request });
+        }
+    }
+
+    #[test]
+    fn of_several_choices_of_nodes_the_first_counts() {
+        let pick = |ips: &[&str], count, percentage| {
+            let ips = ips.iter().map(|it| (*it).to_owned()).collect();
+            Request::new(Asked { ips, count, percentage, ..nodes() }, configured).unwrap().selector.pick
+        };
+        let ips = ["10.0.0.1", "fd00::1"].map(|it| it.parse().unwrap()).to_vec();
+        assert_eq!(pick(&["fd00::1", "10.0.0.1", "::ffff:10.0.0.1"], Some(3), Some(50)), Pick::Ips(ips));
+        assert_eq!(pick(&[], Some(3), Some(50)), Pick::Count(3));
+        assert_eq!(pick(&[], None, Some(50)), Pick::Percentage(50));
+        assert_eq!(pick(&[], None, None), Pick::All);
+    }
+
+    #[test]
+    fn limits_are_kept_and_all_faults_told() {
+        for (given, fault) in [
+            (Asked { count: Some(0), ..nodes() }, "count: is 0, from 1 to 200"),
+            (Asked { count: Some(201), ..nodes() }, "count: is 201"),
+            (Asked { percentage: Some(101), ..nodes() }, "percentage: is 101, from 1 to 100"),
+            (Asked { ips: vec!["10.0.0".to_owned()], ..nodes() }, "\"10.0.0\" is no IP address"),
+            (Asked { ips: vec!["::1".to_owned(); 101], ..nodes() }, "ips: are 101, at most 100"),
+            (Asked { layers: Some(101), ..asked() }, "concurrent layers: is 101, from 1 to 100"),
+            (Asked { nodes: Some(u64::MAX), ..asked() }, "concurrent nodes: is"),
+            (Asked { timeout: Some(Duration::ZERO), ..asked() }, "less than a second"),
+            (Asked { scope: Some("everywhere".to_owned()), ..asked() }, "scope \"everywhere\": is none of"),
+            (Asked { platforms: vec!["linux".to_owned()], ..asked() }, "platform \"linux\""),
+            (Asked { platforms: vec!["linux/amd64".to_owned(); 21], ..asked() }, "platforms: are 21"),
+            (Asked { count: Some(3), ..asked() }, "need the scope all_peers"),
+            (Asked { zone: Some("a".to_owned()), ..asked() }, "need the scope all_peers"),
+        ] {
+            refused(given, fault);
+        }
+        let all = Asked { image: "x".to_owned(), layers: Some(0), nodes: Some(0), ..Asked::default() };
+        assert_eq!(Request::new(all, configured).unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn a_platform_is_written_with_slashes() {
+        for (text, expected) in [
+            ("linux/amd64", Some("linux/amd64")),
+            ("Linux/ARM64/v8", Some("linux/arm64/v8")),
+            ("linux", None),
+            ("linux/", None),
+            ("linux/a/b/c", None),
+            ("linux/a b", None),
+            ("", None),
+        ] {
+            let parsed = text.parse::<Platform>().ok().map(|it| it.to_string());
+            assert_eq!(parsed.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_carried_and_never_shown() {
+        let with = |text: &str| Asked { authorization: Some(Authorization::new(text.to_owned())), ..asked() };
+        let request = Request::new(with("Bearer hunter2"), configured).unwrap();
+        assert_eq!(request.authorization.as_ref().unwrap().expose(), "Bearer hunter2");
+        assert!(!format!("{request:?}").contains("hunter2"));
+        for bad in ["", "Bearer hunter2\r\nX: y", &"x".repeat(MAX_CREDENTIAL + 1)] {
+            let faults = Request::new(with(bad), configured).unwrap_err();
+            assert!(faults[0].starts_with("authorization: "), "{faults:?}");
+            assert!(!faults[0].contains("hunter2"), "{faults:?}");
+        }
+        assert_eq!(basic("ann", "pw").unwrap().expose(), "Basic YW5uOnB3");
+        assert!(basic("a:b", "pw").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_image_that_reads_back_or_refused(
+            text in "(https?://)?harbor.example.com/(v2/)?[a-z/:@.]{0,30}|.*"
+        ) {
+            if let Ok(image) = Image::parse(&text, configured) {
+                prop_assert_eq!(Image::parse(&image.to_string(), configured), Ok(image));
+            }
+        }
+    }
+}
