@@ -95,6 +95,22 @@ impl Gate {
         }
     }
 
+    /// The registry that `host`, with its port if it has one, is a name of. Nothing is assumed of any other.
+    pub(crate) fn registry_named(&self, host: &str) -> Option<RegistryName> {
+        let named = |name: &str| name.parse().ok().filter(|it| self.upstreams.contains_key(it));
+        let (without_port, port) = match host.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (host, None),
+        };
+        // A port may be left out where it is the usual one, in the URL as in the settings.
+        let usual = match port {
+            Some("443") => named(without_port),
+            None => named(&format!("{host}:443")),
+            Some(_) => None,
+        };
+        named(host).or(usual).or_else(|| self.hosts.get(without_port).cloned())
+    }
+
     /// The fault of a request that names this registry, or none, and means none that is configured.
     pub(crate) fn unknown(&self, named: &str, registry: Option<RegistryName>) -> Unfit {
         let names: Vec<_> = self.upstreams.keys().map(RegistryName::as_str).collect();

@@ -29,12 +29,12 @@ pub(crate) struct GatewayService {
 
 impl GatewayService {
     pub(crate) fn new(
-        opener: Opener,
+        opener: Arc<Opener>,
         tickets: Arc<Tickets>,
         region: watch::Receiver<RegionState>,
         stopping: CancellationToken,
     ) -> Self {
-        Self { opener: Arc::new(opener), tickets, region, stopping }
+        Self { opener, tickets, region, stopping }
     }
 }
 

@@ -80,6 +80,7 @@ use mirror::Mirror;
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
+use preheat::{Means, Preheats};
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -98,12 +99,12 @@ const MAX_CONNECTIONS: usize = 40_000;
 /// Where its directory, key, certificates or address cannot be used.
 pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAddr> {
     let ready = ctx.readiness.condition("listener");
+    let dir = settings.store.dir.clone();
     let store = open_store(&settings).await?;
     let listener = Listener::bind("nodes", settings.listen).await?;
     let address = SocketAddr::new(settings.advertise, listener.addr().port());
     let gateway = node(&settings, address)?;
     let audit = Audit::start(settings.audit, &ctx);
-    management::start(settings.management, &settings.store.dir, audit.clone(), &ctx).await?;
     let named = issuing::Gateway {
         node: gateway.id.clone(),
         address: settings.advertise,
@@ -120,10 +121,11 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         upstreams(settings.registries, &ctx)?,
         Fingerprints::new(rand::random()),
         settings.allow_for,
-        audit,
+        audit.clone(),
     ));
     let cuts = Arc::new(Cuts::new(store.clone(), settings.piece_length));
     let tickets = Arc::new(Tickets::new(keyring.clone(), verifier.clone(), settings.ticket_lives));
+    let peers = PeerClient::new(dialer.clone());
     let seeder = Seeder::new(Tools {
         gate: gate.clone(),
         store: store.clone(),
@@ -131,7 +133,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         keyring: keyring.clone(),
         tickets: tickets.clone(),
         sisters: sisters.clone(),
-        peers: PeerClient::new(dialer.clone()),
+        peers: peers.clone(),
         tasks: ctx.tasks.clone(),
     });
     let shelf = Arc::new(SeedingShelf {
@@ -158,13 +160,27 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         Told { verifier: verifier.clone(), region, gate: gate.clone() },
     );
     let stopping = ctx.tasks.stopping();
-    let peers = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
-    ctx.metrics.register(|registry| peers.register(registry));
-    let opener = Opener::new(gate.clone(), cuts, seeder, tickets.clone(), sisters.clone());
+    let service = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
+    let service = service.storing(shelf.clone());
+    ctx.metrics.register(|registry| service.register(registry));
+    let opener = Arc::new(Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone()));
+    let means = Means {
+        gate: gate.clone(),
+        opener: opener.clone(),
+        tickets: tickets.clone(),
+        sisters: sisters.clone(),
+        seeder,
+        shelf: shelf.clone(),
+        peers,
+        dialer: dialer.clone(),
+        schedulers: settings.schedulers.clone(),
+    };
+    let preheats = Preheats::start(means, &dir, &ctx).await?;
+    management::start(settings.management, &dir, audit, vec![preheat::api::routes(preheats)], &ctx).await?;
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
-        peers,
+        peers: service,
         mirror: Mirror::new(gate),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),

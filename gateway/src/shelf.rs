@@ -3,15 +3,17 @@
 //! A ticket is the proof that this gateway, or a sister with the same key, granted a blob; so a node that
 //! shows one for a blob that is not here has it seeded. That is how a node without a scheduler gets a blob,
 //! and the scheduler's own order goes the same way. A sister gets what there is; only what this gateway owns is seeded
-//! for her, since she can read the rest as well.
+//! for her, since she can read the rest as well. What a preheat job wants here is seeded as for a node.
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use shoal_blobstore::{Blob, Store};
 use shoal_model::BlobKey;
 use shoal_peer::shelf::{Shelf, ShelfBlob};
+use shoal_peer::store::{Storer, Storing};
 use shoal_peer::ticket::TicketClaims;
-use shoal_proto::Source;
+use shoal_proto::{Source, StoreBlob};
 use shoal_swarm::Geometry;
 
 use crate::cuts::Cuts;
@@ -63,5 +65,27 @@ impl Shelf for SeedingShelf {
         // as nothing, and says so at once.
         let complete = || self.store.get(key).filter(Blob::is_complete);
         seeded.or_else(|| Some(ShelfBlob { blob: complete()?, seed: None }))
+    }
+}
+
+impl Storer for SeedingShelf {
+    fn store(&self, source: &Source, wanted: &StoreBlob) -> Result<Storing, String> {
+        let key = wanted.key.clone();
+        let failure = {
+            let (seeder, key) = (self.seeder.clone(), key.clone());
+            move || match seeder.failure(&key) {
+                Some(why) => format!("not seeded: {why}"),
+                None => "not seeded".to_owned(),
+            }
+        };
+        let opened = self.seed(&key, Some(wanted.geometry), source, Wanting::Node).ok_or_else(&failure)?;
+        let blob = opened.blob.clone();
+        let ended = async move {
+            if let Some(mut seed) = opened.seed {
+                while seed.changed().await.is_ok() {}
+            }
+            if opened.blob.is_complete() && opened.blob.is_stored() { Ok(()) } else { Err(failure()) }
+        };
+        Ok(Storing { blob, ended: ended.boxed() })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use shoal_model::TrustGroup;
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
@@ -17,7 +17,7 @@ use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError,
 use tokio::time::Instant;
 
 use crate::breaker::Breaker;
-use crate::credentials::{Credentials, Login, LoginError, Shown};
+use crate::credentials::{self, Credentials, Login, LoginError, Shown};
 use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::metrics::{OneRegistry, RegistryMetrics};
@@ -133,6 +133,15 @@ impl Upstream {
             self.limits.pause_over().await;
         }
         self.limits.request().await;
+    }
+
+    /// What a caller who has no credential shows for reading `repository`: a token, where the registry gives one to
+    /// anybody.
+    pub(crate) async fn authorization_of_nobody(
+        &self,
+        repository: &Repository,
+    ) -> Result<Option<HeaderValue>, LoginError> {
+        credentials::of_nobody(self.callers.clone(), self.kind, repository).await
     }
 
     /// Sends one request of a caller as it is.

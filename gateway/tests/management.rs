@@ -64,7 +64,8 @@ impl Api {
         reader.finish().unwrap();
         let ctx = Context::new("gateway", "0");
         let audit = Audit::start(settings.audit, &ctx);
-        let address = management::start(settings.management, dir.path(), audit, &ctx).await.unwrap();
+        let address =
+            management::start(settings.management, dir.path(), audit, Vec::new(), &ctx).await.unwrap();
         Self { address, ctx, dir }
     }
 

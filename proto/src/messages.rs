@@ -292,6 +292,70 @@ pub struct Lease {
     pub from: Node,
 }
 
+/// Asks a scheduler for every node that is joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodesRequest;
+
+/// Some of the nodes that are joined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodesReply(pub Vec<Node>);
+
+impl NodesReply {
+    /// The most nodes in one message.
+    pub const MAX: usize = 1000;
+}
+
+/// Has a node fetch blobs, keep them and share them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreRequest {
+    /// From where they come.
+    pub source: Source,
+    /// At most [`StoreRequest::MAX_BLOBS`].
+    pub blobs: Vec<StoreBlob>,
+    /// So many of them are fetched at the same time.
+    pub at_once: u32,
+}
+
+impl StoreRequest {
+    /// The most blobs in one request.
+    pub const MAX_BLOBS: usize = 512;
+}
+
+/// A blob that a node shall hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreBlob {
+    /// What the swarm calls it.
+    pub key: BlobKey,
+    /// How it is cut.
+    pub geometry: Geometry,
+    /// Given to the asked node.
+    pub ticket: Ticket,
+    /// For how long the ticket is good, from when the request was made.
+    pub ticket_lives: Duration,
+    /// The gateway that owns the blob.
+    pub gateway: Node,
+}
+
+/// What has changed about blobs that a node shall hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoreProgress(pub Vec<Stored>);
+
+/// How far a node is with a blob that it shall hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Which of the requested blobs.
+    pub index: usize,
+    /// Bytes of it that the node holds.
+    pub held: u64,
+    /// How it ended, if it has: it is there and stays, or why not.
+    pub end: Option<Result<(), String>>,
+}
+
+impl Stored {
+    /// The longest cause of a failure, in bytes.
+    pub const MAX_CAUSE: usize = 1024;
+}
+
 /// Asks a node to tell what it holds of a blob, at once and then as it changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchRequest {

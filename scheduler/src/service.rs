@@ -1,19 +1,19 @@
-//! The gRPC edge: one stream for each node, and who may be on it.
+//! The gRPC edge: one stream for each node, who may be on it, and who may know who is.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use http::Extensions;
 use prometheus_client::metrics::counter::Counter;
-use shoal_identity::{Caller, Dialer, Expected};
+use shoal_identity::{Caller, Dialer, Expected, Role};
 use shoal_model::{Node, NodeId};
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
 use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::Scheduler;
-use shoal_proto::{Hello, NodeMessage, SchedulerMessage, Want};
+use shoal_proto::{Hello, NodeMessage, NodesReply, NodesRequest, SchedulerMessage, Want};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -24,7 +24,7 @@ const MAX_REFUSED: u32 = 1000;
 /// How long a node may take to say who it is.
 const HELLO: Duration = Duration::from_secs(5);
 
-/// Answers `Scheduler.Join`.
+/// Answers nodes and gateways.
 pub(crate) struct Service {
     board: Board,
     door: Door,
@@ -95,6 +95,15 @@ impl Door {
 #[tonic::async_trait]
 impl Scheduler for Service {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
+    type NodesStream = Pin<Box<dyn Stream<Item = Result<NodesReply, Status>> + Send>>;
+
+    async fn nodes(&self, req: Request<NodesRequest>) -> Result<Response<Self::NodesStream>, Status> {
+        let asker = Caller::of(req.extensions()).and_then(|it| it.must_be_one_of(&[Role::Gateway]));
+        asker.map_err(|it| Status::permission_denied(format!("nodes: {it}")))?;
+        let nodes = self.board.nodes();
+        let replies: Vec<_> = nodes.chunks(NodesReply::MAX).map(|it| Ok(NodesReply(it.to_vec()))).collect();
+        Ok(Response::new(Box::pin(stream::iter(replies))))
+    }
 
     async fn join(&self, req: Request<Streaming<NodeMessage>>) -> Result<Response<Self::JoinStream>, Status> {
         let (_, from, mut messages) = req.into_parts();

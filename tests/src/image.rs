@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_model::{Digest, Rng};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
 /// How layers are stored in the registry.
@@ -137,6 +138,47 @@ impl Image {
             self.files
         );
         Ok(())
+    }
+}
+
+/// The index of an image for several platforms.
+#[derive(Clone, Debug)]
+pub struct Index {
+    /// Its repository, which has its images as well.
+    pub repository: String,
+    /// Its tag.
+    pub tag: String,
+    /// Its bytes, which a registry stores under their digest and the tag.
+    pub bytes: Bytes,
+}
+
+impl Index {
+    /// The media type of an index.
+    pub const MEDIA_TYPE: &str = INDEX_TYPE;
+
+    /// An index of images for Linux on these architectures. Beside each stands what builders add: an attestation.
+    pub fn of(tag: &str, images: &[(&str, &Image)]) -> Self {
+        let descriptor = |image: &Image, os: &str, architecture: &str| {
+            let Blob { digest, bytes } = &image.manifest;
+            json!({
+                "mediaType": MANIFEST_TYPE,
+                "digest": digest.to_string(),
+                "size": bytes.len(),
+                "platform": { "os": os, "architecture": architecture },
+            })
+        };
+        let images_and_attestations = images.iter().flat_map(|(architecture, image)| {
+            let mut attestation = descriptor(image, "unknown", "unknown");
+            attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+            [descriptor(image, "linux", architecture), attestation]
+        });
+        let manifests: Vec<_> = images_and_attestations.collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests });
+        Self {
+            repository: images.first().map(|(_, it)| it.repository.clone()).unwrap_or_default(),
+            tag: tag.into(),
+            bytes: index.to_string().into_bytes().into(),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub mod lab;
 pub mod liar;
 pub mod link;
 pub mod member;
+pub mod preheat;
 pub mod private;
 pub mod process;
 pub mod push;

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::host::Host;
-use crate::image::{Blob, Image};
+use crate::image::{Blob, Image, Index};
 
 /// A user of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,13 @@ impl Pusher<'_> {
         let put = Request::put(url).header(CONTENT_TYPE, image.media_type());
         self.send(put, image.manifest.bytes.clone(), StatusCode::CREATED).await?;
         Ok(())
+    }
+
+    /// Pushes an index, whose images are there.
+    pub(crate) async fn push_index(&self, index: &Index) -> Result<()> {
+        let url = format!("{}/v2/{}/manifests/{}", self.base, index.repository, index.tag);
+        let put = Request::put(url).header(CONTENT_TYPE, Index::MEDIA_TYPE);
+        self.send(put, index.bytes.clone(), StatusCode::CREATED).await.map(drop)
     }
 
     async fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::command::Launch;
 use crate::counting::Front;
 use crate::host::Host;
-use crate::image::Image;
+use crate::image::{Image, Index};
 use crate::lab::Lab;
 use crate::process::Process;
 pub use crate::push::Credentials;
@@ -246,12 +246,21 @@ impl Registry {
 
     /// Pushes an image, past the front.
     pub async fn push(&self, image: &Image) -> Result<()> {
+        self.pusher(&image.repository)?.push(image).await
+    }
+
+    /// Pushes the index of images that were pushed.
+    pub async fn push_index(&self, index: &Index) -> Result<()> {
+        self.pusher(&index.repository)?.push_index(index).await
+    }
+
+    fn pusher(&self, repository: &str) -> Result<Pusher<'_>> {
         let owner = self.credentials().map(|it| it.user.as_str());
         let authorization = match owner {
-            Some(_) => self.authorization(owner, &image.repository)?,
+            Some(_) => self.authorization(owner, repository)?,
             None => None,
         };
-        Pusher { host: &self.host, base: format!("http://{SERVER}"), authorization }.push(image).await
+        Ok(Pusher { host: &self.host, base: format!("http://{SERVER}"), authorization })
     }
 }
 

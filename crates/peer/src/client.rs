@@ -24,7 +24,7 @@ use shoal_identity::{Connector, Dialer, Expected};
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_oci::range::ContentRange;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
-use shoal_proto::{BlobNews, Ticket, WatchRequest};
+use shoal_proto::{BlobNews, StoreProgress, StoreRequest, Ticket, WatchRequest};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -36,6 +36,8 @@ use crate::watch::MAX_ATTESTATIONS;
 /// How long a node may take to its first answer, and to so many of its bytes.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PROGRESS: u64 = 4 << 10;
+/// How long a node that stores blobs may say nothing; it has something to say every few seconds.
+const SILENCE: Duration = Duration::from_secs(20);
 /// A node is heard no more often than this, however much it has to tell: honest ones keep a longer distance.
 const NEWS_DISTANCE: Duration = Duration::from_millis(5);
 /// How long an unused connection for pieces is kept, and how many to one node.
@@ -78,6 +80,9 @@ pub enum Fault {
     /// It made no progress for the allowed time.
     #[error("less than {PROGRESS} bytes within {PATIENCE:?}")]
     Stalled,
+    /// It said nothing for so long that it must be gone.
+    #[error("nothing heard for {SILENCE:?}")]
+    Silent,
     /// The bytes ended early.
     #[error("cut short, {missing} of {asked} bytes are missing")]
     Cut {
@@ -105,6 +110,7 @@ impl Fault {
             Self::Busy | Self::NotHeld | Self::Refused(_) => true,
             Self::Unreachable(_)
             | Self::Stalled
+            | Self::Silent
             | Self::Cut { .. }
             | Self::TooMuch { .. }
             | Self::Unexpected(_) => false,
@@ -212,6 +218,16 @@ impl PeerClient {
         }
     }
 
+    /// Has `node` fetch blobs and keep them, for a gateway only.
+    ///
+    /// # Errors
+    /// What the node, or the way there, has against it.
+    pub async fn store(&self, node: &Node, request: StoreRequest) -> Result<StoringThere, Fault> {
+        let mut grpc = PeerGrpc::new(self.link(node)?.watches);
+        let response = within(grpc.store(request)).await?.map_err(|it| of_status(&it))?;
+        Ok(StoringThere(response.into_inner()))
+    }
+
     fn link(&self, node: &Node) -> Result<Link, Fault> {
         let party = (node.id.clone(), node.address.clone());
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,6 +251,20 @@ impl Link {
         // The connector sees to security; to HTTP it is a connection like any other.
         let watches = endpoint(format!("http://{}", node.address))?.connect_with_connector_lazy(connector);
         Ok(Self { generation: dialer.generation(), pieces, watches })
+    }
+}
+
+/// Blobs that a node fetches to keep them. Dropping it drops the wish.
+pub struct StoringThere(Streaming<StoreProgress>);
+
+impl StoringThere {
+    /// What the node says next; `None` when each blob has come to its end.
+    ///
+    /// # Errors
+    /// Where it says no more, be it that it has nothing to tell.
+    pub async fn next(&mut self) -> Result<Option<StoreProgress>, Fault> {
+        let said = timeout(SILENCE, self.0.message()).await.map_err(|_| Fault::Silent)?;
+        said.map_err(|it| of_status(&it))
     }
 }
 

@@ -18,6 +18,7 @@ mod backoff;
 mod channel;
 pub mod client;
 pub mod epochs;
+pub mod fleet;
 pub mod keys;
 pub mod piece_path;
 mod pieces;
@@ -27,6 +28,7 @@ pub mod schedulers;
 pub mod service;
 mod shares;
 pub mod shelf;
+pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod ticket;

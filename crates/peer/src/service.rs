@@ -1,4 +1,5 @@
-//! What a node's peer port serves: pieces over HTTP and watches over gRPC, told apart by their paths.
+//! What a node's peer port serves: pieces over HTTP, watches and the wishes of gateways over gRPC, told apart by their
+//! paths.
 //!
 //! A service with more to offer on the same port asks [`PeerService::owns`] which requests are for here.
 
@@ -10,18 +11,22 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use http::{Request, Response};
 use prometheus_client::registry::Registry;
-use shoal_proto::peer_server::PeerServer;
+use shoal_proto::peer_server::{Peer, PeerServer};
+use shoal_proto::{StoreProgress, StoreRequest, WatchRequest};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::{Response as Answer, Status};
 use tower::Service;
 
 use crate::piece_path;
 use crate::pieces::PieceServer;
 use crate::shelf::{Door, Refusals, Shelf};
+use crate::store::{StoreService, Storer};
 use crate::ticket::Verifier;
-use crate::watch::WatchService;
+use crate::watch::{WatchService, Watched};
 
 /// How long a reader of the peer port may refuse to take the next byte. The server that runs a
 /// [`PeerService`] has to cut it then: a slow reader holds an upload slot.
@@ -43,8 +48,39 @@ pub struct PeerLimits {
 #[derive(Clone)]
 pub struct PeerService {
     pieces: PieceServer,
-    watches: PeerServer<WatchService>,
+    calls: PeerServer<Calls>,
+    watches: Arc<WatchService>,
     refused: Refusals,
+    stopping: CancellationToken,
+}
+
+/// The `Peer` service.
+struct Calls {
+    watches: Arc<WatchService>,
+    /// Where gateways may have blobs stored.
+    stores: Option<StoreService>,
+}
+
+#[tonic::async_trait]
+impl Peer for Calls {
+    type WatchStream = Watched;
+    type StoreStream = BoxStream<'static, Result<StoreProgress, Status>>;
+
+    async fn watch(
+        &self,
+        request: tonic::Request<WatchRequest>,
+    ) -> Result<Answer<Self::WatchStream>, Status> {
+        self.watches.watch(request)
+    }
+
+    async fn store(
+        &self,
+        request: tonic::Request<StoreRequest>,
+    ) -> Result<Answer<Self::StoreStream>, Status> {
+        let (_, from, request) = request.into_parts();
+        let stores = self.stores.as_ref().ok_or_else(|| Status::unimplemented("store: not done here"))?;
+        stores.begin(&from, request).map(Answer::new)
+    }
 }
 
 impl PeerService {
@@ -57,10 +93,18 @@ impl PeerService {
         stopping: CancellationToken,
     ) -> Self {
         let door = Door::new(shelf, verifier);
-        let watches = WatchService::new(door.clone(), limits.watches, stopping);
+        let watches = Arc::new(WatchService::new(door.clone(), limits.watches, stopping.clone()));
         let refused = door.refused().clone();
         let pieces = PieceServer::new(door, limits.upload_slots);
-        Self { pieces, watches: PeerServer::new(watches), refused }
+        let calls = PeerServer::new(Calls { watches: watches.clone(), stores: None });
+        Self { pieces, calls, watches, refused, stopping }
+    }
+
+    /// The same, and gateways may have blobs fetched by `storer`.
+    pub fn storing(self, storer: Arc<dyn Storer>) -> Self {
+        let stores = Some(StoreService::new(storer, self.stopping.clone()));
+        let calls = PeerServer::new(Calls { watches: self.watches.clone(), stores });
+        Self { calls, ..self }
     }
 
     /// Whether requests for this path are for this service.
@@ -93,7 +137,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if request.uri().path().starts_with(GRPC) {
-            return self.watches.call(request);
+            return self.calls.call(request);
         }
         let pieces = self.pieces.clone();
         let (request, _) = request.into_parts();

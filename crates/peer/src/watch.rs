@@ -24,7 +24,6 @@ use bytes::Bytes;
 use futures_util::future;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use shoal_blobstore::{Blob, Status as BlobStatus};
-use shoal_proto::peer_server::Peer;
 use shoal_proto::{Attestation, BlobNews, SeedProgress, WatchRequest};
 use shoal_swarm::{Bitmap, PieceIndex, news};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -40,7 +39,7 @@ const SIGN_DISTANCE: Duration = Duration::from_millis(100);
 /// The most attestations in one message. Pieces wait until all attestations have been told.
 pub(crate) const MAX_ATTESTATIONS: usize = 1024;
 
-/// The `Peer` service over the blobs behind a door.
+/// The watches on the blobs behind a door.
 pub(crate) struct WatchService {
     door: Door,
     places: Arc<Semaphore>,
@@ -55,13 +54,9 @@ impl WatchService {
         let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
         Self { door, places, shares: Shares::default(), stopping }
     }
-}
 
-#[tonic::async_trait]
-impl Peer for WatchService {
-    type WatchStream = BoxStream<'static, Result<BlobNews, Status>>;
-
-    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    /// Begins a watch.
+    pub(crate) fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Watched>, Status> {
         let (_, from, WatchRequest { key, ticket }) = request.into_parts();
         let now = SystemTime::now();
         let opened = self.door.open(now, &key, &ticket, &from);
@@ -83,6 +78,9 @@ impl Peer for WatchService {
         Ok(Response::new(news.take_until(end).map(Ok).boxed()))
     }
 }
+
+/// What a watcher hears.
+pub(crate) type Watched = BoxStream<'static, Result<BlobNews, Status>>;
 
 fn refuse(refused: &Refused) -> Status {
     match refused {
@@ -438,7 +436,7 @@ mod tests {
         let blob = testing::blob(&store, &key(1), &[]).await;
         let door = Door::new(Arc::new(store), testing::verifier());
         let service = WatchService::new(door, 1, CancellationToken::new());
-        let mut news = service.watch(watch_request()).await.unwrap().into_inner();
+        let mut news = service.watch(watch_request()).unwrap().into_inner();
         assert_eq!(news.next().await.unwrap().unwrap(), BlobNews::default(), "which no piece waits for");
         let (now, later) = (Duration::ZERO, Duration::from_secs(1));
         let distance = news::distance(1, 4, 1, now);
@@ -480,10 +478,10 @@ mod tests {
         testing::blob(&store, &key(1), &[]).await;
         let door = Door::new(Arc::new(store), testing::verifier());
         let service = WatchService::new(door, 1, CancellationToken::new());
-        let news = service.watch(watch_request()).await.unwrap().into_inner();
+        let news = service.watch(watch_request()).unwrap().into_inner();
         let news: Vec<_> = news.map(|it| it.unwrap()).collect().await;
         assert_eq!(news, [BlobNews::default()]);
-        assert!(service.watch(watch_request()).await.is_ok());
+        assert!(service.watch(watch_request()).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

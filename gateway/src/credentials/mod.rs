@@ -26,8 +26,10 @@ use http::HeaderValue;
 use lru::LruCache;
 use shoal_oci::Repository;
 use shoal_ops::tasks::Tasks;
+use shoal_registry::RegistryClient;
 use tokio::time::Instant;
 
+use crate::kind::Kind;
 use crate::single_flight::SingleFlight;
 pub use amazon::AmazonSettings;
 pub use identity::Identity;
@@ -41,7 +43,7 @@ const REFUSED: Duration = Duration::from_secs(30);
 
 /// The `Authorization` for one repository; `None` where the registry wants none. The value is marked
 /// sensitive, so `Debug` does not show it.
-type Authorization = Option<HeaderValue>;
+pub(crate) type Authorization = Option<HeaderValue>;
 
 /// What the registry is to be shown.
 pub(crate) struct Shown {
@@ -57,6 +59,16 @@ pub(crate) struct Credentials {
     logins: Arc<SingleFlight<(Repository, u64), Result<Granted, LoginError>>>,
     outcomes: Arc<Outcomes>,
     tasks: Tasks,
+}
+
+/// What a registry gives to nobody in particular for reading `repository`: a token, where it wants one to be shown.
+pub(crate) async fn of_nobody(
+    client: RegistryClient,
+    kind: Kind,
+    repository: &Repository,
+) -> Result<Authorization, LoginError> {
+    let granted = Login::new(client, kind, Identity::Anonymous).authorization(repository).await;
+    granted.map(|it| it.authorization)
 }
 
 /// What logins of late brought.

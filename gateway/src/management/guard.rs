@@ -52,11 +52,11 @@ struct Inner {
 
 /// The token that a request was let through with; an extension of the request.
 #[derive(Clone)]
-pub(super) struct Bearer(pub(super) Token);
+pub(crate) struct Bearer(pub(crate) Token);
 
 /// What a call made or changed, by its id; an extension of the response, for the audit log.
 #[derive(Clone)]
-pub(super) struct Subject(pub(super) String);
+pub(crate) struct Subject(pub(crate) String);
 
 /// An answer, and the token that was shown for it.
 struct Answered {

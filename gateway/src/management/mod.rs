@@ -29,6 +29,8 @@ use http::StatusCode;
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
 
+pub(crate) use guard::{Bearer, Subject};
+pub(crate) use reply::{Mistakes, Reply};
 pub use scope::Scope;
 pub use tls::TlsFiles;
 pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};
@@ -36,7 +38,6 @@ pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};
 use crate::audit::Audit;
 use crate::timestamp::Timestamp;
 use guard::Guard;
-use reply::Reply;
 use store::TokenStore;
 
 /// The most connections at once: some Harbors, some people and their tools.
@@ -57,7 +58,16 @@ pub struct ManagementSettings {
     pub tokens: Vec<Token>,
 }
 
-/// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`.
+/// Routes for holders of a token with this scope.
+pub struct Guarded {
+    /// What it takes.
+    pub scope: Scope,
+    /// The routes.
+    pub routes: Router,
+}
+
+/// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`;
+/// `guarded` is what other parts of the gateway offer.
 ///
 /// # Errors
 /// Where its address, certificate or tokens cannot be used.
@@ -65,6 +75,7 @@ pub async fn start(
     settings: ManagementSettings,
     dir: &Path,
     audit: Audit,
+    guarded: Vec<Guarded>,
     ctx: &Context,
 ) -> anyhow::Result<SocketAddr> {
     let (dir, declared) = (dir.to_owned(), settings.tokens);
@@ -76,7 +87,9 @@ pub async fn start(
     }
     let address = listener.addr();
     let guard = Guard::new(store.clone(), audit, settings.requests_per_second, &ctx.metrics);
-    let router = Router::new()
+    let protected = guarded.into_iter().map(|it| guard.protect(it.scope, it.routes));
+    let router = protected
+        .fold(Router::new(), Router::merge)
         .merge(guard.protect(Scope::Tokens, api::router(store)))
         .route("/healthy", get(healthy))
         .route("/health", get(healthy))

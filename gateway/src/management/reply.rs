@@ -16,14 +16,14 @@ use super::token::Refusal;
 
 /// A status and a sentence: `{"message": "Unauthorized"}`.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     message: String,
 }
 
 /// Everything that is wrong with a request's body: `{"errors": ["name is missing"]}`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mistakes(pub(super) Vec<String>);
+pub(crate) struct Mistakes(pub(crate) Vec<String>);
 
 /// A caller without a good token is told how to show one.
 pub(super) fn unauthorized() -> Response {
@@ -33,7 +33,7 @@ pub(super) fn unauthorized() -> Response {
 }
 
 impl Reply {
-    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 }

@@ -21,7 +21,7 @@ use crate::upstream::{AskError, Upstream};
 pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// Waits for a turn and asks.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     upstream: &Upstream,
     repository: &Repository,
     mut request: Parts,

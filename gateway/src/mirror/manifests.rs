@@ -50,7 +50,7 @@ pub(super) struct Wanted {
 /// A manifest that cannot be given to anybody.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("manifest {repository}@{digest} of {registry}: {fault}")]
-pub(super) struct Unproven {
+pub(crate) struct Unproven {
     registry: RegistryName,
     repository: Repository,
     digest: Digest,

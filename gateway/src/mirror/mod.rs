@@ -34,7 +34,8 @@ use crate::authority::{Right, Size};
 use crate::gate::{Gate, Unfit};
 use crate::mode::Asker;
 use crate::upstream::{AskError, Upstream, length_of};
-use ask::{WAIT, ask, metered, place, target, turn};
+pub(crate) use ask::ask;
+use ask::{WAIT, metered, place, target, turn};
 use manifests::{Manifests, Unproven, Wanted};
 use tee::Tee;
 
@@ -49,7 +50,7 @@ pub(crate) struct Mirror {
 
 /// Why a request is not passed on, or not answered.
 #[derive(Clone, Debug, thiserror::Error)]
-enum MirrorError {
+pub(crate) enum MirrorError {
     #[error(transparent)]
     Request(#[from] OciError),
     #[error(transparent)]
@@ -58,6 +59,13 @@ enum MirrorError {
     Busy { registry: RegistryName },
     #[error(transparent)]
     Manifest(#[from] Unproven),
+}
+
+impl MirrorError {
+    /// Whether asking again would bring the same.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Request(_))
+    }
 }
 
 impl Mirror {
@@ -221,7 +229,7 @@ fn outcome(status: StatusCode) -> Outcome {
 
 /// Whether the registry has made sure that it has the blobs which a manifest with these headers names. It
 /// has looked at what it took for an image; the same bytes pushed as something else may name anything.
-fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
+pub(crate) fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     upstream.kind.verifies_manifests() && IMAGE_TYPES.contains(&media_type)

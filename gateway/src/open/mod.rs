@@ -107,6 +107,21 @@ impl Opener {
         })
     }
 
+    /// The cut of a blob, if the holder of `right`, who shows this `Authorization`, may read it; for a job of this
+    /// gateway, which waits until `deadline`.
+    pub(crate) async fn cut(
+        &self,
+        upstream: Arc<Upstream>,
+        right: Right,
+        authorization: Option<HeaderValue>,
+        key: &BlobKey,
+        deadline: Instant,
+    ) -> Result<Geometry, Refusal> {
+        let node = self.sisters.myself();
+        let asking = Admitted { upstream, right, authorization, node, is_known: true, deadline };
+        self.decider.decide(&asking, key).await
+    }
+
     /// Tells that a ticket was not renewed.
     pub(crate) async fn not_renewed(&self, from: &Caller) {
         self.gate.rejected(from, Requested::Renewal, Reason::Ticket, None).await;

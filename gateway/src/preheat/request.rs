@@ -24,6 +24,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_model::Authorization;
 use shoal_oci::{Reference, RegistryName, Repository};
 
@@ -43,30 +44,42 @@ const MAX_TEXT: usize = 1_024;
 /// The longest credential, in bytes; tokens of some services take several thousand.
 const MAX_CREDENTIAL: usize = 16 << 10;
 
-/// What was asked for, as it was given; what was not given is left at its default.
-#[derive(Clone, Debug, Default)]
+/// What was asked for, as it was given; what was not given is left at its default. As JSON, it is without the
+/// credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Asked {
     /// An image, in any of the forms above.
     pub image: String,
     /// `os/architecture` or `os/architecture/variant`; none for all that the image has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
     /// `single_seed_peer`, the default, `all_seed_peers` or `all_peers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Addresses of the nodes that are meant; goes before `count`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<String>,
     /// So many nodes; goes before `percentage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// So many of a hundred nodes, at least one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub percentage: Option<u64>,
     /// Nodes of this zone only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Layers at once at a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<u64>,
     /// Nodes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<u64>,
     /// How long the job may take; more than [`MAX_TIMEOUT`] is that.
+    #[serde(skip_serializing_if = "Option::is_none", with = "seconds")]
     pub timeout: Option<Duration>,
     /// What the registry is shown, instead of the gateway's own right where it has one.
+    #[serde(skip)]
     pub authorization: Option<Authorization>,
 }
 
@@ -210,6 +223,44 @@ impl Request {
             }
             _ => Err(faults.0),
         }
+    }
+
+    /// What it could have been asked for with, but for the credential.
+    pub fn to_asked(&self) -> Asked {
+        let platforms = match &self.platforms {
+            Platforms::All => Vec::new(),
+            Platforms::Only(platforms) => platforms.iter().map(Platform::to_string).collect(),
+        };
+        let mut it = Asked {
+            image: self.image.to_string(),
+            platforms,
+            scope: Some(self.scope.name().to_owned()),
+            zone: self.selector.zone.clone(),
+            layers: Some(self.concurrency.layers.into()),
+            nodes: Some(self.concurrency.nodes.into()),
+            timeout: Some(self.timeout),
+            ..Asked::default()
+        };
+        match &self.selector.pick {
+            Pick::All => {}
+            Pick::Ips(ips) => it.ips = ips.iter().map(IpAddr::to_string).collect(),
+            Pick::Count(count) => it.count = Some((*count).into()),
+            Pick::Percentage(percent) => it.percentage = Some((*percent).into()),
+        }
+        it
+    }
+}
+
+/// A time in whole seconds.
+mod seconds {
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(it: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        it.map(|it| it.as_secs()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_secs))
     }
 }
 
@@ -550,6 +601,28 @@ mod tests {
         assert_eq!((request.timeout, request.authorization), (MAX_TIMEOUT, None));
         let hour = Asked { timeout: Some(Duration::from_secs(3_600)), ..asked() };
         assert_eq!(Request::new(hour, configured).unwrap().timeout, MAX_TIMEOUT);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request_makes_the_same_without_its_credential() {
+        let authorization = Some(Authorization::new("Bearer hunter2".to_owned()));
+        for given in [
+            Asked { authorization, ..asked() },
+            Asked {
+                count: Some(3),
+                zone: Some("a".to_owned()),
+                platforms: vec!["linux/arm64".to_owned()],
+                ..nodes()
+            },
+            Asked { ips: vec!["fd00::1".to_owned()], timeout: Some(Duration::from_secs(60)), ..nodes() },
+            Asked { percentage: Some(5), layers: Some(2), nodes: Some(9), ..nodes() },
+        ] {
+            let request = Request::new(given, configured).unwrap();
+            let kept = serde_json::to_string(&request.to_asked()).unwrap();
+            assert!(!kept.contains("hunter2"), "{kept}");
+            let again = Request::new(serde_json::from_str(&kept).unwrap(), configured).unwrap();
+            assert_eq!(again, Request { authorization: None, ..request });
+        }
     }
 
     #[test]

@@ -207,6 +207,11 @@ impl Seeder {
             && self.0.tools.store.get(key).is_none_or(|it| !it.is_complete())
     }
 
+    /// Why the blob's last seed here failed, if it did.
+    pub(crate) fn failure(&self, key: &BlobKey) -> Option<Arc<str>> {
+        self.0.state().rests.why(key)
+    }
+
     fn start(&self, wanted: Wanted, blob: Blob, pulse: Pulse, is_doubted: bool) {
         let tools = &self.0.tools;
         let (is_named, holders) = match wanted.by {
@@ -266,7 +271,7 @@ impl Inner {
             Err(error) => {
                 tracing::warn!(%registry, repository = %seed.repository, blob = %key, %error, "seed failed");
                 let now = Instant::now();
-                state.rests.failed(now, key, error.is_poison());
+                state.rests.failed(now, key, error.is_poison(), &error.to_string());
                 if error.is_refusal() {
                     state.rests.refused(now, registry, &seed.repository);
                 }

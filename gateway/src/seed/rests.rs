@@ -8,6 +8,7 @@
 //! Knows nothing of: registries' answers, clocks, the store.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
@@ -35,6 +36,8 @@ struct Rest {
     until: Instant,
     /// What was published of it could not be believed.
     is_poisoned: bool,
+    /// What failed.
+    why: Arc<str>,
 }
 
 impl Rests {
@@ -43,9 +46,14 @@ impl Rests {
     }
 
     /// The blob's seed has failed.
-    pub(super) fn failed(&mut self, now: Instant, key: &BlobKey, is_poisoned: bool) {
+    pub(super) fn failed(&mut self, now: Instant, key: &BlobKey, is_poisoned: bool, why: &str) {
         let lasts = self.blobs.peek(key).map_or(FIRST_REST, |it| (it.lasts * 2).min(LONGEST_REST));
-        self.blobs.put(key.clone(), Rest { lasts, until: now + lasts, is_poisoned });
+        self.blobs.put(key.clone(), Rest { lasts, until: now + lasts, is_poisoned, why: why.into() });
+    }
+
+    /// Why the blob's last seed failed, if it did.
+    pub(super) fn why(&self, key: &BlobKey) -> Option<Arc<str>> {
+        self.blobs.peek(key).map(|it| it.why.clone())
     }
 
     /// Whether what others hold of the blob is better not taken: the last that was published was poisoned, and some may
@@ -92,25 +100,25 @@ mod tests {
         let mut now = Instant::now();
         for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
             assert!(!rests.rests(now, &key(1)));
-            rests.failed(now, &key(1), false);
+            rests.failed(now, &key(1), false, "x");
             let lasts = Duration::from_secs(seconds);
             assert!(rests.rests(now + lasts - Duration::from_micros(1), &key(1)), "{seconds}");
             assert!(!rests.rests(now, &key(2)));
             now += lasts;
         }
         rests.succeeded(&key(1));
-        rests.failed(now, &key(1), false);
+        rests.failed(now, &key(1), false, "x");
         assert!(!rests.rests(now + FIRST_REST, &key(1)), "a success ends the row");
     }
 
     #[test]
     fn what_was_poisoned_is_doubted_until_a_seed_ends_otherwise() {
         let (mut rests, now) = (Rests::new(), Instant::now());
-        rests.failed(now, &key(1), true);
+        rests.failed(now, &key(1), true, "x");
         assert!(rests.is_doubted(&key(1)) && !rests.is_doubted(&key(2)));
-        rests.failed(now, &key(1), false);
+        rests.failed(now, &key(1), false, "x");
         assert!(!rests.is_doubted(&key(1)));
-        rests.failed(now, &key(1), true);
+        rests.failed(now, &key(1), true, "x");
         rests.succeeded(&key(1));
         assert!(!rests.is_doubted(&key(1)));
     }

@@ -145,6 +145,11 @@ impl Sisters {
         self.0.roll.borrow().me().id.clone()
     }
 
+    /// This gateway, as nodes see it.
+    pub(crate) fn myself(&self) -> Node {
+        self.0.roll.borrow().me().clone()
+    }
+
     /// The claim of a seed that begins now. `is_named`: the scheduler wants it to be this gateway's.
     pub(crate) fn tenure(&self, key: BlobKey, is_named: bool) -> Tenure {
         Tenure::new(self.clone(), key, is_named)

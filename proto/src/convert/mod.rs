@@ -6,6 +6,7 @@
 mod certificates;
 mod gateway;
 mod peer;
+mod preheat;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,9 @@ use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
-    Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, OpenReply, OpenRequest, RegionRequest,
-    RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement, WatchRequest,
+    Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, NodesReply, NodesRequest, OpenReply,
+    OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
+    StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -79,6 +81,8 @@ bytes_form!(
     IssueReply,
     IssueRequest,
     NodeMessage,
+    NodesReply,
+    NodesRequest,
     OpenReply,
     OpenRequest,
     RegionRequest,
@@ -87,6 +91,8 @@ bytes_form!(
     RenewRequest,
     SchedulerMessage,
     Statement,
+    StoreProgress,
+    StoreRequest,
     WatchRequest,
 );
 

@@ -83,6 +83,15 @@ fn what_is_sent_is_what_is_received() {
         algorithm: shoal_swarm::Algorithm::Ml,
         gateway: Some(node()),
     }));
+    survives(NodesRequest);
+    survives(NodesReply(vec![node(); 2]));
+    let WantedBlob { key: stored, geometry, ticket, source } = wanted();
+    let ticket_lives = Duration::from_secs(300);
+    let blob = StoreBlob { key: stored, geometry, ticket, ticket_lives, gateway: node() };
+    survives(StoreRequest { source, blobs: vec![blob; 2], at_once: 8 });
+    let ends = [None, Some(Ok(())), Some(Err("the disk is full".to_owned()))];
+    let stored = ends.into_iter().enumerate().map(|(index, end)| Stored { index, held: 7, end });
+    survives(StoreProgress(stored.collect()));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
     survives(SchedulerMessage::Lease(lease));
     survives(Statement {

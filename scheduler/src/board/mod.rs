@@ -21,13 +21,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::gauge::Gauge;
-use shoal_model::{BlobKey, Node, Rng};
+use shoal_model::{BlobKey, Node, NodeId, Rng};
 use shoal_ops::Context;
 use shoal_proto::{NodeMessage, SchedulerMessage, Want, WantedBlob};
 use shoal_swarm::table::Policy;
@@ -48,13 +48,18 @@ pub(crate) struct Board {
     shards: Shards,
     n_sessions: AtomicU64,
     nodes: Gauge<i64, AtomicI64>,
+    seated: Seated,
 }
+
+/// Who has joined, by the newest stream of each.
+type Seated = Arc<Mutex<BTreeMap<NodeId, Arc<Seat>>>>;
 
 /// A node's place at the board; the node has left when it is dropped.
 pub(crate) struct Session {
     seat: Arc<Seat>,
     shards: Shards,
     nodes: Gauge<i64, AtomicI64>,
+    seated: Seated,
 }
 
 /// The queues of all shards.
@@ -95,7 +100,7 @@ impl Board {
             shard
         };
         let shards = Shards((0..n_shards.get()).map(shard).collect());
-        Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes }
+        Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes, seated: Seated::default() }
     }
 
     /// Seats a node; an older stream of the same node is over.
@@ -105,11 +110,27 @@ impl Board {
         let seat = Arc::new(Seat { node, number, orders, over });
         self.nodes.inc();
         // Before the shards are told: a stream that ends meanwhile takes back what some of them have heard by then.
-        let session = Session { seat: seat.clone(), shards: self.shards.clone(), nodes: self.nodes.clone() };
+        let (shards, nodes) = (self.shards.clone(), self.nodes.clone());
+        let session = Session { seat: seat.clone(), shards, nodes, seated: self.seated.clone() };
+        self.note(&seat);
         if !self.shards.tell_all(Heard::Joined(seat.clone())).await {
             seat.over.cancel();
         }
         session
+    }
+
+    fn note(&self, seat: &Arc<Seat>) {
+        let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
+        if seated.get(&seat.node.id).is_none_or(|it| it.number < seat.number) {
+            seated.insert(seat.node.id.clone(), seat.clone());
+        }
+    }
+
+    /// Everybody who has joined, by name.
+    pub(crate) fn nodes(&self) -> Vec<Node> {
+        let seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
+        let listening = seated.values().filter(|it| !it.over.is_cancelled());
+        listening.map(|it| it.node.clone()).collect()
     }
 }
 
@@ -161,6 +182,11 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.nodes.dec();
         self.seat.over.cancel();
+        let mut seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
+        if seated.get(&self.seat.node.id).is_some_and(|it| it.number == self.seat.number) {
+            seated.remove(&self.seat.node.id);
+        }
+        drop(seated);
         let (shards, left) = (self.shards.clone(), Heard::Left(self.seat.clone()));
         tokio::spawn(async move { shards.tell_all(left).await });
     }

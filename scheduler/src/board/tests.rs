@@ -137,3 +137,18 @@ async fn a_node_that_does_not_take_its_orders_is_cut_off_everywhere() {
     assert!(another.hear(want(1)).await);
     while !neighbours(&another, 1).await.is_empty() {}
 }
+
+#[tokio::test]
+async fn who_has_joined_is_known_by_the_newest_stream_until_that_ends() {
+    let board = board();
+    let older = board.join(node("a", Role::Sidecar)).await;
+    let newer = board.join(Node { address: "elsewhere:1".into(), ..node("a", Role::Sidecar) }).await;
+    let other = board.join(node("b", Role::Gateway)).await;
+    let known = || board.nodes().into_iter().map(|it| it.address.to_string()).collect::<Vec<_>>();
+    assert_eq!(known(), ["elsewhere:1", "b:1"]);
+    drop(older);
+    assert_eq!(known(), ["elsewhere:1", "b:1"]);
+    drop(newer);
+    drop(other);
+    assert!(known().is_empty());
+}

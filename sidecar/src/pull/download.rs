@@ -1,7 +1,7 @@
 //! One blob's fetch, as everybody who reads the blob shares it.
 //!
 //! A download has no owner among the clients; it ends when the blob is complete and vouched for, or when
-//! nothing is left to try. The [`Driver`] does the work; readers tell it where they stand, later requests
+//! nothing is left to try. One that no client has ever asked for, but a gateway, ends with the gateway's wish. The [`Driver`] does the work; readers tell it where they stand, later requests
 //! bring fresher tickets, and the scheduler's word is handed on.
 
 use std::collections::BTreeMap;
@@ -40,6 +40,37 @@ pub(super) struct Start {
     pub ticket_lives: Duration,
 }
 
+/// Why a blob is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A client asked for it. It is fetched to the end, whether the client stays or not.
+    Pull,
+    /// A gateway wants it to be here, for as long as it does.
+    Store,
+}
+
+/// Who wants a download.
+#[derive(Default)]
+struct Wishes {
+    is_pulled: bool,
+    n_stores: u32,
+}
+
+impl Wishes {
+    const fn is_none(&self) -> bool {
+        !self.is_pulled && self.n_stores == 0
+    }
+}
+
+/// A gateway's wish, which ends when it is dropped.
+pub(super) struct Kept(Arc<Shared>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.wishes.send_modify(|it| it.n_stores = it.n_stores.saturating_sub(1));
+    }
+}
+
 /// How a download ended.
 pub(super) type End = Result<(), String>;
 
@@ -59,6 +90,7 @@ pub(super) struct Shared {
     /// Where each reader is: a number of its own, and the piece that it needs next.
     seats: watch::Sender<BTreeMap<u64, PieceIndex>>,
     refused: Notify,
+    wishes: watch::Sender<Wishes>,
 }
 
 /// A reader's place: what it needs next is fetched first.
@@ -145,6 +177,30 @@ impl Download {
         self.shared.sit_down(offset)
     }
 
+    /// Somebody wants it. A wish to store counts until what [`Self::kept`] gives is dropped.
+    pub(super) fn wished(&self, wish: Wish) {
+        self.shared.wishes.send_modify(|it| match wish {
+            Wish::Pull => it.is_pulled = true,
+            Wish::Store => it.n_stores = it.n_stores.saturating_add(1),
+        });
+    }
+
+    /// Ends one wish to store when it is dropped.
+    pub(super) fn kept(&self) -> Kept {
+        Kept(self.shared.clone())
+    }
+
+    /// Whether nobody wants it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.shared.wishes.borrow().is_none()
+    }
+
+    /// Waits until nobody wants it.
+    pub(super) async fn abandoned(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.shared.wishes.subscribe().wait_for(Wishes::is_none).await;
+    }
+
     /// Waits until nobody reads the blob.
     pub(super) async fn unattended(&self) {
         // The sender lives as long as this handle.
@@ -167,6 +223,7 @@ impl Shared {
             start: watch::Sender::new(start),
             seats: watch::Sender::default(),
             refused: Notify::new(),
+            wishes: watch::Sender::default(),
         }
     }
 

@@ -17,6 +17,7 @@ mod rates;
 mod reader;
 mod report;
 mod slots;
+mod stores;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::metrics::SidecarMetrics;
@@ -48,7 +50,7 @@ pub(crate) use slots::Slots;
 
 use cuts::{Cuts, Resumed};
 use doubts::Doubts;
-use download::Start;
+use download::{Start, Wish};
 
 /// What pulls are made with; clones are of the same.
 #[derive(Clone)]
@@ -149,7 +151,7 @@ impl Pulls {
         bytes: Range<u64>,
     ) -> Result<Reader, NoStream> {
         let mut active = self.active();
-        let blob = self.create(&active, &grant.blob)?;
+        let blob = self.create(&active, &grant.blob.key, grant.blob.geometry)?;
         let start = Start::new(grant, blob.geometry(), source, authorization);
         if blob.is_complete() {
             if self.0.doubts.arise(blob.key(), bytes.start, Instant::now()) {
@@ -163,20 +165,20 @@ impl Pulls {
             generation: blob.status().generation,
         };
         self.0.cuts.check(blob.key(), resumed, Instant::now())?;
-        let download = self.begin(&mut active, blob, start);
+        let download = self.begin(&mut active, blob, start, Wish::Pull);
         Ok(Reader::of_download(download, bytes, self.clone()))
     }
 
     /// The blob in the store. One that is being fetched is not cut anew under those who read it.
-    fn create(&self, active: &Active, opened: &OpenedBlob) -> Result<Blob, NoStream> {
-        if let Some(download) = active.get(&opened.key).filter(|it| it.is_running()) {
-            let (blob, stated) = (download.blob(), opened.geometry);
+    fn create(&self, active: &Active, key: &BlobKey, stated: Geometry) -> Result<Blob, NoStream> {
+        if let Some(download) = active.get(key).filter(|it| it.is_running()) {
+            let blob = download.blob();
             let of_download = blob.geometry();
             if of_download != stated && !blob.is_sealed() {
                 return Err(NoStream::OtherCut { of_download, stated });
             }
         }
-        Ok(self.0.tools.store.create(&opened.key, opened.geometry)?)
+        Ok(self.0.tools.store.create(key, stated)?)
     }
 
     /// A stream was given to its last byte.
@@ -191,7 +193,7 @@ impl Pulls {
 
     /// Takes in a small blob that came with its opening, so that it is there without the gateway as well.
     pub(crate) fn keep(&self, opened: &OpenedBlob, content: bytes::Bytes) {
-        let blob = self.create(&self.active(), opened);
+        let blob = self.create(&self.active(), &opened.key, opened.geometry);
         let key = opened.key.clone();
         self.0.ctx.tasks.spawn_infallible("keep", async move {
             let keep = async {
@@ -210,30 +212,49 @@ impl Pulls {
 
     /// The one download of a blob, begun if need be.
     fn download(&self, blob: Blob, start: Start) -> Download {
-        self.begin(&mut self.active(), blob, start)
+        self.begin(&mut self.active(), blob, start, Wish::Pull)
     }
 
-    fn begin(&self, active: &mut Active, blob: Blob, start: Start) -> Download {
+    fn begin(&self, active: &mut Active, blob: Blob, start: Start, wish: Wish) -> Download {
         let key = start.wanted.key.clone();
         if let Some(download) = active.get(&key).filter(|it| it.is_running()) {
+            download.wished(wish);
             download.renew(start);
             return download.clone();
         }
         let (download, driver) = Download::new(self.0.tools.clone(), blob, start);
+        download.wished(wish);
         active.insert(key.clone(), download.clone());
         self.counted(active.len());
 
         let (pulls, attended) = (self.clone(), download.clone());
         let stopping = self.0.ctx.tasks.stopping();
         self.0.ctx.tasks.spawn_infallible("download", async move {
-            tokio::select! {
-                () = driver.run() => {}
-                // A process that stops still serves the streams that it has begun.
-                () = async { stopping.cancelled().await; attended.unattended().await } => {}
+            let mut run = pin!(driver.run());
+            loop {
+                tokio::select! {
+                    () = &mut run => break,
+                    // A process that stops still serves the streams that it has begun.
+                    () = async { stopping.cancelled().await; attended.unattended().await } => break,
+                    () = attended.abandoned() => if pulls.abandon(&key, &attended) { break },
+                }
             }
             pulls.ended(&key);
         });
         download
+    }
+
+    /// Takes a download away that nobody wants, unless somebody has just come to want it.
+    fn abandon(&self, key: &BlobKey, download: &Download) -> bool {
+        let mut active = self.active();
+        let is_abandoned = download.is_abandoned();
+        if is_abandoned {
+            active.remove(key);
+            self.counted(active.len());
+            self.0.tools.schedulers.send(NodeMessage::Unwant(key.clone()));
+            tracing::info!(%key, "nobody wants the blob any more");
+        }
+        is_abandoned
     }
 
     fn active(&self) -> MutexGuard<'_, Active> {

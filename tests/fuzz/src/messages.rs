@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use shoal_proto::{
-    Attestation, BlobNews, IssueReply, IssueRequest, Malformed, NodeMessage, OpenReply, OpenRequest, Refusal,
-    RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage, Statement, WatchRequest,
+    Attestation, BlobNews, IssueReply, IssueRequest, Malformed, NodeMessage, NodesReply, NodesRequest,
+    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage,
+    Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -16,7 +17,7 @@ use crate::input::choices;
 use crate::{Check, contract};
 
 /// Every message that is sent, and those that are signed.
-const MESSAGES: [(&str, Check); 14] = [
+const MESSAGES: [(&str, Check); 18] = [
     ("Attestation", |it| round_trip(it, Attestation::decode, Attestation::encode, |_| {})),
     ("BlobNews", |it| round_trip(it, BlobNews::decode, BlobNews::encode, told)),
     ("IssueReply", |it| round_trip(it, IssueReply::decode, IssueReply::encode, |_| {})),
@@ -31,6 +32,11 @@ const MESSAGES: [(&str, Check); 14] = [
     ("SchedulerMessage", |it| round_trip(it, SchedulerMessage::decode, SchedulerMessage::encode, ordered)),
     ("Statement", |it| round_trip(it, Statement::decode, Statement::encode, stated)),
     ("WatchRequest", |it| round_trip(it, WatchRequest::decode, WatchRequest::encode, |_| {})),
+    // Behind the others, whose numbers the corpus knows.
+    ("NodesReply", |it| round_trip(it, NodesReply::decode, NodesReply::encode, |_| {})),
+    ("NodesRequest", |it| round_trip(it, NodesRequest::decode, NodesRequest::encode, |_| {})),
+    ("StoreProgress", |it| round_trip(it, StoreProgress::decode, StoreProgress::encode, stored)),
+    ("StoreRequest", |it| round_trip(it, StoreRequest::decode, StoreRequest::encode, to_store)),
 ];
 
 /// Takes a byte that says which message, then the message, or choices for one.
@@ -101,6 +107,18 @@ fn opened(reply: &OpenReply) {
             Err(it) => assert!((400..600).contains(&it.status) && it.body.len() <= Refusal::MAX_BODY),
         }
     }
+}
+
+fn stored(it: &StoreProgress) {
+    for Stored { index, end, .. } in &it.0 {
+        assert!(*index < StoreRequest::MAX_BLOBS);
+        assert!(!matches!(end, Some(Err(it)) if it.len() > Stored::MAX_CAUSE));
+    }
+}
+
+fn to_store(it: &StoreRequest) {
+    assert!(it.blobs.len() <= StoreRequest::MAX_BLOBS);
+    it.blobs.iter().for_each(|it| cut(&it.geometry));
 }
 
 fn stated(it: &Statement) {

@@ -1,0 +1,340 @@
+//! `/api/v1/preheat`: asking for jobs, seeing and cancelling them.
+//!
+//! ```text
+//! POST   /api/v1/preheat        {"image": "harbor.example.com/prod/app:v2", "scope": "all_peers"}
+//! GET    /api/v1/preheat        ?state=PENDING&page=1&per_page=10
+//! GET    /api/v1/preheat/{id}
+//! DELETE /api/v1/preheat/{id}
+//! ```
+//!
+//! What is called as in Dragonfly's API means the same. Unlike there, what is not known is refused, and a credential is
+//! in no answer.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery, State as Shared};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use shoal_model::Authorization;
+
+use super::request::{self, Asked, Request};
+use super::view::{JobView, State};
+use super::{Listed, Preheats, Refused};
+use crate::management::{Bearer, Guarded, Mistakes, Reply, Scope, Subject};
+
+/// How many jobs a list has, unless it is said, and at the most.
+const PER_PAGE: usize = 10;
+const MAX_PER_PAGE: usize = 100;
+const FIELDS: [&str; 16] = [
+    "image",
+    "url",
+    "type",
+    "scope",
+    "platform",
+    "platforms",
+    "ips",
+    "count",
+    "percentage",
+    "zone",
+    "concurrent_task_count",
+    "concurrent_peer_count",
+    "timeout",
+    "headers",
+    "username",
+    "password",
+];
+
+/// The routes.
+pub(crate) fn routes(preheats: Preheats) -> Guarded {
+    let routes = Router::new()
+        .route("/api/v1/preheat", get(list).post(create))
+        .route("/api/v1/preheat/{id}", get(show).delete(cancel))
+        .with_state(preheats);
+    Guarded { scope: Scope::Preheat, routes }
+}
+
+/// Some of the jobs, without what they did where.
+#[derive(Serialize)]
+struct Page {
+    jobs: Vec<JobView>,
+    total: usize,
+}
+
+async fn create(
+    Shared(preheats): Shared<Preheats>,
+    Extension(Bearer(bearer)): Extension<Bearer>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
+    let body = body.map_err(|it| Reply::from(it).into_response())?;
+    let asked = read(&body).map_err(|it| Mistakes(it).into_response())?;
+    let request = Request::new(asked, |host| preheats.registry_named(host));
+    let request = request.map_err(|it| Mistakes(it).into_response())?;
+    let job = preheats.submit(request, bearer.name.to_string()).await;
+    let job = job.map_err(|it| Reply::from(it).into_response())?;
+    let subject = Extension(Subject(job.id.to_string()));
+    Ok((StatusCode::ACCEPTED, subject, Json(job)).into_response())
+}
+
+async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<JobView>, Response> {
+    let job = id.parse().ok().and_then(|it| preheats.get(it));
+    job.map(Json).ok_or_else(|| unknown(&id))
+}
+
+async fn cancel(
+    Shared(preheats): Shared<Preheats>,
+    Extension(Bearer(bearer)): Extension<Bearer>,
+    Path(id): Path<String>,
+) -> Result<Response, Response> {
+    let Ok(number) = id.parse() else { return Err(unknown(&id)) };
+    let job = preheats.cancel(number, &bearer.name.to_string()).await;
+    let job = job.ok_or_else(|| unknown(&id))?;
+    Ok((Extension(Subject(id)), Json(job)).into_response())
+}
+
+async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Json<Page>, Response> {
+    let ListQuery { state, page, per_page } =
+        ListQuery::read(query.as_deref().unwrap_or_default()).map_err(|it| Mistakes(it).into_response())?;
+    let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
+    let brief = |it: JobView| JobView {
+        layers: Vec::new(),
+        rows_left_out: it.rows_left_out + it.success.len() + it.failure.len(),
+        success: Vec::new(),
+        failure: Vec::new(),
+        ..it
+    };
+    Ok(Json(Page { jobs: jobs.into_iter().map(brief).collect(), total: n_all }))
+}
+
+fn unknown(id: &str) -> Response {
+    let shown: String = id.chars().take(40).collect();
+    Reply::new(StatusCode::NOT_FOUND, format!("preheat job {shown:?} does not exist")).into_response()
+}
+
+impl From<Refused> for Reply {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::Full => StatusCode::TOO_MANY_REQUESTS,
+            Refused::NotKept => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, refused.to_string())
+    }
+}
+
+/// Which part of which jobs is wanted.
+#[derive(Debug, PartialEq, Eq)]
+struct ListQuery {
+    state: Option<State>,
+    page: usize,
+    per_page: usize,
+}
+
+impl ListQuery {
+    fn read(query: &str) -> Result<Self, Vec<String>> {
+        let mut it = Self { state: None, page: 1, per_page: PER_PAGE };
+        let mut mistakes = Vec::new();
+        let number = |value: &str, most: usize| value.parse().ok().filter(|it| (1..=most).contains(it));
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let read = match &*key {
+                "state" => {
+                    it.state = State::ALL.into_iter().find(|it| it.as_str() == value);
+                    it.state.map(drop).ok_or("state is none of PENDING, SUCCESS, FAILURE".to_owned())
+                }
+                "page" => number(&value, 1_000_000)
+                    .map(|page| it.page = page)
+                    .ok_or("page is not a number from 1".to_owned()),
+                "per_page" => number(&value, MAX_PER_PAGE)
+                    .map(|per_page| it.per_page = per_page)
+                    .ok_or(format!("per_page is not from 1 to {MAX_PER_PAGE}")),
+                _ => Err(format!("{key:?} is none of state, page, per_page")),
+            };
+            mistakes.extend(read.err());
+        }
+        if mistakes.is_empty() { Ok(it) } else { Err(mistakes) }
+    }
+}
+
+/// What a body asks for, or all that cannot be read of it.
+fn read(body: &[u8]) -> Result<Asked, Vec<String>> {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+        return Err(vec!["the body is not a JSON object".to_owned()]);
+    };
+    let unknown = fields.keys().filter(|it| !FIELDS.contains(&it.as_str()));
+    let mut reader = Fields { fields: &fields, mistakes: Vec::new() };
+    reader.mistakes.extend(unknown.map(|it| format!("{it:?} is not a field")));
+    if reader.text("type").is_some_and(|it| it != "image") {
+        reader.mistakes.push("type is not image, and nothing else can be preheated".to_owned());
+    }
+    let image = match (reader.text("image"), reader.text("url")) {
+        (Some(_), Some(_)) => {
+            reader.mistakes.push("image and url are both given, and mean the same".to_owned());
+            String::new()
+        }
+        (image, url) => image.or(url).unwrap_or_default(),
+    };
+    let mut platforms = reader.texts("platforms");
+    platforms.extend(reader.text("platform"));
+    let asked = Asked {
+        image,
+        platforms,
+        scope: reader.text("scope"),
+        ips: reader.texts("ips"),
+        count: reader.number("count"),
+        percentage: reader.number("percentage"),
+        zone: reader.text("zone"),
+        layers: reader.number("concurrent_task_count"),
+        nodes: reader.number("concurrent_peer_count"),
+        timeout: reader.time("timeout"),
+        authorization: reader.authorization(),
+    };
+    if reader.mistakes.is_empty() { Ok(asked) } else { Err(reader.mistakes) }
+}
+
+/// The fields of a body, and what is wrong with those that were looked at. No value is repeated: any may be a secret.
+struct Fields<'a> {
+    fields: &'a Map<String, Value>,
+    mistakes: Vec<String>,
+}
+
+impl Fields<'_> {
+    fn get<T>(&mut self, key: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let value = self.fields.get(key).filter(|it| !it.is_null())?;
+        let read = read(value);
+        if read.is_none() {
+            self.mistakes.push(format!("{key} is not {what}"));
+        }
+        read
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.get(key, "a text", |it| it.as_str().map(str::to_owned))
+    }
+
+    fn texts(&mut self, key: &str) -> Vec<String> {
+        let read = |it: &Value| it.as_array()?.iter().map(|it| it.as_str().map(str::to_owned)).collect();
+        self.get(key, "a list of texts", read).unwrap_or_default()
+    }
+
+    fn number(&mut self, key: &str) -> Option<u64> {
+        self.get(key, "a whole number", Value::as_u64)
+    }
+
+    fn time(&mut self, key: &str) -> Option<Duration> {
+        self.get(key, "a time such as \"10m\", or a number of nanoseconds", |it| match it {
+            Value::String(it) => humantime::parse_duration(it).ok(),
+            _ => it.as_u64().map(Duration::from_nanos),
+        })
+    }
+
+    fn authorization(&mut self) -> Option<Authorization> {
+        let read = |it: &Value| it.as_object().cloned();
+        let mut header = None;
+        for (name, value) in self.get("headers", "an object", read).unwrap_or_default() {
+            match (name.eq_ignore_ascii_case("authorization"), value) {
+                (true, Value::String(it)) if header.is_none() => header = Some(Authorization::new(it)),
+                (true, _) => self.mistakes.push("headers: Authorization is not one text".to_owned()),
+                (false, _) => {
+                    self.mistakes.push("headers: only Authorization is sent to registries".to_owned());
+                }
+            }
+        }
+        match (self.text("username"), self.text("password")) {
+            (None, None) => header,
+            (Some(user), Some(password)) if header.is_none() => {
+                request::basic(&user, &password).map_err(|it| self.mistakes.push(it)).ok()
+            }
+            (Some(_), Some(_)) => {
+                self.mistakes.push("username and the header Authorization are both given".to_owned());
+                None
+            }
+            _ => {
+                self.mistakes.push("username and password are only good together".to_owned());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(body: &Value, mistake: &str) {
+        let mistakes = read(body.to_string().as_bytes()).unwrap_err();
+        assert!(mistakes.iter().any(|it| it.contains(mistake)), "{mistake:?} in {mistakes:?}");
+        assert!(!mistakes.concat().contains("hunter2"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_body_says_what_is_asked_for() {
+        let body = json!({
+            "type": "image",
+            "url": "https://a.example/v2/b/manifests/c",
+            "scope": "all_peers",
+            "platform": "linux/amd64",
+            "ips": ["10.0.0.1"],
+            "count": 2,
+            "percentage": null,
+            "zone": "z",
+            "concurrent_task_count": 4,
+            "concurrent_peer_count": 50,
+            "timeout": 600_000_000_000_u64,
+            "headers": { "authorization": "Bearer x" },
+        });
+        let expected = Asked {
+            image: "https://a.example/v2/b/manifests/c".to_owned(),
+            platforms: vec!["linux/amd64".to_owned()],
+            scope: Some("all_peers".to_owned()),
+            ips: vec!["10.0.0.1".to_owned()],
+            count: Some(2),
+            percentage: None,
+            zone: Some("z".to_owned()),
+            layers: Some(4),
+            nodes: Some(50),
+            timeout: Some(Duration::from_secs(600)),
+            authorization: Some(Authorization::new("Bearer x".to_owned())),
+        };
+        assert_eq!(read(body.to_string().as_bytes()), Ok(expected));
+        let brief =
+            read(br#"{"image":"a.example/b:c","timeout":"10m","username":"ann","password":"pw"}"#).unwrap();
+        assert_eq!(brief.timeout, Some(Duration::from_secs(600)));
+        assert_eq!(brief.authorization, request::basic("ann", "pw").ok());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        assert_eq!(read(b"[]"), Err(vec!["the body is not a JSON object".to_owned()]));
+        refused(&json!({ "imgae": "a.example/b:c" }), "\"imgae\" is not a field");
+        refused(&json!({ "type": "file" }), "type is not image");
+        refused(&json!({ "image": "a", "url": "b" }), "both given");
+        refused(&json!({ "count": "3" }), "count is not a whole number");
+        refused(&json!({ "count": -3 }), "count is not a whole number");
+        refused(&json!({ "ips": "10.0.0.1" }), "ips is not a list");
+        refused(&json!({ "timeout": "soon" }), "timeout is not a time");
+        refused(&json!({ "headers": { "Cookie": "hunter2" } }), "only Authorization");
+        refused(&json!({ "headers": { "Authorization": ["hunter2"] } }), "is not one text");
+        refused(&json!({ "username": "ann" }), "only good together");
+        let both =
+            json!({ "username": "a", "password": "hunter2", "headers": { "Authorization": "hunter2" } });
+        refused(&both, "both given");
+    }
+
+    #[test]
+    fn a_list_has_pages() {
+        let read = ListQuery::read;
+        assert_eq!(read(""), Ok(ListQuery { state: None, page: 1, per_page: 10 }));
+        let query = ListQuery { state: Some(State::Failure), page: 2, per_page: 100 };
+        assert_eq!(read("state=FAILURE&page=2&per_page=100"), Ok(query));
+        for bad in ["state=DONE", "page=0", "per_page=101", "size=3"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What is counted about preheat jobs.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use shoal_ops::metrics::Metrics;
+
+use super::view::State;
+
+type Label = [(&'static str, &'static str); 1];
+
+#[derive(Clone, Default)]
+pub(super) struct PreheatMetrics {
+    going_on: Family<Label, Gauge>,
+    ended: Family<Label, Counter>,
+    refused: Counter,
+}
+
+impl PreheatMetrics {
+    pub(super) fn register(metrics: &Metrics) -> Self {
+        let it = Self::default();
+        metrics.register(|registry| {
+            let help = "Preheat jobs that go on, by whether they wait for their turn";
+            registry.register("gateway_preheat_jobs", help, it.going_on.clone());
+            let help = "Preheat jobs that have ended, by how";
+            registry.register("gateway_preheat_jobs_ended", help, it.ended.clone());
+            let help = "Preheat jobs that were not taken in, because too many wait";
+            registry.register("gateway_preheat_jobs_refused", help, it.refused.clone());
+        });
+        it
+    }
+
+    pub(super) fn going_on(&self, n_queued: usize, n_running: usize) {
+        self.going_on.get_or_create(&[("state", "queued")]).set(n_queued as i64);
+        self.going_on.get_or_create(&[("state", "running")]).set(n_running as i64);
+    }
+
+    pub(super) fn ended(&self, outcome: State) {
+        self.ended.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+}

@@ -1,0 +1,226 @@
+//! A job as it is shown, and kept once it has ended. It holds no secret.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shoal_model::Digest;
+
+use super::choice;
+use super::job::{Job, Part, Target};
+use super::request::{Asked, Request};
+use crate::timestamp::Timestamp;
+
+/// The most rows of either kind. Harbor writes each into a log.
+const MAX_ROWS: usize = 1000;
+
+/// A job as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    /// Its number; no other job ever has the same.
+    pub id: u64,
+    /// Whether it has ended, and how.
+    pub state: State,
+    /// What it is at: queued, resolving, assigning, storing, ended.
+    pub doing: String,
+    /// Who asked for it.
+    pub asked_by: String,
+    /// Whether a credential came with it. It is not kept.
+    pub has_credential: bool,
+    /// What was asked for.
+    pub request: Asked,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When this was so.
+    pub updated: Timestamp,
+    /// How far it is.
+    pub progress: Progress,
+    /// What is to be said about the whole.
+    pub errors: Vec<String>,
+    /// The image's blobs.
+    pub layers: Vec<LayerView>,
+    /// Who holds which blob.
+    pub success: Vec<Row>,
+    /// Who does not, and why.
+    pub failure: Vec<Row>,
+    /// So many rows are not among them.
+    pub rows_left_out: usize,
+}
+
+/// Whether a job has ended, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum State {
+    /// It has not.
+    Pending,
+    /// At least one node holds all that it should.
+    Success,
+    /// None does, or the job was cancelled.
+    Failure,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Success, Self::Failure];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+        }
+    }
+}
+
+/// How far a job is. Sizes are in bytes, as the manifests state them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Of all blobs at all nodes together.
+    pub bytes: u64,
+    /// What nodes hold of that.
+    pub bytes_held: u64,
+    /// Nodes that shall hold something.
+    pub nodes: usize,
+    /// Those that hold all of it.
+    pub nodes_done: usize,
+    /// Those that will not.
+    pub nodes_failed: usize,
+}
+
+/// A blob of the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerView {
+    /// Its digest.
+    pub digest: String,
+    /// In bytes.
+    pub size: u64,
+    /// So many nodes hold it.
+    pub nodes_done: usize,
+    /// So many will not.
+    pub nodes_failed: usize,
+}
+
+/// A blob at a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Where the registry has the blob.
+    pub url: String,
+    /// The node's name.
+    pub hostname: String,
+    /// Its address.
+    pub ip: String,
+    /// Why it does not hold the blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+impl JobView {
+    /// A job that has just been asked for.
+    pub(super) fn new(id: u64, asked_by: String, request: &Request, now: Timestamp) -> Self {
+        Self {
+            id,
+            state: State::Pending,
+            doing: "queued".to_owned(),
+            asked_by,
+            has_credential: request.authorization.is_some(),
+            request: request.to_asked(),
+            created: now,
+            updated: now,
+            progress: Progress::default(),
+            errors: Vec::new(),
+            layers: Vec::new(),
+            success: Vec::new(),
+            failure: Vec::new(),
+            rows_left_out: 0,
+        }
+    }
+
+    /// The same as it is by now.
+    pub(super) fn with(&self, job: &Job, request: &Request, now: Timestamp) -> Self {
+        let verdict = job.verdict();
+        let state = match verdict.map(|it| it.succeeded) {
+            None => State::Pending,
+            Some(true) => State::Success,
+            Some(false) => State::Failure,
+        };
+        let mut it = Self {
+            state,
+            doing: job.doing().to_owned(),
+            updated: now,
+            errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
+            layers: layers(job),
+            progress: progress(job),
+            ..self.clone()
+        };
+        let url = |digest: Digest| {
+            let image = &request.image;
+            format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository)
+        };
+        it.list(job, url);
+        it
+    }
+
+    /// The same, ended before it could do anything.
+    pub(super) fn failed(&self, why: String, now: Timestamp) -> Self {
+        let (state, doing) = (State::Failure, "ended".to_owned());
+        Self { state, doing, updated: now, errors: vec![why], ..self.clone() }
+    }
+
+    fn list(&mut self, job: &Job, url: impl Fn(Digest) -> String) {
+        for (target, part) in parts(job) {
+            let Some(end) = &part.end else { continue };
+            let rows = if end.is_ok() { &mut self.success } else { &mut self.failure };
+            if rows.len() >= MAX_ROWS {
+                self.rows_left_out += 1;
+                continue;
+            }
+            let Some(layer) = job.layers().get(part.layer) else { continue };
+            rows.push(Row {
+                url: url(layer.digest),
+                hostname: target.node.id.to_string(),
+                ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
+                description: end.as_ref().err().map(|it| it.to_string()),
+            });
+        }
+    }
+}
+
+fn parts(job: &Job) -> impl Iterator<Item = (&Target, &Part)> {
+    job.targets().iter().flat_map(|target| target.parts.iter().map(move |part| (target, part)))
+}
+
+fn layers(job: &Job) -> Vec<LayerView> {
+    let mut ends: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
+    for (_, part) in parts(job) {
+        let [done, failed] = ends.entry(part.layer).or_default();
+        match &part.end {
+            Some(Ok(())) => *done += 1,
+            Some(Err(_)) => *failed += 1,
+            None => {}
+        }
+    }
+    let layers = job.layers().iter().enumerate();
+    layers
+        .map(|(number, layer)| {
+            let [nodes_done, nodes_failed] = ends.get(&number).copied().unwrap_or_default();
+            LayerView { digest: layer.digest.to_string(), size: layer.size, nodes_done, nodes_failed }
+        })
+        .collect()
+}
+
+fn progress(job: &Job) -> Progress {
+    let size = |part: &Part| job.layers().get(part.layer).map_or(0, |it| it.size);
+    let (nodes, mut it) = (job.targets(), Progress::default());
+    for (_, part) in parts(job) {
+        it.bytes = it.bytes.saturating_add(size(part));
+        let held = if part.end == Some(Ok(())) { size(part) } else { part.held };
+        it.bytes_held = it.bytes_held.saturating_add(held);
+    }
+    it.nodes = nodes.len();
+    it.nodes_done = nodes.iter().filter(|it| it.is_whole()).count();
+    it.nodes_failed = nodes.iter().filter(|it| it.is_over() && !it.is_whole()).count();
+    it
+}

@@ -1,0 +1,77 @@
+//! Asking a fleet's gateway for preheat jobs, as a person does.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use serde_json::Value;
+
+use crate::fleet::Fleet;
+use crate::image::Image;
+use crate::wait;
+
+/// The management API, as seen from the gateway's machine.
+const API: &str = "http://127.0.0.1:65023/api/v1/preheat";
+/// How long a job of the lab may take.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+impl Fleet {
+    /// An image of the fleet's registry as jobs name it.
+    pub fn named(&self, image: &Image) -> String {
+        self.registry.reference(image)
+    }
+
+    /// Asks for a job; returns its number.
+    pub async fn preheat(&self, body: &Value) -> Result<u64> {
+        let (status, job) = self.call_preheat(Method::POST, "", body.to_string()).await?;
+        ensure!(status == StatusCode::ACCEPTED, "the gateway answered {status}: {job}");
+        job["id"].as_u64().context("a job without a number")
+    }
+
+    /// A job as it is now.
+    pub async fn job(&self, id: u64) -> Result<Value> {
+        let (status, job) = self.call_preheat(Method::GET, &format!("/{id}"), String::new()).await?;
+        ensure!(status == StatusCode::OK, "the gateway answered {status}: {job}");
+        Ok(job)
+    }
+
+    /// A job at its end.
+    pub async fn ended_job(&self, id: u64) -> Result<Value> {
+        self.job_when(id, |it| it["state"] != "PENDING").await
+    }
+
+    /// A job once it is like that.
+    pub async fn job_when(&self, id: u64, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+        let last = std::cell::RefCell::new(Value::Null);
+        let seen = wait::until("job", DEADLINE, async || {
+            // A gateway that is just starting does not answer.
+            let job = self.job(id).await.ok()?;
+            let found = is_so(&job).then(|| job.clone());
+            last.replace(job);
+            found
+        });
+        seen.await.with_context(|| format!("job {id} was last {}", last.borrow()))
+    }
+
+    /// Calls the preheat API with the token that the gateway's first start has made.
+    pub async fn call_preheat(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<(StatusCode, Value)> {
+        let host = &self.gateway.host;
+        let token = std::fs::read_to_string(host.dir().join("gateway/management-token"))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{API}{path}"))
+            .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
+            .body(Full::new(Bytes::from(body)))?;
+        let answer = host.send(request).await?;
+        let value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        Ok((answer.status(), value))
+    }
+}

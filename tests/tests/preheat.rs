@@ -1,0 +1,255 @@
+//! Preheat jobs with real nodes: what they bring about, and that they say what came of it, also where something dies,
+//! is missing or is cancelled on the way.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use shoal_tests::counting::Seen;
+use shoal_tests::fault::Effect;
+use shoal_tests::fleet::{Fleet, FleetSpec};
+use shoal_tests::image::{Image, ImageSpec, Index};
+use shoal_tests::lab::{Lab, LabSpec};
+use shoal_tests::link::Mbit;
+use shoal_tests::registry::RegistrySpec;
+use shoal_tests::wait;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Three layers, as small as pulls with unpacking allow.
+const LAYERS: [usize; 3] = [6 << 20, 4 << 20, 2 << 20];
+/// One that takes some seconds on [`SLOW`].
+const LONG: [usize; 1] = [16 << 20];
+/// The registry's link, where a job is to last.
+const SLOW: Mbit = Mbit(16);
+
+const DOWNLOADED: &str = "shoal_sidecar_download_bytes_total";
+const ACTIVE: &str = "shoal_sidecar_active_blobs";
+
+/// A fleet of so many nodes, all of whom its scheduler knows.
+async fn fleet(name: &str, n_nodes: u16, spec: FleetSpec) -> Result<(Lab, Fleet)> {
+    let mut lab = Lab::start(name, LabSpec::nodes(n_nodes)).await?;
+    // Waiting for a job is asking for it again and again.
+    let spec = spec.with_gateway(json!({ "management": { "requestsPerSecond": 1000 } }));
+    let fleet = Fleet::start(&mut lab, spec).await?;
+    let all = fleet.sidecars.len() + fleet.gateways().len();
+    wait::until("all have joined", DEADLINE, async || {
+        let n_joined = fleet.scheduler.metric("shoal_scheduler_nodes", &[]).await;
+        n_joined.is_ok_and(|it| (it - all as f64).abs() < 0.1).then_some(())
+    })
+    .await?;
+    Ok((lab, fleet))
+}
+
+fn to_all(fleet: &Fleet, image: &Image) -> Value {
+    json!({ "image": fleet.named(image), "scope": "all_peers" })
+}
+
+/// A job on its way: something of it is at a node, and not all.
+async fn under_way(fleet: &Fleet, id: u64) -> Result<Value> {
+    let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
+    let job = fleet.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
+    anyhow::ensure!(job["state"] == "PENDING", "it is over already: {job}");
+    Ok(job)
+}
+
+fn rows<'a>(job: &'a Value, kind: &str) -> Vec<&'a Value> {
+    job[kind].as_array().map(|it| it.iter().collect()).unwrap_or_default()
+}
+
+/// How often each blob of an image was read of the registry.
+fn n_reads(fleet: &Fleet, image: &Image) -> Vec<usize> {
+    let seen = fleet.registry.front.seen();
+    let of = |digest: String| move |it: &&Seen| it.is_blob_read() && it.path.ends_with(&digest);
+    image.blobs().map(|blob| seen.iter().filter(of(blob.digest.to_string())).count()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_preheated_is_pulled_while_nobody_serves_a_blob_but_the_nodes() -> Result<()> {
+    const NODES: u16 = 8;
+    let (_lab, fleet) = fleet("preheat-all", NODES, FleetSpec::private()).await?;
+    let build = |tag: &str, seed| {
+        let spec =
+            ImageSpec { tag: tag.to_owned(), layers: LAYERS.into(), seed, ..ImageSpec::new("team/app", 0) };
+        Image::build(&spec)
+    };
+    let (amd64, arm64) = (build("amd64", 1)?, build("arm64", 2)?);
+    fleet.registry.push(&amd64).await?;
+    fleet.registry.push(&arm64).await?;
+    fleet.registry.push_index(&Index::of("v1", &[("amd64", &amd64), ("arm64", &arm64)])).await?;
+    let image = Image { tag: "v1".to_owned(), ..amd64 };
+
+    let url = format!("https://{}/v2/team/app/manifests/v1", fleet.registry.authority());
+    let id = fleet.preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" })).await?;
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "SUCCESS", "{job}");
+    let n_blobs = image.blobs().count();
+    assert_eq!(rows(&job, "success").len(), usize::from(NODES) * n_blobs, "{job}");
+    assert_eq!((rows(&job, "failure").len(), &job["errors"]), (0, &json!([])), "{job}");
+    assert_eq!(job["progress"]["nodesDone"], NODES, "{job}");
+    assert_eq!(job["progress"]["bytesHeld"], image.n_bytes() * u64::from(NODES), "{job}");
+    assert_eq!(n_reads(&fleet, &image), vec![1; n_blobs]);
+    assert_eq!(n_reads(&fleet, &arm64)[1..], [0; 3], "of the other platform nothing is read");
+    let sent = fleet.registry.front.blob_bytes_sent();
+    println!("the registry sent {sent} bytes for {}", image.n_bytes());
+    assert!(sent * 100 <= image.n_bytes() * 101, "{sent} bytes sent for {}", image.n_bytes());
+
+    // From here on a blob is only where the job has put it.
+    fleet.registry.front.hurt("/blobs/", u32::MAX, Effect::Status { code: 503, retry_after: None });
+    let before = fleet.metric(DOWNLOADED, &[]).await?;
+    let nodes = fleet.containerds().await?;
+    try_join_all(nodes.iter().map(|it| it.pull(&fleet.registry, &image))).await?;
+    try_join_all(nodes.iter().map(|it| it.check(&fleet.registry, &image))).await?;
+    let more = fleet.metric(DOWNLOADED, &[]).await? - before;
+    assert!(more < 1.0, "nodes have fetched {more} bytes for the pulls");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_is_named_and_the_others_hold_the_image() -> Result<()> {
+    let (_lab, mut fleet) = fleet("preheat-dead", 3, FleetSpec::private()).await?;
+    let image = fleet.publish(&LONG).await?;
+    fleet.registry.host.shape(SLOW, SLOW).await?;
+    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    under_way(&fleet, id).await?;
+    let address = fleet.sidecars[1].host.address().to_string();
+    fleet.sidecars[1].process.kill().await?;
+
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "SUCCESS", "{job}");
+    assert_eq!((&job["progress"]["nodesDone"], &job["progress"]["nodesFailed"]), (&json!(2), &json!(1)));
+    assert_eq!(job["errors"], json!(["2 of 3 nodes hold all that they should"]));
+    let failed = rows(&job, "failure");
+    assert!(!failed.is_empty(), "{job}");
+    for row in failed {
+        assert_eq!(row["ip"], address, "{row}");
+        assert!(row["description"].as_str().is_some_and(|it| it.contains("unreachable")), "{row}");
+    }
+    // What the dead one had before counts for nothing in the verdict, but is told.
+    let by_others = rows(&job, "success").iter().filter(|it| it["ip"] != address).count();
+    assert_eq!(by_others, 2 * image.blobs().count(), "{job}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_the_registry_lacks_is_named_for_each_node() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-lacking", 2, FleetSpec::private()).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    let missing = image.layers[1].digest.to_string();
+    fleet.registry.front.hurt(&missing, u32::MAX, Effect::Status { code: 404, retry_after: None });
+    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "FAILURE", "no node has the whole image: {job}");
+    let failed = rows(&job, "failure");
+    assert_eq!(failed.len(), 2, "{job}");
+    for row in failed {
+        assert!(row["url"].as_str().is_some_and(|it| it.ends_with(&missing)), "{row}");
+        assert!(row["description"].as_str().is_some_and(|it| it.contains("404")), "{row}");
+    }
+    assert_eq!(rows(&job, "success").len(), 2 * (image.blobs().count() - 1), "{job}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_cancelled_says_so_and_nodes_fetch_no_more() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-cancelled", 2, FleetSpec::private()).await?;
+    let image = fleet.publish(&LONG).await?;
+    fleet.registry.host.shape(SLOW, SLOW).await?;
+    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    assert_eq!(
+        fleet.preheat(&to_all(&fleet, &image)).await?,
+        id,
+        "the same request joins the job that goes on"
+    );
+    under_way(&fleet, id).await?;
+    let (status, _) = fleet.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
+    assert_eq!(status, StatusCode::OK);
+
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "FAILURE", "{job}");
+    assert_eq!(job["errors"][0], "cancelled by first", "{job}");
+    wait::until("no node fetches anything", DEADLINE, async || {
+        fleet.metric(ACTIVE, &[]).await.is_ok_and(|it| it < 0.5).then_some(())
+    })
+    .await?;
+    let sent = fleet.registry.front.blob_bytes_sent();
+    assert!(sent < image.n_bytes(), "it was over before it was cancelled");
+    // Whoever pulls it then gets it all the same.
+    fleet.registry.host.unshape().await?;
+    for blob in image.blobs() {
+        fleet.read(0, &image, blob, &[]).await?.finish_with(blob).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
+    let (_lab, mut fleet) = fleet("preheat-restart", 2, FleetSpec::private()).await?;
+    let image = fleet.publish(&LONG).await?;
+    fleet.registry.host.shape(SLOW, SLOW).await?;
+    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let before = under_way(&fleet, id).await?;
+    fleet.gateway.process.kill().await?;
+    fleet.gateway.process.restart().await?;
+    fleet.gateway.wait_until_ready().await?;
+
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "SUCCESS", "{job}");
+    assert_eq!((&job["created"], &job["progress"]["nodesDone"]), (&before["created"], &json!(2)), "{job}");
+    let next = fleet.preheat(&to_all(&fleet, &image)).await?;
+    assert!(next > id, "no number is given twice");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<()> {
+    let registry = RegistrySpec::plain().for_user("robot", "s3cret");
+    let (_lab, mut fleet) = fleet("preheat-client", 2, FleetSpec::before(registry)).await?;
+    let image = fleet.publish(&LONG).await?;
+    let body = |password: Option<&str>| {
+        let mut body = to_all(&fleet, &image);
+        if let Some(password) = password {
+            body["username"] = json!("robot");
+            body["password"] = json!(password);
+        }
+        body
+    };
+    let (none, wrong, good) = (body(None), body(Some("wr0ng")), body(Some("s3cret")));
+    for (body, advice) in [(none, "the job came without"), (wrong, "may not read it, or has ended")] {
+        let job = fleet.ended_job(fleet.preheat(&body).await?).await?;
+        assert_eq!(job["state"], "FAILURE", "{job}");
+        let error = job["errors"][0].as_str().context("no error")?;
+        assert!(error.contains("401") && error.contains(advice), "{error}");
+    }
+
+    // The gateway forgets the credential, and says so.
+    fleet.registry.host.shape(SLOW, SLOW).await?;
+    let id = fleet.preheat(&good).await?;
+    under_way(&fleet, id).await?;
+    fleet.gateway.process.kill().await?;
+    fleet.gateway.process.restart().await?;
+    fleet.gateway.wait_until_ready().await?;
+    let job = fleet.ended_job(id).await?;
+    assert_eq!((&job["state"], &job["hasCredential"]), (&json!("FAILURE"), &json!(true)), "{job}");
+    assert!(job["errors"][0].as_str().is_some_and(|it| it.contains("ask again")), "{job}");
+    fleet.registry.host.unshape().await?;
+    let job = fleet.ended_job(fleet.preheat(&good).await?).await?;
+    assert_eq!(job["state"], "SUCCESS", "{job}");
+    assert!(!job.to_string().contains("s3cret"));
+
+    // The bytes are there, and are for those whom the registry admits.
+    let layer = &image.layers[0];
+    assert_eq!(fleet.read(0, &image, layer, &[]).await?.status, 401);
+    let robot = fleet.registry.authorization(Some("robot"), &image.repository)?.context("no credential")?;
+    let header = format!("Authorization: {robot}");
+    fleet.read(0, &image, layer, &[&header]).await?.finish_with(layer).await?;
+
+    // Nor is the secret anywhere on the gateway's disk.
+    let kept = std::fs::read(fleet.gateway.host.dir().join("gateway/preheat.redb"))?;
+    let basic = robot.trim_start_matches("Basic ");
+    for secret in ["s3cret", basic] {
+        assert!(!kept.windows(secret.len()).any(|it| it == secret.as_bytes()), "{secret} is kept");
+    }
+    Ok(())
+}
