@@ -31,6 +31,11 @@ impl Timestamp {
         Self::of(SystemTime::now())
     }
 
+    /// Whole seconds since 1970.
+    pub(crate) const fn seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
     /// Time passed since `earlier`; zero where `earlier` lies ahead.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -25,7 +25,7 @@ use shoal_proto::peer_server::{Peer, PeerServer};
 use shoal_proto::scheduler_client::SchedulerClient;
 use shoal_proto::{
     Attestation, BlobNews, BlobProgress, Hello, NodeMessage, OpenedBlob, PROTOCOL, SeedProgress, Statement,
-    Ticket, Want, WantedBlob, WatchRequest,
+    StoreProgress, StoreRequest, Ticket, Want, WantedBlob, WatchRequest,
 };
 use shoal_swarm::Geometry;
 use socket2::Socket;
@@ -315,6 +315,12 @@ impl Peer for Told {
 
     async fn watch(&self, _: Call<WatchRequest>) -> Result<Reply<Self::WatchStream>, Status> {
         Ok(Reply::new(self.news().map(Ok).boxed()))
+    }
+
+    type StoreStream = BoxStream<'static, Result<StoreProgress, Status>>;
+
+    async fn store(&self, _: Call<StoreRequest>) -> Result<Reply<Self::StoreStream>, Status> {
+        Err(Status::unimplemented("it stores nothing"))
     }
 }
 

@@ -78,7 +78,8 @@ async fn what_was_preheated_is_pulled_while_nobody_serves_a_blob_but_the_nodes()
     fleet.registry.push(&amd64).await?;
     fleet.registry.push(&arm64).await?;
     fleet.registry.push_index(&Index::of("v1", &[("amd64", &amd64), ("arm64", &arm64)])).await?;
-    let image = Image { tag: "v1".to_owned(), ..amd64 };
+    let mut image = amd64;
+    image.tag = "v1".to_owned();
 
     let url = format!("https://{}/v2/team/app/manifests/v1", fleet.registry.authority());
     let id = fleet.preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" })).await?;
@@ -199,6 +200,24 @@ async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
     assert_eq!((&job["created"], &job["progress"]["nodesDone"]), (&before["created"], &json!(2)), "{job}");
     let next = fleet.preheat(&to_all(&fleet, &image)).await?;
     assert!(next > id, "no number is given twice");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_hold_what_they_shall_and_the_registry_is_read_once() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-seeds", 1, FleetSpec::private().with_gateways(2).with_redis()).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    let n_blobs = image.blobs().count();
+    for (scope, n_rows) in [("single_seed_peer", n_blobs), ("all_seed_peers", 2 * n_blobs)] {
+        let id = fleet.preheat(&json!({ "image": fleet.named(&image), "scope": scope })).await?;
+        let job = fleet.ended_job(id).await?;
+        assert_eq!((&job["state"], rows(&job, "success").len()), (&json!("SUCCESS"), n_rows), "{job}");
+        assert_eq!(n_reads(&fleet, &image), vec![1; n_blobs], "{scope}");
+    }
+    assert!(fleet.metric(DOWNLOADED, &[]).await? < 1.0, "no node has fetched anything");
+    let here = json!({ "image": fleet.named(&image), "scope": "all_seed_peers", "count": 1 });
+    let (status, refused) = fleet.call_preheat(Method::POST, "", here.to_string()).await?;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
     Ok(())
 }
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use http::HeaderValue;
 use shoal_model::{Node, NodeId, Rng, Tick};
-use shoal_peer::client::PeerClient;
+use shoal_peer::client::{Fault, PeerClient};
 use shoal_peer::fleet;
 use shoal_peer::store::{Storer, store};
 use shoal_proto::{Source, StoreBlob, StoreProgress, StoreRequest, Stored};
@@ -256,18 +257,24 @@ impl Means {
         })
     }
 
-    /// Every node of the region, by the first scheduler that answers: a node joins all of them.
+    /// Every node of the region, as all schedulers together know them: one that has just restarted knows few.
     async fn nodes(&self) -> Result<Vec<Node>, Setback> {
+        if self.schedulers.is_empty() {
+            return Err(Setback::lasting("schedulers: none is configured, so no node is known"));
+        }
+        let asked = self.schedulers.iter().map(|it| fleet::nodes(&self.dialer, it));
+        let answers = join_all(asked).await;
         let mut faults = Vec::new();
-        for address in &self.schedulers {
-            match fleet::nodes(&self.dialer, address).await {
-                Ok(nodes) => return Ok(nodes),
+        let mut nodes = BTreeMap::new();
+        for (address, answer) in self.schedulers.iter().zip(answers) {
+            match answer {
+                Ok(joined) => nodes.extend(joined.into_iter().map(|it| (it.id.clone(), it))),
                 Err(status) => faults.push(format!("{address}: {}", status.message())),
             }
         }
-        match faults.is_empty() {
-            true => Err(Setback::lasting("schedulers: none is configured, so no node is known")),
-            false => Err(Setback::passing(format!("no scheduler answers: {}", faults.join("; ")))),
+        match faults.len() == self.schedulers.len() {
+            true => Err(Setback::passing(format!("no scheduler answers: {}", faults.join("; ")))),
+            false => Ok(nodes.into_values().collect()),
         }
     }
 }
@@ -303,7 +310,10 @@ impl Telling {
             return Ok(());
         }
         let peers: &PeerClient = &self.means.peers;
-        let mut progress = peers.store(&self.node, request).await.map_err(|it| it.to_string())?;
+        let mut progress = peers.store(&self.node, request).await.map_err(|it| match it {
+            Fault::Busy => "as many jobs as are allowed are at work there".to_owned(),
+            fault => fault.to_string(),
+        })?;
         while let Some(StoreProgress(stored)) = progress.next().await.map_err(|it| it.to_string())? {
             self.told(stored).await;
         }

@@ -2,13 +2,21 @@
 //!
 //! A job is written down before whoever asked for it hears of it, and again when it has ended. Each is a JSON document
 //! under its number. None holds a secret. What cannot be read any more is left out, and its number is not given again.
+//! A damaged file is put aside: it costs jobs, but no pull.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::backends::FileBackend;
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
+};
 
 use super::view::JobView;
+use crate::timestamp::Timestamp;
 
 /// The file.
 const FILE: &str = "preheat.redb";
@@ -32,6 +40,8 @@ pub(super) struct JobStore(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     database: Database,
+    /// No number below it is given.
+    least_id: u64,
 }
 
 /// What was kept.
@@ -44,8 +54,19 @@ impl JobStore {
     /// Opens or makes the file in `dir`.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
-        match Database::create(&path) {
-            Ok(database) => Ok(Self(Arc::new(Inner { path, database }))),
+        let opened = match open(&path) {
+            Err(error) if is_damaged(&error) => {
+                let aside = path.with_extension("damaged");
+                tracing::error!(%error, aside = %aside.display(), "preheat jobs cannot be read, and are put aside");
+                let moved = std::fs::rename(&path, aside).map_err(|it| DatabaseError::Storage(it.into()));
+                // There are fewer jobs than seconds.
+                let least_id = Timestamp::now().seconds();
+                moved.and_then(|()| open(&path)).map(|database| (database, least_id))
+            }
+            opened => opened.map(|database| (database, 1)),
+        };
+        match opened {
+            Ok((database, least_id)) => Ok(Self(Arc::new(Inner { path, database, least_id }))),
             Err(fault) => Err(StoreError { path, fault: fault.into() }),
         }
     }
@@ -68,6 +89,7 @@ impl JobStore {
         making.commit()?;
         let reading = self.0.database.begin_read()?;
         let next_id = reading.open_table(NUMBERS)?.get(NEXT)?.map_or(1, |it| it.value());
+        let next_id = next_id.max(self.0.least_id);
         let mut jobs: Vec<JobView> = Vec::new();
         for entry in reading.open_table(JOBS)?.iter()? {
             let (id, bytes) = entry?;
@@ -100,11 +122,26 @@ impl JobStore {
     }
 }
 
+fn open(path: &Path) -> Result<Database, DatabaseError> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file: File = options.open(path).map_err(|it| DatabaseError::Storage(it.into()))?;
+    // There are few pages, and one that was damaged at rest is not to be trusted.
+    Database::builder().set_check_integrity_on_open(true).create_with_backend(FileBackend::new(file)?)
+}
+
+fn is_damaged(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
+        DatabaseError::DatabaseAlreadyOpen => false,
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::request::{Asked, Request};
     use super::*;
-    use crate::timestamp::Timestamp;
 
     fn job(id: u64) -> JobView {
         let asked = Asked { image: "a.example/b:1".to_owned(), ..Asked::default() };
@@ -136,9 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_of_its_kind_is_named() {
+    fn a_damaged_file_is_put_aside_and_no_number_given_twice() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "x".repeat(10_000)).unwrap();
+        let store = JobStore::open(dir.path()).unwrap();
+        let kept = store.load().unwrap();
+        assert!(kept.jobs.is_empty() && kept.next_id > 1_000_000_000);
+        assert!(dir.path().join("preheat.damaged").exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
         let error = JobStore::open(dir.path()).err().unwrap().to_string();
         assert!(error.contains(FILE), "{error}");
     }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::testing::{self, key, soon};
 use shoal_model::BlobKey;
-use shoal_proto::Neighbours;
 use shoal_proto::scheduler_server::{Scheduler, SchedulerServer};
+use shoal_proto::{Neighbours, NodesReply, NodesRequest};
 use shoal_swarm::Algorithm;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -32,6 +32,12 @@ impl Scheduler for Stub {
         let from_node = request.into_inner();
         self.0.send(Joined { from_node, to_node }).map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(replies)))
+    }
+
+    type NodesStream = ReceiverStream<Result<NodesReply, Status>>;
+
+    async fn nodes(&self, _: Request<NodesRequest>) -> Result<Response<Self::NodesStream>, Status> {
+        Err(Status::unimplemented("nobody asks in these tests"))
     }
 }
 
