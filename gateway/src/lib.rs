@@ -23,6 +23,7 @@ mod files;
 mod fingerprint;
 mod gate;
 mod grpc;
+pub mod harbor;
 pub mod issuing;
 pub mod kind;
 pub mod limits;
@@ -82,7 +83,7 @@ use mirror::Mirror;
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
-use preheat::{Means, Preheats};
+use preheat::{Means, Preheats, schedule};
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -179,7 +180,11 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         schedulers: settings.schedulers.clone(),
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
-    management::start(settings.management, &dir, audit, vec![preheat::api::routes(preheats)], &ctx).await?;
+    let mut guarded = vec![preheat::api::routes(preheats.clone())];
+    guarded.extend(harbor::api::routes(&preheats, &settings.occasions, &ctx.tasks));
+    management::start(settings.management, &dir, audit, guarded, &ctx).await?;
+    let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
+    ctx.tasks.spawn_infallible("schedules", scheduled);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),

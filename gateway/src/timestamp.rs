@@ -23,7 +23,7 @@ impl Timestamp {
     /// A clock's time; the nearest moment where that lies outside.
     pub fn of(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).map_or(Self::LAST, |it| Self(it).min(Self::LAST))
+        u64::try_from(since.as_millis()).map_or(Self::LAST, Self::of_millis)
     }
 
     /// What the clock says.
@@ -34,6 +34,16 @@ impl Timestamp {
     /// Whole seconds since 1970.
     pub(crate) const fn seconds(self) -> u64 {
         self.0 / 1000
+    }
+
+    /// So many milliseconds after the beginning of 1970; the last moment where that lies beyond.
+    pub fn of_millis(millis: u64) -> Self {
+        Self(millis).min(Self::LAST)
+    }
+
+    /// Milliseconds since the beginning of 1970.
+    pub const fn millis(self) -> u64 {
+        self.0
     }
 
     /// Time passed since `earlier`; zero where `earlier` lies ahead.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
 /// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("shoal-model", &[]),
     ("shoal-pagecache", &[]),
     ("shoal-oci", &["shoal-model"]),
@@ -36,6 +36,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("shoal-gateway", SERVICE),
     ("shoal-scheduler", SERVICE),
     ("shoal-sidecar", SERVICE),
+    // It meets the gateway over HTTP only, as Harbor does.
+    ("shoal-harbor", &["shoal-ops"]),
 ];
 
 const SERVICE: &[&str] = &[

@@ -10,11 +10,12 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::response::{AppendHeaders, IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::book::{Conflict, Entry};
 use super::guard::{Bearer, Subject};
@@ -62,17 +63,18 @@ impl From<Entry> for Shown {
 }
 
 /// The routes, to be protected.
-pub(super) fn router(store: TokenStore) -> Router {
-    Router::new()
-        .route("/api/v1/tokens", get(list).post(create))
-        .route("/api/v1/tokens/{id}", delete(remove))
-        .with_state(store)
+pub(super) fn router(store: TokenStore) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(remove)).with_state(store)
 }
 
+/// All tokens, without their secrets.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = [])), responses((status = 200, description = "a list")))]
 async fn list(State(store): State<TokenStore>) -> Json<Vec<Shown>> {
     Json(store.all().into_iter().map(Into::into).collect())
 }
 
+/// Makes a token: `name`, `scopes`, and perhaps `expires`. Its text is in this answer only.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 201, description = "the token"), (status = 403, description = "the caller lacks what he would give"), (status = 409, description = "the name is taken"), (status = 422, description = "all that is wrong")))]
 async fn create(
     State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -94,6 +96,8 @@ async fn create(
     Ok((StatusCode::CREATED, Extension(subject), no_store, Json(made)).into_response())
 }
 
+/// Withdraws a token.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "its eight hex digits")), security(("token" = [])), responses((status = 204, description = "withdrawn"), (status = 404, description = "no such token"), (status = 409, description = "the settings declare it")))]
 async fn remove(
     State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,

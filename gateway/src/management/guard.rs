@@ -1,4 +1,5 @@
-//! Nobody reaches a protected route without a good token, and every call is told to the audit log.
+//! Nobody reaches a protected route without a good token, and every call is told to the audit log. Harbor's webhooks
+//! come with one header that both sides were given, instead of a token.
 //!
 //! Two rates bound what a caller can cause. A token has one, so that a client gone wild does not take the
 //! gateway's time. An address has one for failures; it bounds how fast a stranger can fill the log. A good
@@ -13,7 +14,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -22,9 +22,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use shoal_ops::metrics::Metrics;
 use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
 
+use super::header_secret::HeaderSecret;
 use super::presented::presented;
-use super::rates::Rates;
+use super::rates::{Rates, TooMany};
 use super::reply::{Reply, unauthorized};
 use super::scope::Scope;
 use super::store::TokenStore;
@@ -35,6 +37,9 @@ use crate::timestamp::Timestamp;
 
 /// Failures per second and address.
 const FAILURES: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+/// Webhooks per second. An image for many platforms comes as that many events at once, and one that is refused comes
+/// again only after a minute and a half.
+const WEBHOOKS: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 /// How long an answer may take, the reading of the request's body included.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -47,6 +52,7 @@ struct Inner {
     audit: Audit,
     calls: Rates<TokenId>,
     failures: Rates<std::net::IpAddr>,
+    webhooks: Rates<()>,
     n_calls: Family<[(&'static str, String); 1], Counter>,
 }
 
@@ -57,6 +63,21 @@ pub(crate) struct Bearer(pub(crate) Token);
 /// What a call made or changed, by its id; an extension of the response, for the audit log.
 #[derive(Clone)]
 pub(crate) struct Subject(pub(crate) String);
+
+/// What lets a caller in.
+#[derive(Clone)]
+enum Door {
+    /// A token with this scope.
+    Token(Scope),
+    /// This header.
+    Webhook(HeaderSecret),
+}
+
+/// Whoever was recognised at a door, and may be refused still.
+struct Visitor {
+    shown: TokenShown,
+    token: Option<Token>,
+}
 
 /// An answer, and the token that was shown for it.
 struct Answered {
@@ -76,33 +97,64 @@ impl Guard {
             );
         });
         let (calls, failures) = (Rates::per_second(rate), Rates::per_second(FAILURES));
-        Self(Arc::new(Inner { store, audit, calls, failures, n_calls }))
+        let webhooks = Rates::per_second(WEBHOOKS);
+        Self(Arc::new(Inner { store, audit, calls, failures, webhooks, n_calls }))
     }
 
     /// The same routes, for holders of a token with `scope` only. They find it as [`Bearer`].
-    pub(super) fn protect(&self, scope: Scope, routes: Router) -> Router {
-        routes.route_layer(middleware::from_fn_with_state((self.clone(), scope), pass))
+    pub(super) fn protect(&self, scope: Scope, routes: OpenApiRouter) -> OpenApiRouter {
+        self.stand_before(Door::Token(scope), routes)
     }
 
-    async fn answer(&self, scope: Scope, client: SocketAddr, mut request: Request, next: Next) -> Answered {
+    /// The same routes, for whoever shows this header only.
+    pub(super) fn protect_webhook(&self, secret: HeaderSecret, routes: OpenApiRouter) -> OpenApiRouter {
+        self.stand_before(Door::Webhook(secret), routes)
+    }
+
+    fn stand_before(&self, door: Door, routes: OpenApiRouter) -> OpenApiRouter {
+        routes.route_layer(middleware::from_fn_with_state((self.clone(), door), pass))
+    }
+
+    /// Whoever comes to this door, if they are known there; and whether they come too often.
+    fn recognise(&self, door: &Door, request: &Request) -> Option<(Visitor, Result<(), TooMany>)> {
+        match door {
+            Door::Token(_) => {
+                let token = presented(request.headers()).and_then(|it| self.0.store.find(&it))?;
+                let id = token.hash.id();
+                let shown = TokenShown { id: id.to_string(), name: token.name.to_string() };
+                Some((Visitor { shown, token: Some(token) }, self.0.calls.take(&id)))
+            }
+            Door::Webhook(secret) => {
+                let shown = TokenShown { id: "-".to_owned(), name: "webhook".to_owned() };
+                let is_good = secret.is_in(request.headers());
+                is_good.then(|| (Visitor { shown, token: None }, self.0.webhooks.take(&())))
+            }
+        }
+    }
+
+    async fn answer(&self, door: &Door, client: SocketAddr, mut request: Request, next: Next) -> Answered {
         let untold = |response: Response| Answered { response, token: None, is_told: false };
-        let Some(token) = presented(request.headers()).and_then(|it| self.0.store.find(&it)) else {
+        let Some((Visitor { shown, token }, rate)) = self.recognise(door, &request) else {
             return match self.0.failures.take(&party(client.ip())) {
                 Ok(()) => Answered { response: unauthorized(), token: None, is_told: true },
                 Err(too_many) => untold(too_many.into_response()),
             };
         };
-        let id = token.hash.id();
-        if let Err(too_many) = self.0.calls.take(&id) {
+        if let Err(too_many) = rate {
             return untold(too_many.into_response());
         }
-        let shown = TokenShown { id: id.to_string(), name: token.name.to_string() };
         let now = Timestamp::now();
-        let response = match token.check(now, scope) {
+        let checked = match (door, &token) {
+            (Door::Token(scope), Some(token)) => token.check(now, *scope),
+            _ => Ok(()),
+        };
+        let response = match checked {
             Err(refusal) => refusal.into_response(),
             Ok(()) => {
-                self.0.store.touch(id, now).await;
-                request.extensions_mut().insert(Bearer(token));
+                if let Some(token) = token {
+                    self.0.store.touch(token.hash.id(), now).await;
+                    request.extensions_mut().insert(Bearer(token));
+                }
                 let late = |_| Reply::new(StatusCode::REQUEST_TIMEOUT, "took too long").into_response();
                 timeout(ANSWER, next.run(request)).await.unwrap_or_else(late)
             }
@@ -112,14 +164,14 @@ impl Guard {
 }
 
 async fn pass(
-    State((guard, scope)): State<(Guard, Scope)>,
+    State((guard, door)): State<(Guard, Door)>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     path: MatchedPath,
     request: Request,
     next: Next,
 ) -> Response {
     let method = request.method().clone();
-    let Answered { response, token, is_told } = guard.answer(scope, client, request, next).await;
+    let Answered { response, token, is_told } = guard.answer(&door, client, request, next).await;
     let status = response.status().as_u16();
     guard.0.n_calls.get_or_create(&[("status", status.to_string())]).inc();
     if is_told {

@@ -8,7 +8,9 @@
 
 mod api;
 mod book;
+mod description;
 mod guard;
+mod header_secret;
 mod new_token;
 mod presented;
 mod rates;
@@ -22,12 +24,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 
+use axum::Json;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use axum::{Json, Router};
 use http::StatusCode;
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
+use shoal_ops::settings::SecretSource;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use guard::{Bearer, Subject};
 pub(crate) use reply::{Mistakes, Reply};
@@ -38,6 +43,7 @@ pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};
 use crate::audit::Audit;
 use crate::timestamp::Timestamp;
 use guard::Guard;
+use header_secret::HeaderSecret;
 use store::TokenStore;
 
 /// The most connections at once: some Harbors, some people and their tools.
@@ -58,12 +64,28 @@ pub struct ManagementSettings {
     pub tokens: Vec<Token>,
 }
 
-/// Routes for holders of a token with this scope.
+/// Routes that not everybody may call.
 pub struct Guarded {
-    /// What it takes.
-    pub scope: Scope,
-    /// The routes.
-    pub routes: Router,
+    key: Key,
+    routes: OpenApiRouter,
+}
+
+/// What opens routes.
+enum Key {
+    Token(Scope),
+    Header(SecretSource),
+}
+
+impl Guarded {
+    /// Routes for holders of a token with this scope, who are found as [`Bearer`].
+    pub(crate) const fn by_token(scope: Scope, routes: OpenApiRouter) -> Self {
+        Self { key: Key::Token(scope), routes }
+    }
+
+    /// Routes for whoever shows this whole `Authorization` header.
+    pub(crate) const fn by_header(secret: SecretSource, routes: OpenApiRouter) -> Self {
+        Self { key: Key::Header(secret), routes }
+    }
 }
 
 /// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`;
@@ -87,12 +109,18 @@ pub async fn start(
     }
     let address = listener.addr();
     let guard = Guard::new(store.clone(), audit, settings.requests_per_second, &ctx.metrics);
-    let protected = guarded.into_iter().map(|it| guard.protect(it.scope, it.routes));
-    let router = protected
-        .fold(Router::new(), Router::merge)
+    let protected = guarded.into_iter().map(|Guarded { key, routes }| match key {
+        Key::Token(scope) => guard.protect(scope, routes),
+        Key::Header(secret) => guard.protect_webhook(HeaderSecret::follow(secret, ctx), routes),
+    });
+    let (router, description) = protected
+        .fold(OpenApiRouter::with_openapi(description::begun()), OpenApiRouter::merge)
         .merge(guard.protect(Scope::Tokens, api::router(store)))
-        .route("/healthy", get(healthy))
-        .route("/health", get(healthy))
+        .routes(routes!(healthy))
+        .routes(routes!(health))
+        .split_for_parts();
+    let router = router
+        .route("/api/v1/openapi.json", get(async || Json(description)))
         .fallback(async || Reply::new(StatusCode::NOT_FOUND, "Not Found"))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     ctx.serve(listener, router, Limits::new(MAX_CONNECTIONS));
@@ -100,6 +128,13 @@ pub async fn start(
 }
 
 /// The answer that Dragonfly gives.
+#[utoipa::path(get, path = "/healthy", tag = "health", responses((status = 200, description = "it answers")))]
 async fn healthy() -> Json<&'static str> {
     Json("OK")
+}
+
+/// The same, where Kraken has it.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "it answers")))]
+async fn health() -> Json<&'static str> {
+    healthy().await
 }

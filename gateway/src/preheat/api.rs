@@ -16,12 +16,13 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State as Shared};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shoal_model::Authorization;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::request::{self, Asked, Request};
 use super::view::{JobView, State};
@@ -52,11 +53,9 @@ const FIELDS: [&str; 16] = [
 
 /// The routes.
 pub(crate) fn routes(preheats: Preheats) -> Guarded {
-    let routes = Router::new()
-        .route("/api/v1/preheat", get(list).post(create))
-        .route("/api/v1/preheat/{id}", get(show).delete(cancel))
-        .with_state(preheats);
-    Guarded { scope: Scope::Preheat, routes }
+    let routes =
+        OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, cancel)).with_state(preheats);
+    Guarded::by_token(Scope::Preheat, routes)
 }
 
 /// Some of the jobs, without what they did where.
@@ -66,6 +65,8 @@ struct Page {
     total: usize,
 }
 
+/// Asks for an image to be where it will be wanted.
+#[utoipa::path(post, path = "/api/v1/preheat", tag = "preheat", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 202, description = "the job"), (status = 429, description = "too many wait"), (status = 422, description = "all that is wrong")))]
 async fn create(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -81,11 +82,15 @@ async fn create(
     Ok((StatusCode::ACCEPTED, subject, Json(job)).into_response())
 }
 
+/// A job as it is now.
+#[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
 async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<JobView>, Response> {
     let job = id.parse().ok().and_then(|it| preheats.get(it));
     job.map(Json).ok_or_else(|| unknown(&id))
 }
 
+/// Stops a job.
+#[utoipa::path(delete, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
 async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -97,6 +102,8 @@ async fn cancel(
     Ok((Extension(Subject(id)), Json(job)).into_response())
 }
 
+/// Jobs, the latest first.
+#[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs"), (status = 422, description = "all that is wrong")))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Json<Page>, Response> {
     let ListQuery { state, page, per_page } =
         ListQuery::read(query.as_deref().unwrap_or_default()).map_err(|it| Mistakes(it).into_response())?;

@@ -19,6 +19,7 @@ mod metrics;
 pub mod request;
 mod resolve;
 mod run;
+pub mod schedule;
 mod store;
 mod view;
 

@@ -6,6 +6,7 @@
 
 mod access;
 mod management;
+mod occasions;
 mod redis;
 mod registry;
 mod security;
@@ -22,6 +23,7 @@ use shoal_peer::service::PeerLimits;
 use shoal_peer::ticket;
 
 pub use access::AccessSettings;
+pub use occasions::OccasionSettings;
 pub use redis::{RedisServers, RedisSettings, SentinelSettings, SistersSettings};
 pub use registry::RegistrySettings;
 pub use security::{AuthoritySettings, CaFiles, KubernetesSettings, SecuritySettings, ServiceAccount};
@@ -72,6 +74,8 @@ pub struct Settings {
     pub key_file: PathBuf,
     /// The registries that nodes may pull from.
     pub registries: Vec<RegistrySettings>,
+    /// What starts preheat jobs by itself.
+    pub occasions: OccasionSettings,
 }
 
 impl Settings {
@@ -80,6 +84,7 @@ impl Settings {
         let listen: SocketAddr = reader.get("listen");
         let store = store(reader);
         let security = SecuritySettings::read(reader, &store.dir);
+        let registries = registry::read_all(reader);
         Self {
             listen,
             advertise: advertised(reader, listen),
@@ -101,7 +106,8 @@ impl Settings {
             audit: management::audit(reader, &store.dir),
             security,
             key_file: reader.optional("signing.keyFile").unwrap_or_else(|| store.dir.join("signing.key")),
-            registries: registry::read_all(reader),
+            occasions: occasions::read(reader, &registries),
+            registries,
             store,
         }
     }

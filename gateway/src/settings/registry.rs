@@ -124,12 +124,7 @@ fn kind(item: &Reader, endpoint: &Endpoint) -> Kind {
 }
 
 fn mode(item: &Reader) -> Mode {
-    let mut set = GlobSet::builder();
-    for Glob(glob) in item.values("credentials.repositories") {
-        set.add(glob);
-    }
-    // Globs that are good one by one are good together.
-    let repositories = set.build().unwrap_or_else(|_| GlobSet::empty());
+    let repositories = globs(item, "credentials.repositories");
     item.parse("credentials.mode", |text| match text {
         "client" => Ok(Mode::Client),
         "gateway" if repositories.is_empty() => Err("needs repositories that nodes may pull".to_owned()),
@@ -210,6 +205,16 @@ impl Setting for Address {
     fn shown(text: &str) -> String {
         if text.contains('@') { "…" } else { text }.to_owned()
     }
+}
+
+/// The globs of the list at `key`, each of which `*` stays within a component of, and `**` does not.
+pub(super) fn globs(item: &Reader, key: &str) -> GlobSet {
+    let mut set = GlobSet::builder();
+    for Glob(glob) in item.values(key) {
+        set.add(glob);
+    }
+    // Globs that are good one by one are good together.
+    set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
 struct Glob(globset::Glob);

@@ -1,0 +1,133 @@
+//! `/webhooks/harbor` and `/registry/notifications`: who tells of pushes is answered at once, and jobs follow.
+//!
+//! A webhook that comes again does nothing. A notification always starts its job, which joins the same one if that
+//! goes on: Harbor notifies once for each time that somebody wants a preheat.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State as Shared;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::StatusCode;
+use serde_json::json;
+use shoal_ops::settings::SecretSource;
+use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Jobs;
+use crate::harbor::notifications;
+use crate::harbor::push::Push;
+use crate::harbor::rules::{Rule, Target, target};
+use crate::harbor::told::Told;
+use crate::harbor::webhook::Event;
+use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
+use crate::settings::OccasionSettings;
+use crate::timestamp::Timestamp;
+
+/// How long an answer may take: Harbor gives its webhooks three seconds.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What is done about pushes; clones are of the same.
+#[derive(Clone)]
+pub(super) struct Pushes(Arc<Inner>);
+
+struct Inner {
+    jobs: Jobs,
+    rules: Vec<Rule>,
+    notified: Target,
+    told: Mutex<Told>,
+}
+
+impl Pushes {
+    pub(super) fn new(jobs: Jobs, occasions: &OccasionSettings) -> Self {
+        let (rules, notified) = (occasions.rules.clone(), occasions.notified.clone());
+        Self(Arc::new(Inner { jobs, rules, notified, told: Mutex::default() }))
+    }
+
+    pub(super) fn webhook(&self, authorization: SecretSource) -> Guarded {
+        let routes = OpenApiRouter::new().routes(routes!(webhook)).with_state(self.clone());
+        Guarded::by_header(authorization, routes)
+    }
+
+    pub(super) fn notifications(&self) -> Guarded {
+        let routes = OpenApiRouter::new().routes(routes!(notification)).with_state(self.clone());
+        Guarded::by_token(Scope::Preheat, routes)
+    }
+
+    /// Whether something was done lately about a push.
+    fn knows(&self, push: &Push) -> bool {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).knows(push, Timestamp::now())
+    }
+
+    fn note(&self, push: Push) {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).note(push, Timestamp::now());
+    }
+
+    async fn start(&self, push: &Push, target: &Target, by: &str) -> Result<u64, Response> {
+        let job = self.0.jobs.ask(target.asked(push.image()), by.to_owned()).await;
+        job.map(|it| it.id).map_err(IntoResponse::into_response)
+    }
+
+    /// Starts jobs for the pushes that a rule is about, each once.
+    async fn warm(&self, pushes: Vec<Push>) -> Result<Vec<u64>, Response> {
+        let mut ids = Vec::new();
+        for push in pushes {
+            let Some(target) = target(&self.0.rules, &push).filter(|_| !self.knows(&push)) else { continue };
+            ids.push(self.start(&push, target, "webhook").await?);
+            self.note(push);
+        }
+        Ok(ids)
+    }
+}
+
+/// Takes an event of Harbor's, in either form. It comes with the header that the settings say, and not with a token.
+#[utoipa::path(post, path = "/webhooks/harbor", tag = "harbor", request_body(content_type = "application/json"), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
+async fn webhook(
+    Shared(pushes): Shared<Pushes>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
+    let body = body.map_err(|it| Reply::from(it).into_response())?;
+    match Event::read(&body).map_err(IntoResponse::into_response)? {
+        Event::Aside(why) => Ok(Json(json!({ "jobs": [], "aside": why })).into_response()),
+        Event::Pushed(pushed) => taken(pushes.warm(pushed)).await,
+    }
+}
+
+/// Takes notifications, as Kraken does.
+#[utoipa::path(post, path = "/registry/notifications", tag = "harbor", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
+async fn notification(
+    Shared(pushes): Shared<Pushes>,
+    Extension(Bearer(bearer)): Extension<Bearer>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Response> {
+    let body = body.map_err(|it| Reply::from(it).into_response())?;
+    let pushed = notifications::read(&body).map_err(IntoResponse::into_response)?;
+    let by = bearer.name.to_string();
+    let starting = async {
+        let mut ids = Vec::new();
+        for push in &pushed {
+            ids.push(pushes.start(push, &pushes.0.notified, &by).await?);
+        }
+        Ok::<_, Response>(ids)
+    };
+    taken(starting).await
+}
+
+/// Answers with the jobs that were started. What is not written down in time is not answered for: who told of it comes
+/// again, and joins the job that was started meanwhile.
+async fn taken(starting: impl Future<Output = Result<Vec<u64>, Response>>) -> Result<Response, Response> {
+    let late =
+        |_| Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no time to write the job down").into_response();
+    let ids = timeout(ANSWER, starting).await.map_err(late)??;
+    let subject = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let answer = Json(json!({ "jobs": ids }));
+    Ok(if subject.is_empty() {
+        answer.into_response()
+    } else {
+        (Extension(Subject(subject)), answer).into_response()
+    })
+}

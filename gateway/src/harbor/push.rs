@@ -1,0 +1,32 @@
+//! An image that was pushed, as a registry tells it.
+
+use std::fmt;
+
+/// An image that somebody has just pushed with a tag. Nothing of it is checked yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Push {
+    /// The registry's host, with its port if it has one.
+    pub host: String,
+    /// The repository.
+    pub repository: String,
+    /// The tag that it was pushed with.
+    pub tag: String,
+    /// The manifest that the tag was given to.
+    pub digest: String,
+}
+
+impl Push {
+    /// The image by its digest: its tag may mean another by the time that it is asked for.
+    pub fn image(&self) -> String {
+        let Self { host, repository, digest, .. } = self;
+        format!("{host}/{repository}@{digest}")
+    }
+}
+
+/// As people write it, for logs.
+impl fmt::Display for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, repository, tag, digest } = self;
+        write!(f, "{host}/{repository}:{tag}@{digest}")
+    }
+}

@@ -1,0 +1,186 @@
+//! The settings of what starts preheat jobs by itself.
+
+use shoal_oci::RegistryName;
+use shoal_ops::settings::{Reader, SecretSource, Setting};
+
+use super::RegistrySettings;
+use super::registry::globs;
+use crate::harbor::rules::{Rule, Target};
+use crate::preheat::request::{Image, Platform, Request, Scope};
+use crate::preheat::schedule::{ScheduleSettings, TimesError};
+
+/// The commented template of an entry of `preheat.rules`.
+const RULE: &str = include_str!("../../config/preheat-rule.yaml");
+/// The commented template of an entry of `preheat.schedules`.
+const SCHEDULE: &str = include_str!("../../config/preheat-schedule.yaml");
+
+/// What starts preheat jobs by itself.
+#[derive(Clone, Debug)]
+pub struct OccasionSettings {
+    /// What webhooks come with; none for no webhooks.
+    pub authorization: Option<SecretSource>,
+    /// What is done about pushes that webhooks tell of.
+    pub rules: Vec<Rule>,
+    /// Where images go that notifications tell of.
+    pub notified: Target,
+    /// What is fetched at certain times.
+    pub schedules: Vec<ScheduleSettings>,
+}
+
+pub(super) fn read(reader: &Reader, registries: &[RegistrySettings]) -> OccasionSettings {
+    let named = |host: &str| named(registries, host);
+    let items = reader.list("preheat.schedules", SCHEDULE);
+    OccasionSettings {
+        authorization: authorization(reader),
+        rules: reader.list("preheat.rules", RULE).iter().map(rule).collect(),
+        notified: target(reader, "preheat.notifications."),
+        schedules: items.iter().filter_map(|it| schedule(it, named)).collect(),
+    }
+}
+
+fn authorization(reader: &Reader) -> Option<SecretSource> {
+    let given: Option<SecretSource> = reader.optional("preheat.webhook.authorization");
+    let text = given.as_ref().map_or("", |it| it.secret().expose());
+    // A header has neither around its value, so nobody could show it.
+    if text != text.trim() || text.chars().any(|it| it.is_control()) {
+        reader.reject(
+            "preheat.webhook.authorization",
+            "has white space around it, or control characters in it",
+        );
+    }
+    given
+}
+
+fn rule(item: &Reader) -> Rule {
+    Rule { repositories: globs(item, "repositories"), tags: globs(item, "tags"), target: target(item, "") }
+}
+
+/// The scope and platforms below `at`.
+fn target(reader: &Reader, at: &str) -> Target {
+    Target {
+        scope: reader.parse(&format!("{at}scope"), |text| {
+            let known = Scope::NAMED.map(|(name, _)| name);
+            if known.contains(&text) {
+                Ok(text.to_owned())
+            } else {
+                Err(format!("is none of {}", known.join(", ")))
+            }
+        }),
+        platforms: reader.values(&format!("{at}platforms")).into_iter().map(|OnePlatform(it)| it).collect(),
+    }
+}
+
+fn schedule(item: &Reader, named: impl Fn(&str) -> Option<RegistryName> + Copy) -> Option<ScheduleSettings> {
+    let times = item.parse("cron", |text| text.parse().map_err(|it: TimesError| it.to_string()));
+    let target = target(item, "");
+    if item.optional::<String>("image").is_none() {
+        item.required::<String>("image");
+        return None;
+    }
+    let image = item.parse("image", |text| match text {
+        // The empty default passes, as a default must.
+        "" => Ok(None),
+        text if Image::parse(text, named).is_ok() => Ok(Some(text.to_owned())),
+        _ => Err("is not an image of a configured registry, such as harbor.example.com/production/app:v2"
+            .to_owned()),
+    })?;
+    match Request::new(target.asked(image), named) {
+        Ok(request) => Some(ScheduleSettings { times, request }),
+        // All else has been read by itself.
+        Err(_) => {
+            item.reject("platforms", "are more than a job may have");
+            None
+        }
+    }
+}
+
+/// The configured registry that a host is a name of.
+fn named(registries: &[RegistrySettings], host: &str) -> Option<RegistryName> {
+    let is_meant = |it: &&RegistrySettings| {
+        it.endpoint.name.as_str() == host || it.access.hosts.iter().any(|it| it == host)
+    };
+    registries.iter().find(is_meant).map(|it| it.endpoint.name.clone())
+}
+
+struct OnePlatform(String);
+
+impl Setting for OnePlatform {
+    fn read(text: &str) -> Result<Self, String> {
+        match text.parse::<Platform>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => Err("is not a platform such as linux/amd64".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{DEFAULT, Settings};
+
+    fn read(preheat: &str) -> (OccasionSettings, Result<(), String>) {
+        let user = format!(
+            "{{registries: [{{name: harbor.example.com, hosts: [harbor.internal]}}], preheat: {{{preheat}}}}}"
+        );
+        let reader = Reader::new(&user, DEFAULT, |name| (name == "SECRET").then(|| " hunter2".to_owned()));
+        let settings = Settings::read(&reader);
+        (settings.occasions, reader.finish().map_err(|it| it.to_string()))
+    }
+
+    #[track_caller]
+    fn check(preheat: &str, mistake: &str) {
+        let text = read(preheat).1.unwrap_err();
+        assert!(text.contains(mistake), "{mistake:?} in {text:?}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn nothing_starts_by_itself_unless_it_is_told() {
+        let (settings, res) = read("");
+        assert_eq!(res, Ok(()));
+        assert!(
+            settings.authorization.is_none() && settings.rules.is_empty() && settings.schedules.is_empty()
+        );
+        assert_eq!(settings.notified.scope, "all_peers");
+    }
+
+    #[test]
+    fn occasions_are_what_their_entries_say() {
+        let (settings, res) = read(
+            "webhook: {authorization: 'Bearer hunter2'}, notifications: {scope: all_seed_peers}, \
+             rules: [{repositories: ['prod/**'], tags: ['v*'], platforms: [linux/amd64]}], \
+             schedules: [{cron: '0 3 * * 1', image: 'harbor.internal/prod/app:v2', scope: single_seed_peer}]",
+        );
+        assert_eq!(res, Ok(()));
+        assert_eq!(settings.authorization.as_ref().unwrap().secret().expose(), "Bearer hunter2");
+        assert_eq!(settings.notified.scope, "all_seed_peers");
+        let [rule] = &settings.rules[..] else { panic!("one rule") };
+        assert!(
+            rule.repositories.is_match("prod/a/b") && rule.tags.is_match("v1") && !rule.tags.is_match("1")
+        );
+        assert_eq!(rule.target.platforms, ["linux/amd64"]);
+        let [schedule] = &settings.schedules[..] else { panic!("one schedule") };
+        assert_eq!(schedule.request.image.to_string(), "harbor.example.com/prod/app:v2");
+        assert_eq!(schedule.request.scope, Scope::SingleSeed);
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        check("webhook: {authorization: '${SECRET}'}", "has white space around it");
+        check("notifications: {scope: all}", "is none of single_seed_peer, all_seed_peers, all_peers");
+        check("rules: [{repositories: ['a[']}]", "preheat.rules[0].repositories[0] = \"a[\" is not a glob");
+        check("rules: [{platforms: [linux]}]", "is not a platform such as linux/amd64");
+        check("schedules: [{}]", "preheat.schedules[0].image is missing");
+        check("schedules: [{image: 'evil.example/a:b'}]", "is not an image of a configured registry");
+        check(
+            "schedules: [{image: 'harbor.example.com/a:b', cron: '0 0 30 2 *'}]",
+            "is not the five fields of cron",
+        );
+        let platforms = vec!["linux/amd64"; 21].join(", ");
+        check(
+            &format!("schedules: [{{image: 'harbor.example.com/a:b', platforms: [{platforms}]}}]"),
+            "are more than a job",
+        );
+    }
+}

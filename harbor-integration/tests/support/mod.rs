@@ -1,0 +1,3 @@
+//! A Harbor that refuses what Harbor refuses.
+
+pub(crate) mod double;
