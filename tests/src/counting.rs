@@ -21,6 +21,7 @@ use crate::host::Host;
 use crate::http::Client;
 use crate::push::user_of;
 use crate::rights::Rights;
+use crate::sent::{Sent, SentLog};
 use crate::server::{Answer, Body, Server, full};
 
 /// A request that the front saw.
@@ -71,6 +72,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
 #[derive(Debug)]
 pub struct Front {
     shared: Arc<Shared>,
+    sent: SentLog,
     _server: Server,
 }
 
@@ -121,8 +123,9 @@ impl Front {
             faults: Faults::default(),
             rights,
         });
-        let server = Server::start(host, port, tls, Arc::clone(&shared))?;
-        Ok(Self { shared, _server: server })
+        let sent = SentLog::default();
+        let server = Server::start_noting(host, port, tls, Arc::clone(&shared), sent.clone())?;
+        Ok(Self { shared, sent, _server: server })
     }
 
     /// All requests so far, in the order of their arrival.
@@ -130,9 +133,15 @@ impl Front {
         self.shared.notes().seen.values().cloned().collect()
     }
 
-    /// Forgets the requests so far.
+    /// Forgets the requests so far, and what was sent.
     pub fn forget(&self) {
         self.shared.notes().seen.clear();
+        self.sent.forget();
+    }
+
+    /// What connections took so far, of any kind, in the order in which they did.
+    pub fn sent(&self) -> Vec<Sent> {
+        self.sent.all()
     }
 
     /// Body bytes handed out for blobs so far.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -26,11 +27,14 @@ use crate::runtime::MIRROR;
 use crate::runtime::containerd::Containerd;
 use crate::runtime::docker::HUB;
 use crate::shoal::{Part, Service};
+use crate::wait;
 
 /// The ports of the default settings.
 const GATEWAY_PORT: u16 = 65003;
 const SCHEDULER_PORT: u16 = 65005;
 const PEER_PORT: u16 = 65002;
+/// How long all may take to find each other.
+const JOINING: Duration = Duration::from_secs(30);
 
 /// What a fleet is to be.
 #[derive(Clone, Debug)]
@@ -51,12 +55,14 @@ pub struct FleetSpec {
     pub redis: Option<Access>,
     /// How large the disks are that the nodes' and the first gateway's stores lie on, if they are of their own.
     pub disks: Option<ByteSize>,
+    /// What the registry may be asked for, as the gateways' settings say it.
+    pub limits: Value,
 }
 
 impl FleetSpec {
     /// A fleet before this registry.
     pub fn before(registry: RegistrySpec) -> Self {
-        let (gateway, sidecar) = (json!({}), json!({}));
+        let (gateway, sidecar, limits) = (json!({}), json!({}), json!({}));
         Self {
             registry,
             gateway,
@@ -66,6 +72,7 @@ impl FleetSpec {
             n_gateways: 1,
             redis: None,
             disks: None,
+            limits,
         }
     }
 
@@ -106,12 +113,17 @@ impl FleetSpec {
 
     /// The same with a Redis for the gateways, which anybody may use.
     pub fn with_redis(self) -> Self {
-        Self { redis: Some(Access::Open), ..self }
+        self.with_redis_as(Access::Open)
     }
 
-    /// The same with a Redis that speaks TLS and asks for a password.
-    pub fn with_secured_redis(self) -> Self {
-        Self { redis: Some(Access::Secured), ..self }
+    /// The same with a Redis of this kind.
+    pub fn with_redis_as(self, access: Access) -> Self {
+        Self { redis: Some(access), ..self }
+    }
+
+    /// The same with limits of what the registry may be asked for.
+    pub fn with_limits(self, limits: Value) -> Self {
+        Self { limits, ..self }
     }
 
     /// The same with the store of each node and of the first gateway on a disk of its own, of this size.
@@ -169,7 +181,7 @@ impl Fleet {
         let mut more_gateways = Vec::new();
         // The first makes what the others share.
         for host in &at_gateways {
-            let settings = gateway_settings(host, &at_schedulers, &registry);
+            let settings = gateway_settings(host, &at_schedulers, &registry, &spec.limits);
             let settings = changed(settings, &shared_settings(host, &at_gateway, redis.as_ref()));
             let settings = changed(settings, &spec.gateway);
             more_gateways.push(Service::start(host, Part::Gateway, &settings, admin(Part::Gateway)).await?);
@@ -192,6 +204,25 @@ impl Fleet {
         });
         let sidecars = try_join_all(sidecars).await?;
         Ok(Self { registry, scheduler, more_schedulers, gateway, more_gateways, redis, sidecars, disks })
+    }
+
+    /// Waits until the first scheduler knows of all.
+    pub async fn joined(&self) -> Result<()> {
+        let all = self.sidecars.len() + self.gateways().len();
+        wait::until("all have joined", JOINING, async || {
+            let n_joined = self.scheduler.metric("shoal_scheduler_nodes", &[]).await;
+            n_joined.is_ok_and(|it| (it - all as f64).abs() < 0.1).then_some(())
+        })
+        .await
+    }
+
+    /// Waits until a metric of every gateway has this value.
+    pub async fn gateways_say(&self, metric: &str, value: f64) -> Result<()> {
+        wait::until(metric, JOINING, async || {
+            let seen = try_join_all(self.gateways().into_iter().map(|it| it.metric(metric, &[]))).await;
+            seen.is_ok_and(|it| it.iter().all(|it| (it - value).abs() < 0.1)).then_some(())
+        })
+        .await
     }
 
     /// All gateways, the first one first.
@@ -288,9 +319,10 @@ pub fn join_token(gateway: &Host, part: Part) -> PathBuf {
 }
 
 /// The settings of a gateway on `host`.
-fn gateway_settings(host: &Host, schedulers: &[Host], registry: &Registry) -> Value {
+fn gateway_settings(host: &Host, schedulers: &[Host], registry: &Registry, limits: &Value) -> Value {
     let mut entry = registry_settings(registry);
     entry["kind"] = json!("distribution");
+    entry["limits"] = limits.clone();
     if let Some(credentials) = registry.credentials() {
         entry["credentials"] = json!({
             "mode": if registry.nodes_credentials().is_some() { "client" } else { "gateway" },

@@ -56,6 +56,7 @@ pub mod registry;
 pub mod rights;
 pub mod runtime;
 pub mod secrets;
+pub mod sent;
 mod server;
 pub mod shoal;
 pub mod slow;

@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::host::Host;
+use crate::sent::{Noting, SentLog};
 
 /// An answer's body.
 pub(crate) type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
@@ -57,18 +58,29 @@ impl Server {
         tls: Option<Arc<ServerConfig>>,
         answers: Arc<impl Answer>,
     ) -> io::Result<Self> {
-        let accepting = accept(host.listen(port)?, tls.map(TlsAcceptor::from), answers);
+        Self::start_noting(host, port, tls, answers, SentLog::default())
+    }
+
+    /// The same, and notes what it sends.
+    pub(crate) fn start_noting(
+        host: &Host,
+        port: u16,
+        tls: Option<Arc<ServerConfig>>,
+        answers: Arc<impl Answer>,
+        sent: SentLog,
+    ) -> io::Result<Self> {
+        let accepting = accept(host.listen(port)?, tls.map(TlsAcceptor::from), answers, sent);
         Ok(Self { _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)) })
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, answers: Arc<impl Answer>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, answers: Arc<impl Answer>, sent: SentLog) {
     // Connections belong to the accept loop, so that they end with it.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Ok((stream, _)) = listener.accept() => {
-                connections.spawn(connection(stream, tls.clone(), Arc::clone(&answers)));
+                connections.spawn(connection(stream, tls.clone(), Arc::clone(&answers), sent.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -79,10 +91,12 @@ async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     answers: Arc<impl Answer>,
+    sent: SentLog,
 ) -> anyhow::Result<()> {
     // A second handle of the socket outlives what hyper owns, so that an answer can choose the ending.
     let socket = Arc::new(SockRef::from(&stream).try_clone()?);
     socket.set_tcp_nodelay(true)?;
+    let stream = Noting::new(stream, sent);
     match tls {
         Some(tls) => serve(tls.accept(stream).await?, socket, answers).await,
         None => serve(stream, socket, answers).await,

@@ -15,7 +15,7 @@ use shoal_tests::image::Image;
 use shoal_tests::lab::{Lab, LabSpec};
 use shoal_tests::link::Mbit;
 use shoal_tests::raw::Exchange;
-use shoal_tests::redis::Redis;
+use shoal_tests::redis::{Access, Redis};
 use shoal_tests::wait;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,21 +46,11 @@ fn named(spec: FleetSpec) -> FleetSpec {
 /// A fleet of four nodes, half of whom turn to each gateway first, and an image of one layer.
 async fn fleet(name: &str, spec: FleetSpec) -> Result<(Lab, Fleet, Image)> {
     let mut lab = Lab::start(name, LabSpec::nodes(NODES as u16)).await?;
-    let fleet = joined(Fleet::start(&mut lab, spec).await?).await?;
+    let fleet = Fleet::start(&mut lab, spec).await?;
+    fleet.joined().await?;
     let image = fleet.publish(&[LAYER]).await?;
     fleet.registry.host.shape(REGISTRY, REGISTRY).await?;
     Ok((lab, fleet, image))
-}
-
-/// The fleet, once its scheduler knows of all.
-async fn joined(fleet: Fleet) -> Result<Fleet> {
-    let all = fleet.sidecars.len() + fleet.gateways().len();
-    wait::until("all have joined", DEADLINE, async || {
-        let n_joined = fleet.scheduler.metric("shoal_scheduler_nodes", &[]).await;
-        n_joined.is_ok_and(|it| (it - all as f64).abs() < 0.1).then_some(())
-    })
-    .await?;
-    Ok(fleet)
 }
 
 /// Begins the pull of the layer on every node.
@@ -108,19 +98,11 @@ async fn sum(fleet: &Fleet, name: &str, labels: &[(&str, &str)]) -> Result<f64> 
     Ok(try_join_all(fleet.gateways().into_iter().map(|it| it.metric(name, labels))).await?.into_iter().sum())
 }
 
-/// Waits until a metric of every gateway has this value.
-async fn wait_for(fleet: &Fleet, name: &str, value: f64) -> Result<()> {
-    wait::until(name, DEADLINE, async || {
-        let seen = try_join_all(fleet.gateways().into_iter().map(|it| it.metric(name, &[]))).await;
-        seen.is_ok_and(|it| it.iter().all(|it| (it - value).abs() < 0.1)).then_some(())
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_gateway_a_node_turns_to_each_blob_is_read_once() -> Result<()> {
     let mut lab = Lab::start("one-read", LabSpec::nodes(NODES as u16)).await?;
-    let fleet = joined(Fleet::start(&mut lab, two_gateways().with_redis()).await?).await?;
+    let fleet = Fleet::start(&mut lab, two_gateways().with_redis()).await?;
+    fleet.joined().await?;
     // With so many blobs each gateway owns some.
     let image = fleet.publish(&[3 << 20; 8]).await?;
     read_everywhere(&fleet, &image).await?;
@@ -134,7 +116,8 @@ async fn whatever_gateway_a_node_turns_to_each_blob_is_read_once() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_scheduler_too_each_blob_is_read_once() -> Result<()> {
     let mut lab = Lab::start("no-scheduler", LabSpec::nodes(NODES as u16)).await?;
-    let mut fleet = joined(Fleet::start(&mut lab, two_gateways().with_redis()).await?).await?;
+    let mut fleet = Fleet::start(&mut lab, two_gateways().with_redis()).await?;
+    fleet.joined().await?;
     fleet.scheduler.process.kill().await?;
     let image = fleet.publish(&[3 << 20; 4]).await?;
     read_everywhere(&fleet, &image).await?;
@@ -143,16 +126,16 @@ async fn without_a_scheduler_too_each_blob_is_read_once() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_with_tls_and_a_password_serves_as_well() -> Result<()> {
+async fn a_redis_with_tls_and_a_user_of_few_rights_serves_as_well() -> Result<()> {
     let mut lab = Lab::start("redis-secured", LabSpec::nodes(2)).await?;
-    let mut fleet = Fleet::start(&mut lab, two_gateways().with_secured_redis()).await?;
+    let mut fleet = Fleet::start(&mut lab, two_gateways().with_redis_as(Access::Secured)).await?;
     // They find each other there, and again after it was away.
-    wait_for(&fleet, "shoal_gateway_sisters", 1.0).await?;
-    wait_for(&fleet, "shoal_gateway_sharing_limits", 2.0).await?;
+    fleet.gateways_say("shoal_gateway_sisters", 1.0).await?;
+    fleet.gateways_say("shoal_gateway_sharing_limits", 2.0).await?;
     redis(&mut fleet)?.process.kill().await?;
-    wait_for(&fleet, "shoal_gateway_redis_up", 0.0).await?;
+    fleet.gateways_say("shoal_gateway_redis_up", 0.0).await?;
     redis(&mut fleet)?.restart().await?;
-    wait_for(&fleet, "shoal_gateway_redis_up", 1.0).await?;
+    fleet.gateways_say("shoal_gateway_redis_up", 1.0).await?;
     let image = fleet.publish(&[1 << 20]).await?;
     for node in 0..2 {
         fleet.read(node, &image, &image.layers[0], &[]).await?.finish_with(&image.layers[0]).await?;
@@ -245,7 +228,7 @@ async fn without_redis_gateways_that_know_each_others_names_read_once() -> Resul
         gateway.process.restart().await?;
         gateway.wait_until_ready().await?;
     }
-    wait_for(&fleet, "shoal_gateway_sisters", 1.0).await?;
+    fleet.gateways_say("shoal_gateway_sisters", 1.0).await?;
     read_everywhere(&fleet, &image).await?;
     assert_eq!(fleet.registry.front.blob_bytes_sent(), image.n_bytes());
     assert!(sum(&fleet, LEASES, &[("outcome", "taken")]).await?.abs() < 0.1);
@@ -257,9 +240,9 @@ async fn a_redis_that_dies_and_comes_back_with_nothing_costs_no_second_read() ->
     let (_lab, mut fleet, image) = fleet("redis-dies", two_gateways().with_redis()).await?;
     let pulls = under_way(&fleet, &image).await?;
     redis(&mut fleet)?.process.kill().await?;
-    wait_for(&fleet, "shoal_gateway_redis_up", 0.0).await?;
+    fleet.gateways_say("shoal_gateway_redis_up", 0.0).await?;
     redis(&mut fleet)?.restart().await?;
-    wait_for(&fleet, "shoal_gateway_redis_up", 1.0).await?;
+    fleet.gateways_say("shoal_gateway_redis_up", 1.0).await?;
     finish(pulls, &image).await?;
     check_read(&fleet, &image, 0);
     Ok(())
@@ -285,7 +268,7 @@ async fn without_redis_a_gateway_that_dies_is_replaced_all_the_same() -> Result<
     let at_redis = redis(&mut fleet)?.host.clone();
     let gateways: Vec<_> = fleet.gateways().into_iter().map(|it| it.host.clone()).collect();
     lab.partition(from_ref(&at_redis), &gateways).await?;
-    wait_for(&fleet, "shoal_gateway_redis_up", 0.0).await?;
+    fleet.gateways_say("shoal_gateway_redis_up", 0.0).await?;
     fleet.gateway_mut(seeder).process.kill().await?;
     finish(pulls, &image).await?;
     check_read(&fleet, &image, WINDOW);
@@ -335,13 +318,13 @@ async fn what_one_gateway_signed_counts_with_nodes_that_know_only_the_other() ->
 async fn what_others_write_to_redis_is_no_word_of_a_gateway() -> Result<()> {
     let (_lab, mut fleet, image) = fleet("redis-forged", two_gateways().with_redis()).await?;
     let layer = &image.layers[0];
-    let lease = format!("shoal:lease:{}@{}", fleet.registry.authority(), layer.digest);
+    let lease = format!("{{shoal}}:lease:{}@{}", fleet.registry.authority(), layer.digest);
     let redis = redis(&mut fleet)?;
     // A lease without an end, gateways where there are none, and an epoch that no clock will reach.
     redis.run(&["SET", &lease, "99999999999999999 gateway9"]).await?;
-    redis.run(&["ZADD", "shoal:gateways", "99999999999999", "10.77.0.250:65003"]).await?;
-    redis.run(&["ZADD", "shoal:gateways", "99999999999999", "gateway9:65003"]).await?;
-    redis.run(&["SET", "shoal:epoch", "1e30"]).await?;
+    redis.run(&["ZADD", "{shoal}:gateways", "99999999999999", "10.77.0.250:65003"]).await?;
+    redis.run(&["ZADD", "{shoal}:gateways", "99999999999999", "gateway9:65003"]).await?;
+    redis.run(&["SET", "{shoal}:epoch", "1e30"]).await?;
     fleet.read(0, &image, layer, &[]).await?.finish_with(layer).await?;
     check_read(&fleet, &image, 0);
     for gateway in fleet.gateways() {
