@@ -34,6 +34,8 @@ pub(super) struct Outlook {
     pub scheduler: bool,
     /// The gateway answers, or was not tried yet, and has left no question without an answer for long.
     pub gateway: bool,
+    /// Nobody answers who did before: it may be this node that nothing comes to.
+    pub cut_off: bool,
     /// Some neighbour offers a missing piece, where the gateway does not answer.
     pub neighbours: bool,
 }
@@ -176,6 +178,8 @@ impl Ladder {
         };
         let patience = match waits_for_nobody {
             true => policy.patience_alone,
+            // A gateway that is well says at once that it is there, whatever it has.
+            false if outlook.cut_off && self.rung == Rung::Gateway => policy.patience_cut_off,
             // They have been waited for once already, and a runtime waits for all this.
             false if self.direct_failed && self.moved_at <= self.since => policy.patience / 2,
             false => policy.patience,

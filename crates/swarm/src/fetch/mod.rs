@@ -60,6 +60,8 @@ pub struct Policy {
     pub patience: Duration,
     /// The same, where neither the gateway nor any neighbour has anything to offer.
     pub patience_alone: Duration,
+    /// The same, where nobody answers any more and the gateway is tried.
+    pub patience_cut_off: Duration,
     /// For this long a failed source is not asked again.
     pub away: Duration,
     /// For this long a failed gateway is not asked again: shorter, because there is no other.
@@ -89,6 +91,7 @@ impl Default for Policy {
             slots_per_source: 2,
             patience: Duration::from_secs(3),
             patience_alone: Duration::from_millis(500),
+            patience_cut_off: Duration::from_secs(1),
             away: Duration::from_secs(10),
             gateway_away: Duration::from_secs(1),
             busy: Duration::from_millis(10),
@@ -479,6 +482,7 @@ impl Fetch {
         ladder::Outlook {
             scheduler: self.scheduler && self.is_stored,
             gateway,
+            cut_off: self.sources.is_cut_off(),
             // Looked at only where it matters.
             neighbours: !gateway && self.sources.neighbours_offer(now, &self.held),
         }

@@ -91,9 +91,15 @@ impl Sources {
         }
     }
 
+    /// Whether nobody answers any more, and nobody has given a sign of life since.
+    pub(in crate::fetch) const fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
     /// Where nobody answers any more, it may be this node that is cut off, and not they.
     pub(super) fn look_whether_cut_off(&mut self, now: Tick) {
-        let answers = |it: &Source| it.watch == Watch::On && !it.banned && it.failed_until <= now;
+        let is_on = |it: &Source| matches!(it.watch, Watch::On | Watch::Starting);
+        let answers = |it: &Source| is_on(it) && !it.banned && it.failed_until <= now;
         self.is_cut_off |= !self.known.iter().chain(&self.gateway).any(answers);
     }
 

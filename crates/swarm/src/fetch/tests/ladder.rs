@@ -180,3 +180,23 @@ fn bytes_that_nobody_vouches_for_keep_no_fetch_from_the_next_rung() {
     }
     assert_eq!(it.fetch.rung(), Rung::Gateway);
 }
+
+#[test]
+fn a_node_that_nobody_answers_gives_the_gateway_a_moment() {
+    let cut_off = || {
+        let mut it = Script::new(8, two_slots());
+        it.on(Event::Gateway(id("gw")));
+        it.on(neighbours(&["a"]));
+        it.on(news("a", 0..1));
+        it.on(Event::Lost { from: id("a"), is_well: false });
+        assert_eq!(it.until(3 * SECOND), ["watch gw"]);
+        it
+    };
+    assert_eq!(cut_off().until(4 * SECOND), ["strand"]);
+
+    let mut it = cut_off();
+    it.on(news("gw", 0..0));
+    it.on(Event::Lost { from: id("a"), is_well: false });
+    assert_eq!(it.until(5 * SECOND), [""; 0], "it is there, and may have something soon");
+    assert_eq!(it.until(6 * SECOND), ["strand"]);
+}

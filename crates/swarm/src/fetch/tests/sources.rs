@@ -134,7 +134,7 @@ fn a_node_that_was_cut_off_itself_holds_that_against_nobody() {
     it.on(news("b", 0..1));
     it.on(lost("a"));
     assert_eq!(it.on(lost("b")), [""; 0]);
-    assert_eq!(it.until(4 * SECOND), ["watch gw"]);
+    assert_eq!(it.until(3 * SECOND), ["watch gw"]);
     assert_eq!(it.on(news("gw", 0..0)), ["watch a", "watch b"]);
     assert_eq!(it.on(news("a", 0..1)), ["ask a 0"]);
     it.on(lost("b"));
