@@ -68,7 +68,7 @@ fn spread(mut nodes: Vec<Node>, n_chosen: usize, rng: &mut Rng) -> Vec<Node> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shoal_model::{NodeId, Place};
+    use shoal_model::{NodeId, Place, Rng};
 
     use super::*;
 
