@@ -553,7 +553,7 @@ mod tests {
 
         fn ends(&self, target: usize) -> Vec<Option<Result<(), &str>>> {
             let parts = self.job.targets()[target].parts.iter();
-            parts.map(|it| it.end.as_ref().map(|it| it.as_ref().map(|()| ()).map_err(|it| &**it))).collect()
+            parts.map(|it| it.end.as_ref().map(|it| it.as_ref().copied().map_err(|it| &**it))).collect()
         }
     }
 
