@@ -272,7 +272,7 @@ fn draft(file: &Path) -> PathBuf {
 /// Finds out whether the file can be written.
 fn try_out(file: &Path) -> anyhow::Result<()> {
     let draft = draft(file);
-    let open = OpenOptions::new().write(true).create(true).mode(0o600).open(&draft);
+    let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
     open.with_context(|| format!("robot.secretFile: {}", draft.display()))?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+#[allow(clippy::result_large_err, reason = "an answer is as large as it is")]
 mod support;
 
 use std::net::SocketAddr;
@@ -297,17 +298,18 @@ async fn lists_are_read_to_their_end() {
     let scene = Scene::ready().await;
     let others = (1_000..1_150)
         .map(|id| (id, json!({ "id": id, "name": format!("i{id}"), "endpoint": format!("http://h{id}") })));
-    let mut state = scene.harbor.state();
-    let ours = state.instances.pop_first().unwrap();
-    state.instances.extend(others);
-    // Policies go on referring to it by its number.
-    state.instances.insert(5_000, {
-        let mut it = ours.1;
-        it["id"] = 5_000.into();
-        it
-    });
-    state.policies.values_mut().for_each(|it| it["provider_id"] = 5_000.into());
-    drop(state);
+    {
+        let mut state = scene.harbor.state();
+        let ours = state.instances.pop_first().unwrap();
+        state.instances.extend(others);
+        // Policies go on referring to it by its number.
+        state.instances.insert(5_000, {
+            let mut it = ours.1;
+            it["id"] = 5_000.into();
+            it
+        });
+        state.policies.values_mut().for_each(|it| it["provider_id"] = 5_000.into());
+    }
     assert_eq!(scene.set_up(&[], Options::default()).await.0.unwrap(), 0);
 }
 

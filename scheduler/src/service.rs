@@ -92,14 +92,19 @@ impl Door {
     }
 }
 
+/// Whether the sender of a request with these extensions may know who has joined.
+fn may_list(from: &Extensions) -> Result<(), Status> {
+    let asker = Caller::of(from).and_then(|it| it.must_be_one_of(&[Role::Gateway]));
+    asker.map_err(|it| Status::permission_denied(format!("nodes: {it}")))
+}
+
 #[tonic::async_trait]
 impl Scheduler for Service {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
     type NodesStream = Pin<Box<dyn Stream<Item = Result<NodesReply, Status>> + Send>>;
 
     async fn nodes(&self, req: Request<NodesRequest>) -> Result<Response<Self::NodesStream>, Status> {
-        let asker = Caller::of(req.extensions()).and_then(|it| it.must_be_one_of(&[Role::Gateway]));
-        asker.map_err(|it| Status::permission_denied(format!("nodes: {it}")))?;
+        may_list(req.extensions())?;
         let nodes = self.board.nodes();
         let replies: Vec<_> = nodes.chunks(NodesReply::MAX).map(|it| Ok(NodesReply(it.to_vec()))).collect();
         Ok(Response::new(Box::pin(stream::iter(replies))))
@@ -222,6 +227,19 @@ mod tests {
         check(Ticket("x".into()), false);
         assert_eq!(door.refused.get(), 4);
         assert!(door.is_granted(&NodeId::new("n"), &NodeMessage::Unwant(key(1))));
+    }
+
+    #[test]
+    fn only_gateways_are_told_who_has_joined() {
+        for role in shoal_identity::Role::ALL {
+            let (node, until) = (NodeId::new("n"), SystemTime::now());
+            let identity = Some(Identity { role, node, addresses: Vec::new(), until });
+            let caller = Caller { address: [10, 0, 0, 1].into(), identity, is_secured: true };
+            let mut from = Extensions::new();
+            from.insert(Arc::new(caller));
+            assert_eq!(may_list(&from).is_ok(), role == shoal_identity::Role::Gateway, "{role}");
+        }
+        assert!(may_list(&Extensions::new()).is_err());
     }
 
     #[tokio::test]

@@ -159,6 +159,8 @@ pub(super) struct Part {
     pub(super) layer: usize,
     /// Bytes that are there.
     pub(super) held: u64,
+    /// The most that ever was.
+    most: u64,
     pub(super) end: Option<Result<(), Arc<str>>>,
     /// What went wrong last.
     trouble: Option<Arc<str>>,
@@ -380,7 +382,7 @@ impl Trying {
 
 impl Target {
     fn new(now: Tick, Assignment { node, layers }: Assignment) -> Self {
-        let part = |layer| Part { layer, held: 0, end: None, trouble: None, n_failed: 0 };
+        let part = |layer| Part { layer, held: 0, most: 0, end: None, trouble: None, n_failed: 0 };
         let parts: Vec<_> = layers.into_iter().map(part).collect();
         let state = if parts.is_empty() { State::Over } else { State::Waiting(now) };
         Self { node, parts, state, n_lost: 0 }
@@ -408,8 +410,9 @@ impl Target {
         let State::Running(asked) = &self.state else { return };
         for Stored { index, held, end } in stored {
             let Some(part) = asked.get(index).and_then(|it| self.parts.get_mut(*it)) else { continue };
-            if held > part.held {
-                (self.n_lost, part.n_failed) = (0, 0);
+            // What it had before, and has lost since, is no progress the second time.
+            if held > part.most {
+                (self.n_lost, part.n_failed, part.most) = (0, 0, held);
             }
             part.held = held;
             match end {
@@ -550,7 +553,7 @@ mod tests {
 
         fn ends(&self, target: usize) -> Vec<Option<Result<(), &str>>> {
             let parts = self.job.targets()[target].parts.iter();
-            parts.map(|it| it.end.as_ref().map(|it| it.as_ref().map(|()| ()).map_err(|it| &**it))).collect()
+            parts.map(|it| it.end.as_ref().map(|it| it.as_ref().copied().map_err(|it| &**it))).collect()
         }
     }
 
@@ -613,7 +616,11 @@ mod tests {
         it.finish(1);
         for n_asked in [2, 1, 1] {
             let missing = n_asked - 1;
-            it.tell(0, 0, 100, (n_asked == 2).then_some(Ok(())));
+            if n_asked == 2 {
+                it.tell(0, 0, 100, Some(Ok(())));
+            }
+            // Bytes that turn out to be worth nothing are no progress when they come again.
+            it.tell(0, missing, 50, None);
             it.tell(0, missing, 0, Some(Err("the registry answered 404")));
             it.feed(Event::Finished { target: 0 });
             if it.job.verdict().is_none() {

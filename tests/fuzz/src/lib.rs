@@ -18,6 +18,7 @@ mod jwt;
 pub mod access_token;
 pub mod attestation;
 pub mod fetch;
+pub mod harbor;
 pub mod messages;
 pub mod oci_headers;
 pub mod oci_manifest;
@@ -33,10 +34,11 @@ pub mod ticket;
 pub type Check = fn(&[u8]);
 
 /// All targets. The inputs of each lie in the directory of its name in `corpus`.
-pub const TARGETS: [(&str, Check); 15] = [
+pub const TARGETS: [(&str, Check); 16] = [
     ("access_token", access_token::check),
     ("attestation", attestation::check),
     ("fetch", fetch::check),
+    ("harbor", harbor::check),
     ("messages", messages::check),
     ("oci_headers", oci_headers::check),
     ("oci_manifest", oci_manifest::check),

@@ -62,6 +62,8 @@ pub fn gateway(data: &[u8]) {
         lists: &[
             ("registries", include_str!("../../../gateway/config/registry.yaml")),
             ("tokens", include_str!("../../../gateway/config/management-token.yaml")),
+            ("rules", include_str!("../../../gateway/config/preheat-rule.yaml")),
+            ("schedules", include_str!("../../../gateway/config/preheat-schedule.yaml")),
         ],
         read: |it| format!("{:?}", shoal_gateway::settings::Settings::read(it)),
     };
