@@ -114,7 +114,8 @@ impl Budget {
     fn price(&self, n_units: u64, sharing: &Sharing) -> Duration {
         let (all, borrowing) = (u128::from(sharing.n_sharing), u128::from(sharing.n_borrowing.max(1)));
         // Whole microseconds, as Redis counts; nothing is for free.
-        let micros = (u128::from(n_units) * 1_000_000 * all).div_ceil(borrowing * u128::from(self.rate.max(1)));
+        let micros =
+            (u128::from(n_units) * 1_000_000 * all).div_ceil(borrowing * u128::from(self.rate.max(1)));
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 }
