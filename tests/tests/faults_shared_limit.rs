@@ -83,7 +83,7 @@ async fn until_sent(fleet: &Fleet, part: f64) -> Result<()> {
 fn check_rate(fleet: &Fleet) -> f64 {
     let sent = fleet.registry.front.sent();
     let most = most_within(&sent, WINDOW);
-    let (first, last) = (sent.first().unwrap(), sent.last().unwrap());
+    let (Some(first), Some(last)) = (sent.first(), sent.last()) else { panic!("nothing was sent") };
     let seconds = (last.at - first.at).as_secs_f64();
     let n_bytes: u64 = sent.iter().map(|it| it.n_bytes).sum();
     println!("{n_bytes} bytes in {seconds:.1} s: {:.3} of the limit", n_bytes as f64 / seconds / RATE as f64);

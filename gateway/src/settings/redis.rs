@@ -122,7 +122,7 @@ fn servers(reader: &Reader) -> Option<RedisServers> {
         username: reader.optional("redis.sentinelUsername"),
         password: reader.optional("redis.sentinelPassword"),
     };
-    if sentinels.urls.is_empty() == !sentinels.master.is_empty() {
+    if sentinels.urls.is_empty() != sentinels.master.is_empty() {
         reader.reject(
             "redis.master",
             "goes with redis.sentinels: it is the name by which they know the master",

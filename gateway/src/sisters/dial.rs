@@ -44,7 +44,7 @@ impl Connection {
 
 /// Whoever makes connections, with what was last read of secrets and certificates.
 pub(super) enum Dialler {
-    Single(Client),
+    Single(Box<Client>),
     Sentinels(Box<SentinelClient>),
     Cluster(Box<ClusterClient>),
 }
@@ -59,10 +59,10 @@ impl Dialler {
         });
         let certificates = certificates.transpose()?;
         Ok(match &settings.servers {
-            RedisServers::One(url) => Self::Single(match certificates {
+            RedisServers::One(url) => Self::Single(Box::new(match certificates {
                 None => Client::open(login(settings, url)?)?,
                 Some(it) => Client::build_with_tls(login(settings, url)?, it)?,
-            }),
+            })),
             RedisServers::Sentinels(sentinels) => {
                 Self::Sentinels(Box::new(by_sentinels(settings, sentinels, certificates)?))
             }
