@@ -78,7 +78,10 @@ impl Gate {
 
     /// So many gateways share the registries from now on.
     pub(crate) fn share(&self, n_sharing: u32) {
-        self.upstreams.values().for_each(|it| it.limits.share(n_sharing));
+        for upstream in self.upstreams.values() {
+            upstream.limits.share(n_sharing);
+            upstream.background.share(n_sharing);
+        }
     }
 
     /// The registry that a request to `host`, without a port, means where it names none: the one that has

@@ -15,13 +15,16 @@
 
 pub mod audit;
 mod authority;
+pub mod background;
 mod breaker;
 pub mod credentials;
 mod cuts;
 mod files;
 mod fingerprint;
+mod frames;
 mod gate;
 mod grpc;
+mod hub;
 pub mod issuing;
 pub mod kind;
 pub mod limits;
@@ -34,7 +37,9 @@ mod orders;
 mod party;
 mod port;
 mod presence;
+mod priority;
 mod queue;
+mod regions;
 mod seed;
 pub mod settings;
 mod shelf;
@@ -45,6 +50,7 @@ mod tickets;
 pub mod timestamp;
 pub mod token_key;
 pub mod upstream;
+pub mod windows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,12 +79,14 @@ use cuts::Cuts;
 use fingerprint::Fingerprints;
 use gate::Gate;
 use grpc::GatewayService;
+use hub::Hub;
 use issuing::{Issuing, Secured};
 use metrics::RegistryMetrics;
 use mirror::Mirror;
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
+use regions::Regions;
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -115,8 +123,12 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let verifier = Arc::new(Verifier::new(RegionKeys::parse(&keyring.public())?));
     let dialer = Dialer::new(keychain.as_ref());
     let sisters = Sisters::start(settings.sisters, gateway.clone(), keyring.public(), dialer.clone(), &ctx);
+    let hub = match settings.hub {
+        Some(hub) => Some(Hub::start(hub, address.to_string(), &ctx).await?),
+        None => None,
+    };
     let gate = Arc::new(Gate::new(
-        upstreams(settings.registries, &ctx)?,
+        upstreams(settings.registries, hub.as_ref(), &ctx)?,
         Fingerprints::new(rand::random()),
         settings.allow_for,
         audit,
@@ -159,12 +171,13 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let stopping = ctx.tasks.stopping();
     let peers = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
     ctx.metrics.register(|registry| peers.register(registry));
-    let opener = Opener::new(gate.clone(), cuts, seeder, tickets.clone(), sisters.clone());
+    let opener = Arc::new(Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone()));
+    let regions = Regions::new(opener.clone(), seeder, &ctx.metrics);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
+        gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
         peers,
-        mirror: Mirror::new(gate),
+        mirror: Mirror::new(gate, regions),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };
@@ -258,9 +271,13 @@ fn node(settings: &Settings, address: SocketAddr) -> anyhow::Result<Node> {
     })
 }
 
-fn upstreams(registries: Vec<RegistrySettings>, ctx: &Context) -> anyhow::Result<Vec<Arc<Upstream>>> {
+fn upstreams(
+    registries: Vec<RegistrySettings>,
+    hub: Option<&Hub>,
+    ctx: &Context,
+) -> anyhow::Result<Vec<Arc<Upstream>>> {
     let metrics = RegistryMetrics::register(&ctx.metrics);
-    let upstreams = registries.into_iter().map(|it| Upstream::new(it, &metrics, &ctx.tasks));
+    let upstreams = registries.into_iter().map(|it| Upstream::new(it, hub, &metrics, &ctx.tasks));
     let upstreams: Vec<_> = upstreams.collect::<Result<_, _>>()?;
     ctx.tasks.spawn_infallible("files", files::follow(upstreams.clone(), ctx.tasks.stopping()));
     Ok(upstreams)

@@ -16,6 +16,7 @@ use shoal_swarm::Geometry;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
+use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
 use crate::sisters::Sisters;
 
@@ -49,6 +50,8 @@ impl SeedingShelf {
             key: key.clone(),
             geometry: self.cuts.agreed(key, stated)?,
             by,
+            // Whoever has a ticket waits, and so do those whose wishes the scheduler hears.
+            priority: Priority::Live,
         })
     }
 }

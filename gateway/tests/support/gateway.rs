@@ -47,16 +47,31 @@ impl Gateway {
         Self::start_in(tempfile::tempdir().unwrap(), registries).await
     }
 
+    /// Starts the gateway of another region, which reads the registry by way of `hub`, with these further settings of its
+    /// entry.
+    pub(crate) async fn start_behind(hub: &Self, entry: &str) -> Self {
+        let further = format!(
+            "hub: {{gateways: ['{}'], region: eu, security: {{mtls: false}}}}, \
+             registries: [{{name: {NAME}, source: hub, {entry}}}]",
+            hub.url,
+        );
+        Self::start_with(tempfile::tempdir().unwrap(), &further).await
+    }
+
     async fn start_in(dir: TempDir, registries: &[(&str, &Registry, &str)]) -> Self {
         let entry = |(name, registry, further): &(&str, &Registry, &str)| {
             format!("{{name: {name}, url: 'http://{}', insecure: true, {further}}}", registry.address)
         };
+        let registries = registries.iter().map(entry).collect::<Vec<_>>().join(", ");
+        Self::start_with(dir, &format!("registries: [{registries}]")).await
+    }
+
+    async fn start_with(dir: TempDir, further: &str) -> Self {
         let user = format!(
             "{{listen: '127.0.0.1:0', management: {{listen: '127.0.0.1:0'}}, security: {{mtls: false}}, \
              storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
-             download: {{pieceSize: 64Ki}}, registries: [{}]}}",
+             download: {{pieceSize: 64Ki}}, {further}}}",
             dir.path().display(),
-            registries.iter().map(entry).collect::<Vec<_>>().join(", "),
         );
         let reader = Reader::new(&user, shoal_gateway::settings::DEFAULT, |_| None);
         let settings = shoal_gateway::settings::Settings::read(&reader);
@@ -130,7 +145,7 @@ impl Gateway {
 
     /// The region as it is told first.
     pub(crate) async fn region(&self) -> RegionState {
-        let request = RegionRequest;
+        let request = RegionRequest::default();
         let mut states = self.grpc.clone().region(request).await.unwrap().into_inner();
         states.message().await.unwrap().unwrap()
     }
