@@ -17,6 +17,7 @@ pub mod audit;
 mod authority;
 pub mod background;
 mod breaker;
+mod budget;
 pub mod credentials;
 mod cuts;
 mod files;

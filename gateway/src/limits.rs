@@ -8,14 +8,13 @@
 //! of their own have quotas of their own and are not held up by that.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use shoal_model::ByteRate;
 use tokio::time::{Instant, sleep_until};
 
+use crate::budget::Budget;
 use crate::queue::Queue;
 
 /// The longest that one answer of a registry silences all requests to it.
@@ -36,61 +35,41 @@ pub struct LimitSettings {
 
 /// The limits of one registry, shared by all that ask it.
 pub(crate) struct Limits {
-    /// In whole, without the other gateways.
-    settings: LimitSettings,
-    rates: ArcSwap<Rates>,
+    bytes: Option<Budget>,
+    requests: Option<Budget>,
     /// The blobs that are read, and those that wait for it.
     pub(crate) blobs: Queue,
     pub(crate) small_blobs: Queue,
     silent_until: Mutex<Instant>,
 }
 
-/// One gateway's part of the rates.
-struct Rates {
-    /// How many gateways there are.
-    n_sharing: u32,
-    bytes: Option<DefaultDirectRateLimiter>,
-    requests: Option<DefaultDirectRateLimiter>,
-}
-
-impl Rates {
-    fn of(settings: &LimitSettings, n_sharing: u32) -> Self {
-        let part = |whole: u64| {
-            // A governor counts in 32 bits; a registry that is allowed 4 GiB/s and more is as good as unlimited.
-            let part = u32::try_from(whole / u64::from(n_sharing.max(1))).ok()?;
-            Some(RateLimiter::direct(Quota::per_second(NonZeroU32::new(part).unwrap_or(NonZeroU32::MIN))))
-        };
-        Self {
-            n_sharing,
-            bytes: settings.bytes_per_second.filter(|it| it.0 > 0).and_then(|it| part(it.0)),
-            requests: settings.requests_per_second.and_then(|it| part(it.get().into())),
-        }
-    }
-}
-
 impl Limits {
     pub(crate) fn new(settings: LimitSettings) -> Self {
         Self {
-            settings,
-            rates: ArcSwap::from_pointee(Rates::of(&settings, 1)),
+            bytes: settings.bytes_per_second.filter(|it| it.0 > 0).map(|it| Budget::new(it.0)),
+            requests: settings.requests_per_second.map(|it| Budget::new(it.get().into())),
             blobs: Queue::new(settings.concurrent_blobs as usize),
             small_blobs: Queue::new(settings.concurrent_blobs as usize),
             silent_until: Mutex::new(Instant::now()),
         }
     }
 
-    /// So many gateways share the registry from now on. Whoever waits already does so at the old rate.
+    /// So many gateways share the registry from now on.
     pub(crate) fn share(&self, n_sharing: u32) {
-        if self.rates.load().n_sharing != n_sharing {
-            self.rates.store(Arc::new(Rates::of(&self.settings, n_sharing)));
-        }
+        self.bytes.iter().chain(&self.requests).for_each(|it| it.share(n_sharing));
     }
 
     /// Waits until one more request may be sent.
     pub(crate) async fn request(&self) {
-        let rates = self.rates.load_full();
-        if let Some(requests) = &rates.requests {
-            requests.until_ready().await;
+        if let Some(requests) = &self.requests {
+            requests.spend(1).await;
+        }
+    }
+
+    /// Waits until so many more bytes may be read.
+    pub(crate) async fn bytes(&self, n_bytes: usize) {
+        if let Some(bytes) = &self.bytes {
+            bytes.spend(n_bytes as u64).await;
         }
     }
 
@@ -102,26 +81,6 @@ impl Limits {
                 return;
             }
             sleep_until(until).await;
-        }
-    }
-
-    /// Waits until so many more bytes may be read.
-    pub(crate) async fn bytes(&self, n_bytes: usize) {
-        let rates = self.rates.load_full();
-        let Some(bytes) = &rates.bytes else { return };
-        let mut left = u32::try_from(n_bytes).unwrap_or(u32::MAX);
-        // One wait covers at most what a second allows; longer ones are made of several.
-        while let Some(n) = NonZeroU32::new(left) {
-            let taken = match bytes.until_n_ready(n).await {
-                Ok(()) => n.get(),
-                Err(beyond) => {
-                    let n = NonZeroU32::new(beyond.0).unwrap_or(NonZeroU32::MIN);
-                    // The capacity itself is always granted.
-                    let _ = bytes.until_n_ready(n).await;
-                    n.get()
-                }
-            };
-            left = left.saturating_sub(taken);
         }
     }
 
@@ -160,26 +119,15 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 65);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn gateways_that_share_a_registry_keep_to_equal_parts_and_never_to_none() {
         let limits = limits(Some(1000));
-        let at_once =
-            async |n_bytes| tokio::time::timeout(Duration::ZERO, limits.bytes(n_bytes)).await.is_ok();
-        for (n_sharing, part) in [(4, 250), (3, 333), (5000, 1), (1, 1000)] {
+        for (n_sharing, seconds) in [(4, 8), (1, 2), (50, 100)] {
             limits.share(n_sharing);
-            assert!(at_once(part).await, "{n_sharing}");
-            limits.share(n_sharing);
-            assert!(!at_once(part).await, "{n_sharing}: it is the same part");
+            let start = Instant::now();
+            limits.bytes(2000).await;
+            let (took, expected) = (start.elapsed(), Duration::from_secs(seconds));
+            assert!(took <= expected && took >= expected * 9 / 10, "{n_sharing}: {took:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn more_bytes_than_a_second_allows_are_waited_for_in_parts() {
-        // The first second's bytes are free, so that nothing here takes real time.
-        let limits = limits(Some(1 << 20));
-        limits.bytes(0).await;
-        limits.bytes(1 << 20).await;
-        let starved = tokio::time::timeout(Duration::ZERO, limits.bytes(3 << 20)).await;
-        assert!(starved.is_err());
     }
 }
