@@ -166,7 +166,7 @@ impl Background {
         loop {
             let seen = Seen {
                 is_open: self.is_open(),
-                live_waits: line.has_live(),
+                live_waits: line.keeps_live_waiting(),
                 live_reads: *n_live.borrow_and_update() > 0,
                 is_limited: self.is_limited,
                 is_in_the_way: self.is_behind_hub,

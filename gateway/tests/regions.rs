@@ -2,7 +2,13 @@
 
 mod support;
 
-use http::{HeaderMap, Method, StatusCode};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use support::gateway::{Gateway, REPOSITORY, assert_status};
 use support::registry::{Fault, Registry};
 use support::{content, digest, manifest};
@@ -120,4 +126,37 @@ async fn in_gateway_mode_the_hubs_list_bounds_what_a_region_reads() {
     let region = Gateway::start_behind(&hub, "credentials: {mode: gateway, repositories: ['**']}").await;
     assert_eq!(region.open(&content, None).await.unwrap_err().status, 403);
     assert_eq!(registry.asked(&Method::GET).len() + registry.asked(&Method::HEAD).len(), 0);
+}
+
+/// A window of the day that is shut now and for hours.
+fn shut() -> String {
+    let hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3600;
+    format!("{:02}:00-{:02}:00", (hour + 6) % 24, (hour + 7) % 24)
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_read_in_its_windows_unless_somebody_comes() {
+    let registry = Registry::open().await;
+    let content = content(8, 1 << 20);
+    registry.put_blob(REPOSITORY, &content);
+    let hub =
+        Gateway::start(&registry, &format!("limits: {{background: {{windows: ['{}']}}}}", shut())).await;
+    let path = format!("{}/v2/{REPOSITORY}/blobs/{}?ns=registry.example", hub.url, digest(&content));
+    let request = Request::get(path)
+        .header("shoal-region", "eu")
+        .header("shoal-mode", "client")
+        .header("shoal-background", "1")
+        .header("accept", "application/vnd.shoal.frames");
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = answer.into_body();
+    let life = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(life[..], [0; 4], "it waits, and says so");
+    assert!(registry.asked(&Method::GET).is_empty());
+
+    let blob = hub.open(&content, None).await.unwrap();
+    assert!(hub.follow(&blob).await);
+    assert!(body.collect().await.unwrap().to_bytes().len() > content.len());
+    assert_eq!(registry.asked(&Method::GET).len(), 1);
 }

@@ -156,8 +156,27 @@ impl Regions {
         self.all.iter().flat_map(|it| &it.sidecars)
     }
 
+    /// Has each region learn what the image is made of, as the first runtime there does that asks for its manifest.
+    pub async fn resolve(&self, image: &Image) -> Result<()> {
+        let ns = self.registry.authority().replace(':', "%3A");
+        let target = format!("/v2/{}/manifests/{}?ns={ns}", image.repository, image.tag);
+        let accept = format!("Accept: {}", image.media_type());
+        for region in &self.all {
+            let node = &region.sidecars.first().context("a region without nodes")?.host;
+            wait::until("a manifest", DEADLINE, async || {
+                let answer = Exchange::send(node, "GET", &target, &[&accept]).await.ok()?;
+                (answer.status == 200).then_some(answer)
+            })
+            .await?
+            .finish()
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Reads every blob on every node, all at once.
     pub async fn read_everywhere(&self, image: &Image) -> Result<()> {
+        self.resolve(image).await?;
         let reads = self.sidecars().flat_map(|sidecar| image.blobs().map(move |blob| (sidecar, blob)));
         let reads = reads
             .map(async |(sidecar, blob)| self.read(sidecar, image, blob, &[]).await?.finish_with(blob).await);

@@ -15,10 +15,11 @@ use shoal_tests::lab::{Lab, LabSpec};
 use shoal_tests::link::Mbit;
 use shoal_tests::private::{ALICE, BOB, NOBODY};
 use shoal_tests::raw::Exchange;
-use shoal_tests::regions::{ATTENDING, Region, Regions, RegionsSpec};
+use shoal_tests::regions::{Region, Regions, RegionsSpec};
 use shoal_tests::registry::RegistrySpec;
 use shoal_tests::runtime::MIRROR;
 use shoal_tests::runtime::containerd::Containerd;
+use shoal_tests::shoal::Service;
 use shoal_tests::wait;
 use tokio::time::{Instant, interval};
 
@@ -131,6 +132,7 @@ async fn slow_regions(name: &str) -> Result<(Lab, Regions, Image)> {
     let mut lab = Lab::start(name, LabSpec::nodes(6)).await?;
     let regions = Regions::start(&mut lab, RegionsSpec::behind_hub(private(), 2)).await?;
     let image = regions.publish(&[24 << 20]).await?;
+    regions.resolve(&image).await?;
     regions.registry.host.shape(Mbit(24), Mbit(24)).await?;
     Ok((lab, regions, image))
 }
@@ -145,17 +147,16 @@ async fn a_link_that_is_cut_in_the_middle_and_comes_back_carries_nothing_twice()
     let mut pulls = begin(&regions, &image).await?;
     try_join_all(pulls.iter_mut().map(|it| it.read_to(6 << 20))).await?;
     let (hub, cut) = (&regions.hub()?.host, &regions.all[0].gateway);
+    let n_missed =
+        |gateway: &Service| Ok::<_, anyhow::Error>(gateway.process.log()?.matches("\"no hub\"").count());
+    let before = n_missed(cut)?;
     cut.host.ignore(std::slice::from_ref(hub)).await?;
     hub.ignore(std::slice::from_ref(&cut.host)).await?;
-    // Longer than nodes wait for a gateway that says nothing.
     let began = Instant::now();
-    cut.host.listen_to_all().await?;
-    wait::until("the region knows", DEADLINE, async || {
-        let attending = regions.hub().ok()?.metric(ATTENDING, &[]).await.ok()?;
-        (attending < 1.5).then_some(())
-    })
-    .await?;
+    wait::until("the region misses the hub", DEADLINE, async || (n_missed(cut).ok()? > before).then_some(()))
+        .await?;
     println!("cut for {:?}", began.elapsed());
+    cut.host.listen_to_all().await?;
     hub.listen_to_all().await?;
 
     let layer = &image.layers[0];
@@ -193,6 +194,7 @@ async fn a_region_that_is_cut_off_serves_what_it_holds() -> Result<()> {
     let mut lab = Lab::start("cut-off", LabSpec::nodes(4)).await?;
     let regions = Regions::start(&mut lab, RegionsSpec::behind_hub(private(), 2)).await?;
     let image = regions.publish(&[3 << 20, 1 << 20]).await?;
+    regions.resolve(&image).await?;
     let region = &regions.all[0];
     for blob in image.blobs() {
         regions.read(&region.sidecars[0], &image, blob, &[]).await?.finish_with(blob).await?;

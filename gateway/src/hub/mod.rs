@@ -52,6 +52,11 @@ pub(crate) const REGION: HeaderName = HeaderName::from_static("shoal-region");
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long the start waits for the hub's first word.
 const FIRST: Duration = Duration::from_secs(2);
+/// For how long a seed waits for a hub that is not there. It says nothing meanwhile, so that nodes look for another way.
+const RETURN: Duration = Duration::from_secs(10 * 60);
+/// How often a connection is asked for a sign of life, and how long the answer may take.
+const PING: Duration = Duration::from_secs(5);
+const PONG: Duration = Duration::from_secs(5);
 /// How much of a link's rate may have been sent and not be taken yet: as much as it carries in this time.
 const AHEAD: Duration = Duration::from_millis(100);
 /// The least that HTTP/2 allows for a connection.
@@ -101,6 +106,7 @@ impl Hub {
     fn client(&self, rate: Option<ByteRate>) -> HubClient {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).http2_only(true);
+        builder.http2_keep_alive_interval(PING).http2_keep_alive_timeout(PONG);
         match rate {
             Some(rate) => {
                 let window = window(rate);
@@ -152,8 +158,8 @@ impl HubRegistry {
         self.send(&self.asking, request, asker).await
     }
 
-    /// Asks for a blob's content, which comes framed, with a credential that was seen to open the repository where callers'
-    /// decide. Where the hub refuses that, it is shown no more; `None` is an answer to one that was.
+    /// Asks for a blob's content, once the hub is there; it comes framed. Shown is a credential that was seen to open the
+    /// repository, where callers' decide. Where the hub refuses that, it is shown no more, and the answer is `None`.
     pub(crate) async fn read(
         &self,
         repository: &Repository,
@@ -161,6 +167,8 @@ impl HubRegistry {
         asker: Asker,
         urgency: &Urgency,
     ) -> Result<Option<Response<RegistryBody>>, RegistryError> {
+        // If it is not there after that either, sending says so.
+        let _ = timeout(RETURN, self.hub.gateway.clone().wait_for(Option::is_some)).await;
         let headers = request.headers_mut();
         headers.insert(http::header::ACCEPT, HeaderValue::from_static(frames::MEDIA_TYPE));
         if !urgency.is_live() {

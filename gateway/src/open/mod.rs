@@ -162,6 +162,7 @@ impl Opener {
         let key = BlobKey { group: admitted.upstream.group.clone(), digest };
         let geometry = self.decider.decide(admitted, &key).await?;
         admitted.upstream.lend(&admitted.right.repository, admitted.authorization.as_ref());
+        self.seeder.is_awaited(&key);
         let content =
             if geometry.size() <= SMALL { self.content(admitted, &key, geometry).await } else { None };
         if content.is_none() {

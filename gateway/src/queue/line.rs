@@ -70,9 +70,9 @@ impl Line {
         u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// Whether somebody waits who is live.
-    pub(super) fn has_live(&self) -> bool {
-        self.waiting.first().is_some_and(|it| it.priority == Priority::Live)
+    /// Whether somebody waits who is live, and there is no place.
+    pub(super) fn keeps_live_waiting(&self) -> bool {
+        self.n_free == 0 && self.waiting.first().is_some_and(|it| it.priority == Priority::Live)
     }
 
     fn insert(&mut self, spot: Spot) {
@@ -139,8 +139,8 @@ mod tests {
                     1 => waiting.push(line.arrive(Background)),
                     2 if at < waiting.len() => line.change(&mut waiting[at], Live),
                     3 if at < waiting.len() => {
-                        let had_live = line.has_live();
-                        prop_assert_eq!(had_live, waiting.iter().any(|it| it.priority == Live));
+                        let had_live = waiting.iter().any(|it| it.priority == Live);
+                        prop_assert_eq!(line.keeps_live_waiting(), had_live && n_in == n_places);
                         if line.take(waiting[at]) {
                             prop_assert!(!had_live || waiting[at].priority == Live);
                             waiting.remove(at);

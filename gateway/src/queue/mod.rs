@@ -86,9 +86,9 @@ impl Queue {
         }
     }
 
-    /// Whether somebody waits who is live.
-    pub(crate) fn has_live(&self) -> bool {
-        self.0.line().has_live()
+    /// Whether somebody waits who is live, and there is no place.
+    pub(crate) fn keeps_live_waiting(&self) -> bool {
+        self.0.line().keeps_live_waiting()
     }
 
     /// Hears of each change in the line.
@@ -138,9 +138,9 @@ mod tests {
         let first = queue.enter(&live, |_| {}).await;
         let mut waiting = Box::pin(queue.enter(&live, |_| {}));
         assert!(futures_util::poll!(&mut waiting).is_pending());
-        assert!(queue.has_live());
+        assert!(queue.keeps_live_waiting());
         drop(waiting);
-        assert!(!queue.has_live());
+        assert!(!queue.keeps_live_waiting());
         drop(first);
         let _second = queue.enter(&live, |_| panic!("nobody is before")).await;
     }

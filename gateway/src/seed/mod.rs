@@ -194,6 +194,13 @@ impl Seeder {
         Some(ShelfBlob { blob, seed: Some(progress) })
     }
 
+    /// Somebody waits for the blob: its seed, where one is at work, is no background one from now on.
+    pub(crate) fn is_awaited(&self, key: &BlobKey) {
+        if let Some(running) = self.0.state().running.get(key) {
+            running.urgency.rise(Priority::Live);
+        }
+    }
+
     /// What there is of a blob, for a gateway that may read the rest itself. No seed is begun.
     pub(crate) fn at_hand(&self, key: &BlobKey) -> Option<ShelfBlob> {
         if let Some(Running { blob, progress, .. }) = self.0.state().running.get(key) {
