@@ -5,14 +5,15 @@
 //! where its window has ended. It then reads on by range later. One that reads by way of the hub gives it up wherever it
 //! would wait: what has been sent to it already is in the way of the others, which come over the same connection.
 
-use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use shoal_model::ByteRate;
+use shoal_oci::RegistryName;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::limits::{LimitSettings, Limits};
+use crate::budget::{Budget, Sharing};
+use crate::limits::LimitSettings;
 use crate::priority::Urgency;
 use crate::queue::Queue;
 use crate::windows::Windows;
@@ -66,7 +67,7 @@ const fn next(seen: Seen) -> Next {
 /// The background seeds of one registry, and the live ones that they mind.
 pub(crate) struct Background {
     settings: BackgroundSettings,
-    rate: Limits,
+    rate: Option<Budget>,
     /// Whether the registry's rate is limited.
     is_limited: bool,
     /// Whether it is read by way of the hub.
@@ -101,19 +102,21 @@ impl Drop for AtWork {
 
 impl Background {
     /// Of a registry with these limits.
-    pub(crate) fn new(settings: BackgroundSettings, whole: &LimitSettings, is_behind_hub: bool) -> Self {
-        let own = LimitSettings {
-            bytes_per_second: settings.bytes_per_second,
-            requests_per_second: None::<NonZeroU32>,
-            concurrent_blobs: whole.concurrent_blobs,
-        };
-        let is_limited = whole.bytes_per_second.is_some_and(|it| it.0 > 0);
-        Self { settings, rate: Limits::new(own), is_limited, is_behind_hub, n_live: watch::Sender::new(0) }
+    pub(crate) fn new(
+        registry: &RegistryName,
+        settings: BackgroundSettings,
+        whole: &LimitSettings,
+        is_behind_hub: bool,
+    ) -> Self {
+        let budget = |it: ByteRate| Budget::new(format!("{registry}:background"), it.0);
+        let rate = settings.bytes_per_second.map(budget);
+        let is_limited = whole.bytes_per_second.is_some();
+        Self { settings, rate, is_limited, is_behind_hub, n_live: watch::Sender::new(0) }
     }
 
-    /// So many gateways share the registry from now on.
-    pub(crate) fn share(&self, n_sharing: u32) {
-        self.rate.share(n_sharing);
+    /// Gateways share the registry like this from now on.
+    pub(crate) fn share(&self, sharing: &Sharing) {
+        self.rate.iter().for_each(|it| it.share(sharing));
     }
 
     /// Counts a seed that reads.
@@ -150,10 +153,10 @@ impl Background {
             biased;
             () = urgency.until_live() => true,
             goes_on = self.goes_on(line) => {
-                if goes_on {
+                if let (true, Some(rate)) = (goes_on, &self.rate) {
                     tokio::select! {
                         () = urgency.until_live() => {}
-                        () = self.rate.bytes(n_bytes) => {}
+                        () = rate.spend(n_bytes as u64) => {}
                     }
                 }
                 goes_on
@@ -236,7 +239,7 @@ mod tests {
             requests_per_second: None,
             concurrent_blobs: 1,
         };
-        Background::new(settings, &whole, false)
+        Background::new(&"registry.example".parse().unwrap(), settings, &whole, false)
     }
 
     /// Windows that are shut now, and stay so for hours.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::audit::{Audit, Event, Reason, Rejection, Requested};
 use crate::authority::{Allowed, Authority, Holder, Proof, Right, Size};
+use crate::budget::Sharing;
 use crate::fingerprint::Fingerprints;
 use crate::mode::Mode;
 use crate::upstream::Upstream;
@@ -76,11 +77,11 @@ impl Gate {
         self.upstreams.get(name)
     }
 
-    /// So many gateways share the registries from now on.
-    pub(crate) fn share(&self, n_sharing: u32) {
+    /// Gateways share the registries like this from now on.
+    pub(crate) fn share(&self, sharing: &Sharing) {
         for upstream in self.upstreams.values() {
-            upstream.limits.share(n_sharing);
-            upstream.background.share(n_sharing);
+            upstream.limits.share(sharing);
+            upstream.background.share(sharing);
         }
     }
 

@@ -76,6 +76,7 @@ use tokio::sync::{Semaphore, watch};
 pub use authority::access_token;
 
 use audit::Audit;
+use budget::{Lend, Sharing};
 use cuts::Cuts;
 use fingerprint::Fingerprints;
 use gate::Gate;
@@ -159,6 +160,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         verifying_keys: keyring.public(),
         gateway: Some(gateway.clone()),
         own_keys: keyring.public(),
+        borrows: false,
     });
     let (signing, signed_with) = watch::channel(keyring.public());
     let following = keyring.follow(settings.key_file, signing, ctx.tasks.stopping());
@@ -167,7 +169,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         &ctx,
         signed_with,
         sisters.clone(),
-        Told { verifier: verifier.clone(), region, gate: gate.clone() },
+        Told { verifier: verifier.clone(), region, gate: gate.clone(), lender: sisters.lender() },
     );
     let stopping = ctx.tasks.stopping();
     let peers = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
@@ -198,6 +200,7 @@ struct Told {
     verifier: Arc<Verifier>,
     region: watch::Sender<RegionState>,
     gate: Arc<Gate>,
+    lender: Option<Arc<dyn Lend>>,
 }
 
 impl Told {
@@ -208,15 +211,17 @@ impl Told {
                 self.region.send_modify(|it| {
                     it.verifying_keys.clone_from(&company.keys);
                     it.own_keys.clone_from(&company.own_keys);
+                    it.borrows = company.borrows;
                 });
             }
             Err(error) => tracing::warn!(%error, "signing keys that nobody could believe"),
         }
-        self.gate.share(company.n_sharing);
+        let Company { n_sharing, n_borrowing, .. } = *company;
+        self.gate.share(&Sharing { n_sharing, n_borrowing, lender: self.lender.clone() });
     }
 }
 
-/// Has everybody believe the keys that this gateway and the others sign with, and keep to this gateway's share.
+/// Has everybody believe the keys that this gateway and the others sign with, and keep to what gateways share.
 fn follow_company(
     ctx: &Context,
     mut signed_with: watch::Receiver<Vec<[u8; 32]>>,

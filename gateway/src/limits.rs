@@ -2,8 +2,8 @@
 //!
 //! A registry serves more than this region. Bytes per second, requests per second and blobs at a time have
 //! limits. Small blobs stand in a line of their own, since a pull begins with one and must not wait behind
-//! large layers. Where a region has several gateways, each keeps its part of the rates, all parts alike; how many blobs
-//! are read at a time is each gateway's own matter. A registry that answers the gateway itself with `Retry-After` is sent nothing more with the
+//! large layers. Where a region has several gateways, they keep to the rates together ([`budget`](crate::budget)); how many
+//! blobs are read at a time is each gateway's own matter. A registry that answers the gateway itself with `Retry-After` is sent nothing more with the
 //! gateway's right for that long: whatever comes next would only be told the same. Callers with credentials
 //! of their own have quotas of their own and are not held up by that.
 
@@ -12,15 +12,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_model::ByteRate;
+use shoal_oci::RegistryName;
 use tokio::time::{Instant, sleep_until};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Sharing};
 use crate::queue::Queue;
 
 /// The longest that one answer of a registry silences all requests to it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Blobs up to this size, in bytes, are small.
 pub(crate) const SMALL: u64 = 16 << 10;
+
+/// How much of an answer, in bytes, a registry may send before anything of it is read: what fills the buffers here.
+const AHEAD: u64 = 128 << 10;
 
 /// What a registry may be asked for; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,19 +48,21 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn new(settings: LimitSettings) -> Self {
+    /// Of the registry of this name.
+    pub(crate) fn new(registry: &RegistryName, settings: LimitSettings) -> Self {
+        let budget = |of: &str, rate| Budget::new(format!("{registry}:{of}"), rate);
         Self {
-            bytes: settings.bytes_per_second.filter(|it| it.0 > 0).map(|it| Budget::new(it.0)),
-            requests: settings.requests_per_second.map(|it| Budget::new(it.get().into())),
+            bytes: settings.bytes_per_second.map(|it| budget("bytes", it.0)),
+            requests: settings.requests_per_second.map(|it| budget("requests", it.get().into())),
             blobs: Queue::new(settings.concurrent_blobs as usize),
             small_blobs: Queue::new(settings.concurrent_blobs as usize),
             silent_until: Mutex::new(Instant::now()),
         }
     }
 
-    /// So many gateways share the registry from now on.
-    pub(crate) fn share(&self, n_sharing: u32) {
-        self.bytes.iter().chain(&self.requests).for_each(|it| it.share(n_sharing));
+    /// Gateways share the registry like this from now on.
+    pub(crate) fn share(&self, sharing: &Sharing) {
+        self.bytes.iter().chain(&self.requests).for_each(|it| it.share(sharing));
     }
 
     /// Waits until one more request may be sent.
@@ -84,6 +90,11 @@ impl Limits {
         }
     }
 
+    /// The bytes of one answer, none of which is paid for yet.
+    pub(crate) const fn advance(&self) -> Advance<'_> {
+        Advance { limits: self, n_paid: 0 }
+    }
+
     /// Leaves the registry alone for a while, as it asked the gateway to.
     pub(crate) fn pause(&self, wait: Duration) {
         let until = Instant::now() + wait.min(LONGEST_PAUSE);
@@ -92,16 +103,35 @@ impl Limits {
     }
 }
 
+/// The bytes of one answer, paid for before the registry can send them. It sends as much as finds room, whether it is read
+/// or not; of many small blobs, all at once.
+pub(crate) struct Advance<'a> {
+    limits: &'a Limits,
+    /// Paid for, and not come yet.
+    n_paid: u64,
+}
+
+impl Advance<'_> {
+    /// Waits until so many bytes that have come are paid for, and some of the `n_left` that are still to come.
+    pub(crate) async fn cover(&mut self, n_come: u64, n_left: u64) {
+        let ahead = n_left.min(AHEAD);
+        let due = (n_come + ahead).saturating_sub(self.n_paid);
+        self.limits.bytes(usize::try_from(due).unwrap_or(usize::MAX)).await;
+        self.n_paid = (self.n_paid + due).saturating_sub(n_come);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn limits(bytes: Option<u64>) -> Limits {
-        Limits::new(LimitSettings {
+        let settings = LimitSettings {
             bytes_per_second: bytes.map(ByteRate),
             requests_per_second: None,
             concurrent_blobs: 1,
-        })
+        };
+        Limits::new(&"registry.example".parse().unwrap(), settings)
     }
 
     #[tokio::test(start_paused = true)]
@@ -123,11 +153,32 @@ mod tests {
     async fn gateways_that_share_a_registry_keep_to_equal_parts_and_never_to_none() {
         let limits = limits(Some(1000));
         for (n_sharing, seconds) in [(4, 8), (1, 2), (50, 100)] {
-            limits.share(n_sharing);
+            limits.share(&Sharing { n_sharing, ..Sharing::default() });
             let start = Instant::now();
             limits.bytes(2000).await;
             let (took, expected) = (start.elapsed(), Duration::from_secs(seconds));
             assert!(took <= expected && took >= expected * 9 / 10, "{n_sharing}: {took:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_paid_for_before_it_can_come() {
+        const SIZE: u64 = AHEAD * 10;
+        let limits = limits(Some(AHEAD));
+        let mut advance = limits.advance();
+        let start = Instant::now();
+        let seconds = || start.elapsed().as_secs_f64().round() as u64;
+        advance.cover(0, SIZE).await;
+        assert_eq!((advance.n_paid, seconds()), (AHEAD, 1));
+        // In parts of any size.
+        let mut n_left = SIZE;
+        for part in [AHEAD / 4, AHEAD * 3, AHEAD * 6, AHEAD * 3 / 4] {
+            n_left -= part;
+            advance.cover(part, n_left).await;
+            assert_eq!(advance.n_paid, n_left.min(AHEAD));
+        }
+        assert_eq!((n_left, seconds()), (0, 10), "and no more than it is");
+        advance.cover(7, 0).await;
+        assert_eq!(advance.n_paid, 0, "but for what comes that was not said");
     }
 }

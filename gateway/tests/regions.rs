@@ -1,5 +1,8 @@
 //! A gateway that reads its registry by way of another region's, as its nodes and the registry see it.
 
+#![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
+
+#[allow(dead_code, reason = "it serves several tests, and each needs a part of it")]
 mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};

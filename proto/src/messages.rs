@@ -187,6 +187,8 @@ pub struct RegionState {
     pub gateway: Option<Node>,
     /// Of the verifying keys, those that it signs with itself.
     pub own_keys: Vec<[u8; 32]>,
+    /// Whether it borrows what it asks of registries from what all gateways may ask together.
+    pub borrows: bool,
 }
 
 /// What a node tells its scheduler.

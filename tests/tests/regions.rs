@@ -179,7 +179,10 @@ async fn a_link_that_is_cut_in_the_middle_and_comes_back_carries_nothing_twice()
         ensure!(body == layer.bytes, "other content");
     }
     let size = layer.bytes.len() as u64;
-    assert_eq!(regions.registry.front.blob_bytes_sent(), size);
+    // Nodes that were without their gateway's word have asked the registry, which refused them.
+    let seen = regions.registry.front.seen().into_iter();
+    let given = seen.filter(|it| it.is_blob_read() && matches!(it.status, 200 | 206)).map(|it| it.sent);
+    assert_eq!(given.sum::<u64>(), size);
     for region in &regions.all {
         let read = region.gateway.metric(READ, &[]).await? as u64;
         println!("{read} bytes over the link for {size}");

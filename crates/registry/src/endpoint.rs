@@ -32,6 +32,8 @@ pub struct Endpoint {
     /// Hosts outside the registry's own domain, in lower case, whose token services may be shown its
     /// credential.
     pub token_hosts: BTreeSet<String>,
+    /// What is read of it is metered, so little is taken in that nobody has asked for yet.
+    pub is_metered: bool,
 }
 
 /// PEM files that say who connects.
@@ -87,6 +89,7 @@ impl Endpoint {
             chosen_by_caller: false,
             redirect_hosts: BTreeSet::new(),
             token_hosts: BTreeSet::new(),
+            is_metered: false,
         })
     }
 

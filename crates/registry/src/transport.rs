@@ -29,6 +29,9 @@ use crate::{Endpoint, EndpointError};
 const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
 const MAX_IDLE_PER_HOST: usize = 32;
+/// What is taken from a metered connection at once, in bytes. The kernel gives a connection from which much is taken at
+/// once, however seldom, large buffers; these the registry would fill beyond what was asked for.
+const SIP: usize = 32 << 10;
 
 type Connections = Client<HttpsConnector<HttpConnector<JudgingResolver>>, Empty<Bytes>>;
 
@@ -100,13 +103,13 @@ fn current(endpoint: &Endpoint, named: &NamedHosts, files: Files) -> Result<Curr
     let Configs { identified, anonymous } = Configs::new(endpoint, &files)?;
     Ok(Current {
         files,
-        identified: connections(identified, named, Network::Private),
-        from_inside: connections(anonymous.clone(), named, Network::Private),
-        from_outside: connections(anonymous, named, Network::Public),
+        identified: connections(endpoint, identified, named, Network::Private),
+        from_inside: connections(endpoint, anonymous.clone(), named, Network::Private),
+        from_outside: connections(endpoint, anonymous, named, Network::Public),
     })
 }
 
-fn connections(tls: ClientConfig, named: &NamedHosts, from: Network) -> Connections {
+fn connections(endpoint: &Endpoint, tls: ClientConfig, named: &NamedHosts, from: Network) -> Connections {
     let mut tcp = HttpConnector::new_with_resolver(JudgingResolver::new(named.clone(), from));
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(CONNECT));
@@ -116,7 +119,11 @@ fn connections(tls: ClientConfig, named: &NamedHosts, from: Network) -> Connecti
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
-    Client::builder(TokioExecutor::new())
+    let mut client = Client::builder(TokioExecutor::new());
+    if endpoint.is_metered {
+        client.http1_read_buf_exact_size(SIP);
+    }
+    client
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE_PER_HOST)

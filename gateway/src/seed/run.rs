@@ -36,7 +36,7 @@ use crate::authority::{Holder, Right, Size};
 use crate::background::AtWork;
 use crate::frames::{self, Part};
 use crate::gate::Gate;
-use crate::limits::SMALL;
+use crate::limits::{Advance, SMALL};
 use crate::mode::Asker;
 use crate::priority::Urgency;
 use crate::queue::{Place, Queue};
@@ -344,7 +344,8 @@ impl Seed {
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<Attempt, SeedError> {
         let from = cutter.offset();
-        let answer = match self.ask(from).await {
+        let mut advance = self.upstream.limits.advance();
+        let answer = match self.ask(from, &mut advance).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.warn(from, &error);
@@ -359,7 +360,7 @@ impl Seed {
             Err(setback) => return Ok(Attempt::Setback(setback)),
         };
         self.note_granted();
-        let end = self.copy(Content::of(answer, skip), reading, cutter, pieces).await?;
+        let end = self.copy(Content::of(answer, skip), (reading, advance), cutter, pieces).await?;
         let is_all = cutter.offset() == self.blob.geometry().size();
         Ok(match end {
             _ if is_all => Attempt::GoOn,
@@ -378,7 +379,7 @@ impl Seed {
     }
 
     #[expect(clippy::expect_used, reason = "input cannot reach it")]
-    async fn ask(&self, from: u64) -> Result<Response<RegistryBody>, AskError> {
+    async fn ask(&self, from: u64, advance: &mut Advance<'_>) -> Result<Response<RegistryBody>, AskError> {
         let path = format!("/v2/{}/blobs/{}", self.repository, self.blob.key().digest);
         let mut request = Request::get(path);
         if from > 0 {
@@ -386,6 +387,7 @@ impl Seed {
         }
         let request = request.body(()).expect("repository and digest are safe in a path");
         self.pulse.alive(self.upstream.turn(Asker::Gateway)).await;
+        self.pulse.alive(advance.cover(0, self.blob.geometry().size().saturating_sub(from))).await;
         self.upstream.read(&self.repository, request, &self.urgency).await
     }
 
@@ -393,7 +395,7 @@ impl Seed {
     async fn copy(
         &self,
         mut content: Content,
-        reading: &mut Reading,
+        (reading, mut advance): (&mut Reading, Advance<'_>),
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<End, SeedError> {
@@ -412,7 +414,9 @@ impl Seed {
                 }
             };
             self.upstream.received(n_bytes);
-            self.pulse.alive(self.upstream.limits.bytes(n_bytes)).await;
+            let n_known = cutter.offset() + bytes.len() as u64;
+            let n_left = (self.blob.geometry().size() + content.skip).saturating_sub(n_known);
+            self.pulse.alive(advance.cover(n_bytes as u64, n_left)).await;
             self.cut(bytes, cutter, pieces).await?;
             self.pulse.reached(cutter.offset());
             reading.at_work.look();

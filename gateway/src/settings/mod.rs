@@ -24,7 +24,7 @@ use shoal_peer::ticket;
 
 pub use access::AccessSettings;
 pub use hub::HubSettings;
-pub use redis::{RedisSettings, SistersSettings};
+pub use redis::{RedisServers, RedisSettings, SentinelSettings, SistersSettings};
 pub use registry::RegistrySettings;
 pub use security::{AuthoritySettings, CaFiles, KubernetesSettings, SecuritySettings, ServiceAccount};
 

@@ -1,9 +1,13 @@
 //! How the gateways of a region know each other: `gateways` and the group `redis`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use shoal_ops::settings::{Reader, SecretSource, Setting};
 use url::Url;
+
+/// How an address begins that is asked by TLS.
+const TLS: &str = "rediss://";
 
 /// Whom this gateway shares its region with.
 #[derive(Clone, Debug)]
@@ -17,8 +21,8 @@ pub struct SistersSettings {
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// `redis://` or, for TLS, `rediss://`.
-    pub url: String,
+    /// Where it is.
+    pub servers: RedisServers,
     /// Who the gateway is to it.
     pub username: Option<SecretSource>,
     /// What proves that.
@@ -29,19 +33,115 @@ pub struct RedisSettings {
     pub prefix: String,
 }
 
+/// Where a Redis is; all addresses begin with `redis://` or all, for TLS, with `rediss://`.
+#[derive(Clone, Debug)]
+pub enum RedisServers {
+    /// At this address.
+    One(String),
+    /// Where Sentinels say.
+    Sentinels(SentinelSettings),
+    /// In several places, some of which are these.
+    Cluster(Vec<String>),
+}
+
+/// Who knows where the master is.
+#[derive(Clone, Debug)]
+pub struct SentinelSettings {
+    /// Addresses of Sentinels.
+    pub urls: Vec<String>,
+    /// What they call the master.
+    pub master: String,
+    /// Who the gateway is to them.
+    pub username: Option<SecretSource>,
+    /// What proves that.
+    pub password: Option<SecretSource>,
+}
+
+impl RedisServers {
+    fn urls(&self) -> &[String] {
+        match self {
+            Self::One(url) => std::slice::from_ref(url),
+            Self::Sentinels(it) => &it.urls,
+            Self::Cluster(urls) => urls,
+        }
+    }
+
+    /// Whether everything is asked by TLS.
+    pub fn has_tls(&self) -> bool {
+        self.urls().iter().any(|it| it.starts_with(TLS))
+    }
+}
+
+impl fmt::Display for RedisServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sentinels(it) => write!(f, "{} by ", it.master)?,
+            Self::One(_) | Self::Cluster(_) => {}
+        }
+        f.write_str(&self.urls().join(", "))
+    }
+}
+
 /// Reads the group; `None` where there is no Redis.
 pub(super) fn read(reader: &Reader) -> Option<RedisSettings> {
     let settings = RedisSettings {
-        url: reader.optional("redis.url").map(|RedisUrl(it)| it).unwrap_or_default(),
         username: reader.optional("redis.username"),
         password: reader.optional("redis.password"),
         ca: reader.optional("redis.ca"),
         prefix: reader.get("redis.prefix"),
+        servers: servers(reader)?,
     };
-    if settings.ca.is_some() && !settings.url.starts_with("rediss://") {
-        reader.reject("redis.ca", "is for TLS, and redis.url does not begin with rediss://");
+    let urls = settings.servers.urls();
+    if settings.servers.has_tls() != urls.iter().all(|it| it.starts_with(TLS)) {
+        reader.reject("redis", "has addresses with TLS, rediss://, and without");
     }
-    Some(settings).filter(|it| !it.url.is_empty())
+    if settings.ca.is_some() && !settings.servers.has_tls() {
+        reader.reject("redis.ca", "is for TLS, and no address of redis begins with rediss://");
+    }
+    if matches!(settings.servers, RedisServers::Cluster(_)) {
+        if !has_hash_tag(&settings.prefix) {
+            reader.reject(
+                "redis.prefix",
+                "keeps keys apart in a Cluster: put something of it in braces, as in {shoal}:",
+            );
+        }
+        if urls.iter().any(|it| Url::parse(it).is_ok_and(|it| it.path().len() > 1)) {
+            reader.reject("redis.cluster", "names a database, and a Cluster has one only");
+        }
+    }
+    Some(settings)
+}
+
+fn servers(reader: &Reader) -> Option<RedisServers> {
+    let urls = |key| reader.values(key).into_iter().map(|RedisUrl(it)| it).collect::<Vec<_>>();
+    let url = reader.optional("redis.url").map(|RedisUrl(it)| it);
+    let (sentinels, cluster) = (urls("redis.sentinels"), urls("redis.cluster"));
+    let sentinels = SentinelSettings {
+        urls: sentinels,
+        master: reader.optional("redis.master").unwrap_or_default(),
+        username: reader.optional("redis.sentinelUsername"),
+        password: reader.optional("redis.sentinelPassword"),
+    };
+    if sentinels.urls.is_empty() == !sentinels.master.is_empty() {
+        reader.reject(
+            "redis.master",
+            "goes with redis.sentinels: it is the name by which they know the master",
+        );
+    }
+    let url = url.map(RedisServers::One);
+    let sentinels = (!sentinels.urls.is_empty()).then_some(RedisServers::Sentinels(sentinels));
+    let cluster = (!cluster.is_empty()).then_some(RedisServers::Cluster(cluster));
+    let mut given = [url, sentinels, cluster].into_iter().flatten();
+    let first = given.next();
+    if given.next().is_some() {
+        reader.reject("redis", "has more than one of url, sentinels and cluster");
+    }
+    first
+}
+
+/// Whether all keys that begin so are in one slot of a Cluster, as those of one script have to be.
+fn has_hash_tag(prefix: &str) -> bool {
+    prefix.split_once('{').and_then(|(_, it)| it.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }
 
 struct RedisUrl(String);
@@ -95,9 +195,31 @@ mod tests {
         );
         assert_eq!((res, settings.addresses), (Ok(()), vec!["https://g.example:65003".to_owned()]));
         let redis = settings.redis.unwrap();
-        assert_eq!((redis.url.as_str(), redis.prefix.as_str()), ("rediss://r.example:6380/2", "shoal:"));
+        assert_eq!(redis.servers.to_string(), "rediss://r.example:6380/2");
+        assert_eq!((redis.servers.has_tls(), redis.prefix.as_str()), (true, "{shoal}:"));
         assert_eq!(redis.password.as_ref().map(|it| it.secret().expose()), Some("hunter2"));
         assert!(!format!("{redis:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn several_belong_together_by_sentinels_or_as_a_cluster() {
+        let (settings, res) = read(
+            "redis: {sentinels: ['redis://a:26379', 'redis://b:26379'], master: m, password: hunter2, \
+             sentinelUsername: s, sentinelPassword: hunter3}",
+        );
+        let redis = settings.redis.unwrap();
+        assert_eq!(
+            (res, redis.servers.to_string()),
+            (Ok(()), "m by redis://a:26379, redis://b:26379".to_owned())
+        );
+        let text = format!("{redis:?}");
+        assert!(!text.contains("hunter"), "{text}");
+        let RedisServers::Sentinels(it) = redis.servers else { panic!("{text}") };
+        assert_eq!(it.password.as_ref().map(|it| it.secret().expose()), Some("hunter3"));
+
+        let (settings, res) = read("redis: {cluster: ['rediss://a:6379', 'rediss://b:6379']}");
+        let redis = settings.redis.unwrap();
+        assert_eq!((res, redis.servers.has_tls()), (Ok(()), true));
     }
 
     #[track_caller]
@@ -114,6 +236,18 @@ mod tests {
         }
         check_mistake("redis: {url: 'redis://u:hunter2@a:1'}", "redis.url = \"…\" holds a user or password");
         check_mistake("redis: {url: 'redis://a:1', ca: /ca}", "redis.ca is for TLS");
+        check_mistake("redis: {url: 'redis://a:1', cluster: ['redis://a:1']}", "more than one of url");
+        check_mistake(
+            "redis: {cluster: ['redis://a:1', 'rediss://b:1']}",
+            "with TLS, rediss://, and without",
+        );
+        check_mistake("redis: {cluster: ['redis://a:1/2']}", "redis.cluster names a database");
+        for prefix in ["shoal:", "{}:", "}shoal{", "{shoal"] {
+            let text = format!("redis: {{cluster: ['redis://a:1'], prefix: '{prefix}'}}");
+            check_mistake(&text, "redis.prefix keeps keys apart in a Cluster");
+        }
+        check_mistake("redis: {sentinels: ['redis://a:1']}", "redis.master goes with redis.sentinels");
+        check_mistake("redis: {url: 'redis://a:1', master: m}", "redis.master goes with redis.sentinels");
         check_mistake("gateways: ['http://g.example:65003']", "gateways must begin with https://");
         check_mistake("gateways: ['g.example']", "gateways[0] = \"g.example\" is not of the form");
     }

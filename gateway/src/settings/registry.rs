@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use globset::{GlobBuilder, GlobSet};
 use jiff::tz::TimeZone;
-use shoal_model::TrustGroup;
+use shoal_model::{ByteRate, TrustGroup};
 use shoal_oci::RegistryName;
 use shoal_ops::settings::{Reader, SecretSource, Setting};
 use shoal_registry::{ClientCertificate, Endpoint};
@@ -55,10 +55,16 @@ pub(super) fn read_all(reader: &Reader) -> Vec<RegistrySettings> {
 /// `hosts`: the host names of the registries before.
 fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Option<RegistrySettings> {
     let group: Option<String> = item.optional("trustGroup");
-    let endpoint = endpoint(item, name)?;
+    let mut endpoint = endpoint(item, name)?;
     let (kind, is_behind_hub) = (kind(item, &endpoint), is_behind_hub(item));
     // The hub gives one connection so many answers at a time, of both lines and with some to spare.
     let most_blobs = if is_behind_hub { 100 } else { 10_000 };
+    let limits = LimitSettings {
+        bytes_per_second: item.optional("limits.bytesPerSecond").filter(|it: &ByteRate| it.0 > 0),
+        requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
+        concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=most_blobs),
+    };
+    endpoint.is_metered = limits.bytes_per_second.is_some();
     Some(RegistrySettings {
         is_behind_hub,
         group: TrustGroup::new(group.as_deref().unwrap_or(endpoint.name.as_str())),
@@ -67,11 +73,7 @@ fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Opti
         endpoint,
         mode: mode(item),
         access: access::read(item, kind, hosts),
-        limits: LimitSettings {
-            bytes_per_second: item.optional("limits.bytesPerSecond"),
-            requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
-            concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=most_blobs),
-        },
+        limits,
         background: background(item),
     })
 }
@@ -98,7 +100,7 @@ fn background(item: &Reader) -> BackgroundSettings {
     let windows = item.values("limits.background.windows").into_iter().map(|DailyWindow(it)| it).collect();
     let Zone(zone) = item.get("limits.background.timezone");
     BackgroundSettings {
-        bytes_per_second: item.optional("limits.background.bytesPerSecond"),
+        bytes_per_second: item.optional("limits.background.bytesPerSecond").filter(|it: &ByteRate| it.0 > 0),
         windows: Windows::new(windows, zone),
     }
 }

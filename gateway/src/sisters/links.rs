@@ -130,6 +130,7 @@ impl Links {
         let me = self.sisters.0.roll.borrow().me().address.clone();
         let listed = redis.attend(&me).await;
         self.sisters.0.metrics.redis_up.set(i64::from(listed.is_ok()));
+        self.sisters.borrow(listed.is_ok());
         // What was last known stays while Redis is away.
         if let Ok(addresses) = listed {
             // Who writes to Redis may name any address, but no name that would have to be looked up.
@@ -267,7 +268,7 @@ impl Link {
 
 async fn next(states: &mut Streaming<RegionState>) -> Result<Word, LinkError> {
     let state = states.message().await?.ok_or(LinkError::Ended)?;
-    let RegionState { gateway, own_keys, verifying_keys: believed, .. } = state;
+    let RegionState { gateway, own_keys, verifying_keys: believed, borrows, .. } = state;
     RegionKeys::parse(&own_keys)?;
-    Ok(Word { node: gateway.ok_or(LinkError::Nameless)?, own_keys, believed })
+    Ok(Word { node: gateway.ok_or(LinkError::Nameless)?, own_keys, believed, borrows })
 }

@@ -30,6 +30,7 @@ pub(super) struct SisterMetrics {
     /// 1 while Redis answers.
     pub(super) redis_up: Gauge,
     leases: Family<[(&'static str, &'static str); 1], Counter>,
+    lots: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl SisterMetrics {
@@ -44,8 +45,16 @@ impl SisterMetrics {
             registry.register("gateway_redis_up", help, it.redis_up.clone());
             let help = "Questions for the lease on a blob, by what became of them";
             registry.register("gateway_seed_leases", help, it.leases.clone());
+            let help = "Questions for a part of what gateways may ask of a registry together";
+            registry.register("gateway_lots", help, it.lots.clone());
         });
         it
+    }
+
+    /// Counts a question for a lot.
+    pub(super) fn borrowed(&self, is_lent: bool) {
+        let outcome = if is_lent { "lent" } else { "unanswered" };
+        self.lots.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Counts a question for a lease.

@@ -6,12 +6,15 @@
 //! that another is there, and what it signs with, and no Redis is needed for it. Redis tells addresses ([`redis`]), which
 //! anybody may have written there; who answers at one has to show a gateway's certificate.
 //!
+//! What gateways may ask of a registry together is kept there as well ([`Lend`]).
+//!
 //! A gateway without settings for any of this has no sisters: it owns every blob and asks nobody.
 //!
 //! Knows nothing of: registries, what a seed does with its turn.
 
 mod claim;
 mod clock;
+mod dial;
 mod links;
 mod metrics;
 mod redis;
@@ -21,6 +24,8 @@ mod tenure;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use shoal_identity::Dialer;
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_ops::Context;
@@ -32,6 +37,7 @@ pub(crate) use claim::Turn;
 pub(crate) use roll::{Company, Roll};
 pub(crate) use tenure::Tenure;
 
+use crate::budget::Lend;
 use crate::settings::SistersSettings;
 use clock::EpochClock;
 use links::Links;
@@ -145,8 +151,33 @@ impl Sisters {
         self.0.roll.borrow().me().id.clone()
     }
 
+    /// What lends to all gateways alike, where there is a Redis.
+    pub(crate) fn lender(&self) -> Option<Arc<dyn Lend>> {
+        self.0.redis.is_some().then(|| Arc::new(self.clone()) as _)
+    }
+
+    /// The others are to know whether this gateway borrows.
+    fn borrow(&self, borrows: bool) {
+        self.0.roll.send_if_modified(|it| it.borrow(borrows));
+    }
+
     /// The claim of a seed that begins now. `is_named`: the scheduler wants it to be this gateway's.
     pub(crate) fn tenure(&self, key: BlobKey, is_named: bool) -> Tenure {
         Tenure::new(self.clone(), key, is_named)
+    }
+}
+
+impl Lend for Sisters {
+    fn lend<'a>(&'a self, budget: &'a str, price: Duration) -> BoxFuture<'a, Option<Duration>> {
+        async move {
+            let wait = self.0.redis.as_ref()?.lend(budget, price).await;
+            self.0.metrics.borrowed(wait.is_ok());
+            wait.inspect_err(|error| {
+                tracing::debug!(budget, %error, "not borrowed");
+                self.borrow(false);
+            })
+            .ok()
+        }
+        .boxed()
     }
 }

@@ -8,20 +8,20 @@ use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, TlsCertificates,
-};
+use redis::{Cmd, FromRedisValue};
 use shoal_model::{BlobKey, NodeId};
 
 use super::claim::{Answer, LIFE};
+use super::dial::{Connection, Dialler, secrets};
 use super::roll::MAX_SISTERS;
+use crate::budget::CREDIT;
 use crate::settings::RedisSettings;
 
-/// How long a connection may take, and then each answer.
-const DEADLINE: Duration = Duration::from_millis(500);
 /// How long a gateway that does not attend counts as there.
 const ATTENDANCE: Duration = Duration::from_secs(10);
+
+/// The time ahead of which a budget is at least believed to have been lent.
+const AHEAD: Duration = Duration::from_secs(2);
 
 /// Notes the address ARGV[1] for ARGV[2] ms and returns up to ARGV[3] that are noted.
 const ATTEND: &str = "
@@ -60,11 +60,25 @@ const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
 
+/// Lends what costs ARGV[1] us of the budget KEYS[1], for whose next lot it is the time that KEYS[1] says; returns how many us
+/// that is ahead. Of what nobody has borrowed only the last ARGV[2] us are kept. A time that is further ahead than ARGV[3] us
+/// no gateway has written.
+const LEND: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local from = tonumber(redis.call('GET', KEYS[1])) or 0
+if not (from >= now - ARGV[2] and from <= now + ARGV[3]) then from = now - ARGV[2] end
+local ahead = math.max(0, from + ARGV[1] - now)
+redis.call('SET', KEYS[1], string.format('%.0f', from + ARGV[1]), 'PX', math.ceil(ahead / 1000) + 1000)
+return math.floor(math.max(0, from - now))";
+
 /// Why Redis did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RedisError {
     #[error("redis is away")]
     Away,
+    #[error("redis: no connection in time")]
+    Silent,
     #[error("redis")]
     Failed(#[from] redis::RedisError),
     #[error("redis.ca {file}: {error}")]
@@ -81,7 +95,7 @@ pub(super) struct Redis {
 
 enum Link {
     Untried,
-    Up(MultiplexedConnection),
+    Up(Connection),
     Lost,
 }
 
@@ -96,18 +110,23 @@ impl Redis {
         matches!(*self.link(), Link::Up(_))
     }
 
-    /// Says that this gateway lives and has this address; returns those of all that do. Makes a link where there is none.
+    /// Says that this gateway lives and has this address; returns those of all that do. Makes a link where there is none:
+    /// one over which this is answered.
     pub(super) async fn attend(&self, address: &str) -> Result<Vec<String>, RedisError> {
-        if !self.is_up() {
-            let dialled = self.dial().await;
-            self.note(dialled)?;
-        }
         // One more than others may be: itself.
         let most = MAX_SISTERS + 1;
         let mut question = redis::cmd("EVAL");
         question.arg(ATTEND).arg(1).arg(self.key("gateways"));
         question.arg(address).arg(millis(ATTENDANCE)).arg(most);
-        self.ask(&question).await
+        if self.is_up() {
+            return self.ask(&question).await;
+        }
+        let dialled = async {
+            let mut connection = self.dialler()?.dial().await?;
+            let answer = connection.ask(&question).await?;
+            Ok((connection, answer))
+        };
+        self.note(dialled.await)
     }
 
     /// Asks for the lease on a blob, or renews the one of the epoch `leased`. A fresh one has an epoch of at least `clock`.
@@ -136,6 +155,16 @@ impl Redis {
         self.ask::<u64>(&question).await.map(drop)
     }
 
+    /// Lends what costs `price` of a budget: so long nothing else of it is lent. Returns how long until it may be spent.
+    pub(super) async fn lend(&self, budget: &str, price: Duration) -> Result<Duration, RedisError> {
+        let mut question = redis::cmd("EVAL");
+        question.arg(LEND).arg(1).arg(self.key(&format!("budget:{budget}")));
+        // Each gateway has asked for at most one lot that others wait behind.
+        let most_ahead = AHEAD.max(price * (MAX_SISTERS as u32 + 1));
+        question.arg(micros(price)).arg(micros(CREDIT)).arg(micros(most_ahead));
+        self.ask(&question).await.map(Duration::from_micros)
+    }
+
     async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, RedisError> {
         let connection = match &*self.link() {
             Link::Up(connection) => Some(connection.clone()),
@@ -143,45 +172,25 @@ impl Redis {
         };
         let mut connection = connection.ok_or(RedisError::Away)?;
         // The connection has a deadline for each answer.
-        let answer = question.query_async(&mut connection).await;
+        let answer = connection.ask(question).await;
         Ok(answer.inspect_err(|it| self.lost(it))?)
     }
 
-    async fn dial(&self) -> Result<MultiplexedConnection, RedisError> {
-        let client = self.client()?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE));
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        Ok(connecting.await?)
-    }
-
-    fn client(&self) -> Result<Client, RedisError> {
+    fn dialler(&self) -> Result<Dialler, RedisError> {
         let mut settings = self.settings();
         // A file that is just being replaced leaves what was read before.
-        let RedisSettings { username, password, .. } = &mut *settings;
-        for secret in [username, password].into_iter().flatten() {
-            let _ = secret.read_again();
-        }
-        let info = connection_info(&settings)?;
-        match &settings.ca {
-            None => Ok(Client::open(info)?),
-            Some(file) => {
-                let named = |error| RedisError::Ca { file: file.display().to_string(), error };
-                let root_cert = Some(std::fs::read(file).map_err(named)?);
-                Ok(Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })?)
-            }
-        }
+        secrets(&mut settings).for_each(|it| drop(it.read_again()));
+        Dialler::new(&settings)
     }
 
     /// Takes a link that was made, or tells, once, that none could be.
-    fn note(&self, dialled: Result<MultiplexedConnection, RedisError>) -> Result<(), RedisError> {
+    fn note<T>(&self, dialled: Result<(Connection, T), RedisError>) -> Result<T, RedisError> {
         let mut link = self.link();
         match dialled {
-            Ok(connection) => {
-                tracing::info!(redis = self.settings().url, "redis answers");
+            Ok((connection, answer)) => {
+                tracing::info!(redis = %self.settings().servers, "redis answers");
                 *link = Link::Up(connection);
-                Ok(())
+                Ok(answer)
             }
             Err(error) => {
                 if matches!(*link, Link::Untried) {
@@ -203,9 +212,9 @@ impl Redis {
 
     fn warn(&self, error: &(dyn Error + 'static)) {
         tracing::warn!(
-            redis = self.settings().url,
+            redis = %self.settings().servers,
             error,
-            "redis is away: gateways that were last known share the work by their names, without leases"
+            "redis is away: gateways that were last known share the work by their names and the limits by their number"
         );
     }
 
@@ -226,16 +235,8 @@ impl Redis {
     }
 }
 
-fn connection_info(settings: &RedisSettings) -> redis::RedisResult<ConnectionInfo> {
-    let info = settings.url.as_str().into_connection_info()?;
-    let mut redis = info.redis_settings().clone();
-    if let Some(username) = &settings.username {
-        redis = redis.set_username(username.secret().expose());
-    }
-    if let Some(password) = &settings.password {
-        redis = redis.set_password(password.secret().expose());
-    }
-    Ok(info.set_redis_settings(redis))
+fn micros(it: Duration) -> u64 {
+    u64::try_from(it.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(it: Duration) -> u64 {

@@ -1,10 +1,14 @@
 //! Who the other gateways of the region are, and what follows from that: who owns a blob, whose signatures are
-//! believed, by how many a registry's limit is divided.
+//! believed, by how many a registry's limits are divided, and how many of them borrow.
 //!
 //! A sister *answers* while a stream to her lives. That decides who owns a blob, because a sister that is heard of and
 //! cannot be reached serves nobody. She is *counted* from her first word on until Redis no longer lists her: without
 //! Redis nobody can tell one that has gone from one that is cut off and reads on, so the last known number stays. Her
 //! keys are believed for as long as there is room, whether she answers or not: what she sealed lives on among the nodes.
+//!
+//! A gateway with a Redis *borrows* what it asks of registries; one without keeps to its part of the limits, and says so,
+//! since the others have so much less to borrow then. One that answers no more is taken for dead, and so for one that needs
+//! nothing.
 //!
 //! Knows nothing of: sockets, Redis, clocks.
 
@@ -30,6 +34,7 @@ pub(super) struct Word {
     pub(super) own_keys: Vec<Key>,
     /// Whose signatures it believes, its own among them.
     pub(super) believed: Vec<Key>,
+    pub(super) borrows: bool,
 }
 
 /// The region's gateways as this one knows them.
@@ -37,6 +42,7 @@ pub(super) struct Word {
 pub(crate) struct Roll {
     me: Node,
     own_keys: Vec<Key>,
+    borrows: bool,
     sisters: BTreeMap<NodeId, Sister>,
     /// The addresses that Redis last said gateways have.
     listed: BTreeSet<Arc<str>>,
@@ -53,6 +59,10 @@ pub(crate) struct Company {
     pub(crate) own_keys: Vec<Key>,
     /// By how many gateways a registry's limits are divided.
     pub(crate) n_sharing: u32,
+    /// How many of them keep to no part of their own.
+    pub(crate) n_borrowing: u32,
+    /// Whether this gateway is one of these.
+    pub(crate) borrows: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +78,8 @@ struct Sister {
 impl Roll {
     /// For a gateway that knows of no other.
     pub(super) fn new(me: Node, own_keys: Vec<Key>) -> Self {
-        Self { me, own_keys, sisters: BTreeMap::new(), listed: BTreeSet::new(), n_words: 0 }
+        let (sisters, listed) = (BTreeMap::new(), BTreeSet::new());
+        Self { me, own_keys, borrows: false, sisters, listed, n_words: 0 }
     }
 
     // === What is heard ===
@@ -78,6 +89,11 @@ impl Roll {
         let is_new = self.own_keys != own_keys;
         self.own_keys = own_keys;
         is_new
+    }
+
+    /// This gateway borrows from now on, or does so no more; true where that is new.
+    pub(super) fn borrow(&mut self, borrows: bool) -> bool {
+        std::mem::replace(&mut self.borrows, borrows) != borrows
     }
 
     /// A stream to a sister has begun, with this word. False where there are too many to take in another.
@@ -172,6 +188,12 @@ impl Roll {
         1 + others.len() as u32
     }
 
+    /// How many of those keep to no part of their own, as far as they say.
+    fn n_borrowing(&self) -> u32 {
+        let apart = self.sisters.values().filter(|it| it.n_streams > 0 && !it.word.borrows).count() as u32;
+        self.n_sharing().saturating_sub(apart).max(1)
+    }
+
     /// All keys that are believed: this gateway's own first, then those of the sisters that answer, then those of
     /// whoever was heard of last.
     fn keys(&self) -> Vec<Key> {
@@ -189,7 +211,13 @@ impl Roll {
 
     /// What others have to know of.
     pub(crate) fn company(&self) -> Company {
-        Company { keys: self.keys(), own_keys: self.own_keys.clone(), n_sharing: self.n_sharing() }
+        Company {
+            keys: self.keys(),
+            own_keys: self.own_keys.clone(),
+            n_sharing: self.n_sharing(),
+            n_borrowing: self.n_borrowing(),
+            borrows: self.borrows,
+        }
     }
 
     /// Whether every sister that answers believes what this gateway signs.
@@ -220,7 +248,8 @@ mod tests {
     }
 
     fn word(number: u8) -> Word {
-        Word { node: node(number), own_keys: vec![[number; 32]], believed: vec![[number; 32]] }
+        let key = [number; 32];
+        Word { node: node(number), own_keys: vec![key], believed: vec![key], borrows: true }
     }
 
     fn key(byte: u8) -> BlobKey {
@@ -294,6 +323,22 @@ mod tests {
         assert!(roll.enter(word(2)));
         list(&mut roll, &[1]);
         assert_eq!(roll.n_sharing(), 2, "she answers, so she is there");
+    }
+
+    #[test]
+    fn whoever_says_that_it_does_not_borrow_keeps_its_part_until_it_is_gone() {
+        let mut roll = roll(&[2, 3]);
+        list(&mut roll, &[1, 2, 3]);
+        assert_eq!(roll.n_borrowing(), 3);
+        assert!(roll.tell(Word { borrows: false, ..word(3) }));
+        assert_eq!((roll.n_borrowing(), roll.n_sharing()), (2, 3));
+        roll.leave(&node(3).id);
+        assert_eq!((roll.n_borrowing(), roll.n_sharing()), (3, 3), "a dead one asks for nothing");
+        assert!(roll.enter(word(3)));
+        assert_eq!(roll.n_borrowing(), 3);
+        assert!(roll.borrow(true));
+        assert!(!roll.borrow(true));
+        assert_eq!((roll.company().borrows, roll.company().n_borrowing), (true, 3));
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Wire for RegionState {
             trust_groups: groups.collect(),
             gateway: self.gateway.map(Node::into_wire),
             own_keys: keys_to_wire(&self.own_keys),
+            borrows: self.borrows,
         }
     }
 
@@ -205,6 +206,7 @@ impl Wire for RegionState {
             trust_groups: groups.into_iter().collect(),
             gateway: it.gateway.map(Node::from_wire).transpose()?,
             own_keys: keys_from_wire("own_keys", it.own_keys)?,
+            borrows: it.borrows,
         })
     }
 }

@@ -75,6 +75,7 @@ fn what_is_sent_is_what_is_received() {
         trust_groups: [("registry.example".to_owned(), TrustGroup::new("g"))].into(),
         gateway: Some(node()),
         own_keys: vec![[1; 32]],
+        borrows: true,
     });
     survives(SchedulerMessage::Neighbours(Neighbours {
         key: key(),
