@@ -82,7 +82,7 @@ pub(crate) struct Upstream {
 /// Who is asked.
 enum Source {
     Registry(Direct),
-    Hub(HubRegistry),
+    Hub(Box<HubRegistry>),
 }
 
 /// The registry itself.
@@ -112,7 +112,10 @@ impl Upstream {
             background,
         } = settings;
         let source = match hub.filter(|_| is_behind_hub) {
-            Some(hub) => Source::Hub(hub.registry(endpoint.name.clone(), limits.bytes_per_second)),
+            Some(hub) => {
+                let registry = hub.registry(endpoint.name.clone(), limits.bytes_per_second);
+                Source::Hub(Box::new(registry))
+            }
             None => {
                 let client = RegistryClient::new(&endpoint)?;
                 let login = Login::new(client.clone(), kind, identity);

@@ -43,12 +43,14 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 #[derive(Clone)]
 pub(crate) struct Regions(Arc<Inner>);
 
+/// When which region was first given a blob, and how that is cut.
+type Transfers = LruCache<(NodeId, Repository, BlobKey), (Instant, Geometry)>;
+
 struct Inner {
     opener: Arc<Opener>,
     seeder: Seeder,
     roll: Roll,
-    /// When which region was first given a blob.
-    transfers: Mutex<LruCache<(NodeId, Repository, BlobKey), (Instant, Geometry)>>,
+    transfers: Mutex<Transfers>,
     sent: Counter,
 }
 
@@ -154,8 +156,7 @@ impl Regions {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "it is named once more above")]
-    fn transfers(&self) -> MutexGuard<'_, LruCache<(NodeId, Repository, BlobKey), (Instant, Geometry)>> {
+    fn transfers(&self) -> MutexGuard<'_, Transfers> {
         self.0.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
