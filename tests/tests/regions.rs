@@ -52,9 +52,9 @@ async fn by_way_of_a_hub_the_registry_is_read_once_and_each_link_carries_one_cop
 
     let size = image.n_bytes();
     assert_eq!(regions.registry.front.blob_bytes_sent(), size);
-    assert_eq!(regions.hub()?.metric(SENT, &[]).await?, (size * REGIONS as u64) as f64);
+    assert_eq!(regions.hub()?.metric(SENT, &[]).await? as u64, size * REGIONS as u64);
     for (region, before) in regions.all.iter().zip(before) {
-        assert_eq!(region.gateway.metric(READ, &[]).await?, size as f64);
+        assert_eq!(region.gateway.metric(READ, &[]).await? as u64, size);
         let link = received(region).await? - before;
         println!("{link} bytes over the link for {size}");
         assert!(link < size * 5 / 4, "{link} bytes for {size}");
@@ -262,8 +262,9 @@ async fn whoever_the_registry_refuses_gets_nothing_from_hub_or_region_though_bot
                 assert!([401, 403].contains(&status), "{name}, {user:?}: {status}");
             }
         }
-        let held = |region: usize| regions.all[region].gateway.metric(READ, &[]);
-        assert_eq!((held(0).await?, held(1).await?), (image.n_bytes() as f64, 0.0), "nothing came for those");
+        let held =
+            async |region: usize| regions.all[region].gateway.metric(READ, &[]).await.map(|it| it as u64);
+        assert_eq!((held(0).await?, held(1).await?), (image.n_bytes(), 0), "nothing came for those");
         // The other region gets it for somebody who may.
         read(ALICE, &regions.all[1].sidecars[0]).await?.finish_with(&image.layers[0]).await?;
         assert_eq!(regions.registry.front.blob_bytes_sent(), image.n_bytes());
