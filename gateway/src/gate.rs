@@ -79,7 +79,10 @@ impl Gate {
 
     /// Gateways share the registries like this from now on.
     pub(crate) fn share(&self, sharing: &Sharing) {
-        self.upstreams.values().for_each(|it| it.limits.share(sharing));
+        for upstream in self.upstreams.values() {
+            upstream.limits.share(sharing);
+            upstream.background.share(sharing);
+        }
     }
 
     /// The registry that a request to `host`, without a port, means where it names none: the one that has

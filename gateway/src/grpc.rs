@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::open::Opener;
+use crate::regions::{self, Roll};
 use crate::tickets::{Fresh, Tickets};
 
 /// How often the region's state is told again; nodes expect it at least every 10 s.
@@ -23,6 +24,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(crate) struct GatewayService {
     opener: Arc<Opener>,
     tickets: Arc<Tickets>,
+    regions: Roll,
     region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
@@ -31,10 +33,10 @@ impl GatewayService {
     pub(crate) fn new(
         opener: Arc<Opener>,
         tickets: Arc<Tickets>,
-        region: watch::Receiver<RegionState>,
-        stopping: CancellationToken,
+        regions: Roll,
+        (region, stopping): (watch::Receiver<RegionState>, CancellationToken),
     ) -> Self {
-        Self { opener, tickets, region, stopping }
+        Self { opener, tickets, regions, region, stopping }
     }
 }
 
@@ -61,16 +63,25 @@ impl Gateway for GatewayService {
         Ok(Response::new(RenewReply { ticket, ticket_lives: lives }))
     }
 
-    async fn region(&self, _: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
+    async fn region(&self, request: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
+        let (_, from, RegionRequest { regional }) = request.into_parts();
+        let attending = match (regions::identity(&from), regional) {
+            (Some(id), Some(regional)) => Some(self.regions.enter(id, regional).map_err(refused)?),
+            (Some(_), None) => return Err(Status::invalid_argument("region: it does not say which it is")),
+            (None, _) => None,
+        };
         let mut again = interval(AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let states = stream::unfold((self.region.clone(), again), async |(mut region, mut again)| {
+        let state = (self.region.clone(), again, attending);
+        let states = stream::unfold(state, async |(mut region, mut again, attending)| {
             tokio::select! {
                 _ = again.tick() => {}
                 Ok(()) = region.changed() => {}
             }
             let state = region.borrow_and_update().clone();
-            Some((Ok(state), (region, again)))
+            // What this region consists of is nothing to another one.
+            let state = if attending.is_some() { RegionState::default() } else { state };
+            Some((Ok(state), (region, again, attending)))
         });
         Ok(Response::new(states.take_until(self.stopping.clone().cancelled_owned()).boxed()))
     }

@@ -15,15 +15,18 @@
 
 pub mod audit;
 mod authority;
+pub mod background;
 mod breaker;
 mod budget;
 pub mod credentials;
 mod cuts;
 mod files;
 mod fingerprint;
+mod frames;
 mod gate;
 mod grpc;
 pub mod harbor;
+mod hub;
 pub mod issuing;
 pub mod kind;
 pub mod limits;
@@ -37,7 +40,9 @@ mod party;
 mod port;
 pub mod preheat;
 mod presence;
+mod priority;
 mod queue;
+mod regions;
 mod seed;
 pub mod settings;
 mod shelf;
@@ -48,6 +53,7 @@ mod tickets;
 pub mod timestamp;
 pub mod token_key;
 pub mod upstream;
+pub mod windows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,6 +83,7 @@ use cuts::Cuts;
 use fingerprint::Fingerprints;
 use gate::Gate;
 use grpc::GatewayService;
+use hub::Hub;
 use issuing::{Issuing, Secured};
 use metrics::RegistryMetrics;
 use mirror::Mirror;
@@ -84,6 +91,7 @@ use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
 use preheat::{Means, Preheats, schedule};
+use regions::Regions;
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -120,8 +128,12 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let verifier = Arc::new(Verifier::new(RegionKeys::parse(&keyring.public())?));
     let dialer = Dialer::new(keychain.as_ref());
     let sisters = Sisters::start(settings.sisters, gateway.clone(), keyring.public(), dialer.clone(), &ctx);
+    let hub = match settings.hub {
+        Some(hub) => Some(Hub::start(hub, address.to_string(), &ctx).await?),
+        None => None,
+    };
     let gate = Arc::new(Gate::new(
-        upstreams(settings.registries, &ctx)?,
+        upstreams(settings.registries, hub.as_ref(), &ctx)?,
         Fingerprints::new(rand::random()),
         settings.allow_for,
         audit.clone(),
@@ -173,7 +185,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         opener: opener.clone(),
         tickets: tickets.clone(),
         sisters: sisters.clone(),
-        seeder,
+        seeder: seeder.clone(),
         shelf: shelf.clone(),
         peers,
         dialer: dialer.clone(),
@@ -185,11 +197,12 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
+    let regions = Regions::new(opener.clone(), seeder, &ctx.metrics);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(opener, tickets, told, stopping)),
+        gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
         peers: service,
-        mirror: Mirror::new(gate),
+        mirror: Mirror::new(gate, regions),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };
@@ -286,9 +299,13 @@ fn node(settings: &Settings, address: SocketAddr) -> anyhow::Result<Node> {
     })
 }
 
-fn upstreams(registries: Vec<RegistrySettings>, ctx: &Context) -> anyhow::Result<Vec<Arc<Upstream>>> {
+fn upstreams(
+    registries: Vec<RegistrySettings>,
+    hub: Option<&Hub>,
+    ctx: &Context,
+) -> anyhow::Result<Vec<Arc<Upstream>>> {
     let metrics = RegistryMetrics::register(&ctx.metrics);
-    let upstreams = registries.into_iter().map(|it| Upstream::new(it, &metrics, &ctx.tasks));
+    let upstreams = registries.into_iter().map(|it| Upstream::new(it, hub, &metrics, &ctx.tasks));
     let upstreams: Vec<_> = upstreams.collect::<Result<_, _>>()?;
     ctx.tasks.spawn_infallible("files", files::follow(upstreams.clone(), ctx.tasks.stopping()));
     Ok(upstreams)

@@ -7,6 +7,7 @@ use shoal_peer::ticket::Verifier;
 use shoal_proto::{SchedulerMessage, SeedOrder, WantedBlob};
 use tokio::sync::mpsc;
 
+use crate::priority::Priority;
 use crate::seed::Wanting;
 use crate::shelf::SeedingShelf;
 
@@ -23,7 +24,8 @@ pub(crate) async fn obey(
         match verifier.check(SystemTime::now(), &ticket, &key) {
             // From where is what the ticket says: that is signed, the order is not.
             Ok(claims) => {
-                drop(shelf.seed(&key, Some(geometry), &claims.source, Wanting::Scheduler { holders }));
+                let by = (Wanting::Scheduler { holders }, Priority::Live);
+                drop(shelf.seed(&key, Some(geometry), &claims.source, by));
             }
             Err(error) => tracing::warn!(blob = %key, %error, "order to seed without a good ticket"),
         }

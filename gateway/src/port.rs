@@ -66,8 +66,14 @@ impl Service<Request<Incoming>> for NodePort {
         {
             return issue(certificates.clone(), self.joining.clone(), request).boxed();
         }
-        // A scheduler hears of the region, and gets no content and nothing that leads to it.
-        let roles = if path == REGION { &Role::ALL[..] } else { &[Role::Gateway, Role::Sidecar] };
+        let is_mirror = path == "/v2" || path.starts_with("/v2/");
+        let roles = match path {
+            // A scheduler hears of the region, and gets no content and nothing that leads to it.
+            REGION => &Role::ALL[..],
+            // Another region reads registries, and takes no part in anything else.
+            _ if is_mirror => &[Role::Gateway, Role::Sidecar, Role::Region],
+            _ => &[Role::Gateway, Role::Sidecar],
+        };
         if let Err(error) = Caller::of(request.extensions()).and_then(|it| it.must_be_one_of(roles)) {
             self.strangers.inc();
             let is_grpc = path.starts_with("/shoal.v1.");
@@ -77,7 +83,7 @@ impl Service<Request<Incoming>> for NodePort {
             self.gateway.call(request)
         } else if PeerService::owns(path) {
             self.peers.call(request)
-        } else if path == "/v2" || path.starts_with("/v2/") {
+        } else if is_mirror {
             let mirror = self.mirror.clone();
             let (request, _) = request.into_parts();
             async move { Ok(mirror.answer(request).await) }.boxed()

@@ -3,7 +3,8 @@
 //! A ticket is the proof that this gateway, or a sister with the same key, granted a blob; so a node that
 //! shows one for a blob that is not here has it seeded. That is how a node without a scheduler gets a blob,
 //! and the scheduler's own order goes the same way. A sister gets what there is; only what this gateway owns is seeded
-//! for her, since she can read the rest as well. What a preheat job wants here is seeded as for a node.
+//! for her, since she can read the rest as well. Whoever has a ticket waits for the blob, and so do those whose wishes the
+//! scheduler hears. What a preheat job wants here is seeded as for a node, and waits for what others wait for.
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use shoal_swarm::Geometry;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
+use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
 use crate::sisters::Sisters;
 
@@ -39,7 +41,7 @@ impl SeedingShelf {
         key: &BlobKey,
         stated: Option<Geometry>,
         source: &Source,
-        by: Wanting,
+        (by, priority): (Wanting, Priority),
     ) -> Option<ShelfBlob> {
         let upstream = self.gate.upstream(&source.registry.parse().ok()?)?;
         if upstream.group != key.group {
@@ -51,6 +53,7 @@ impl SeedingShelf {
             key: key.clone(),
             geometry: self.cuts.agreed(key, stated)?,
             by,
+            priority,
         })
     }
 }
@@ -58,9 +61,11 @@ impl SeedingShelf {
 impl Shelf for SeedingShelf {
     fn open(&self, key: &BlobKey, claims: &TicketClaims) -> Option<ShelfBlob> {
         if self.sisters.knows(&claims.node) && !self.sisters.owns(key) {
+            // Somebody may wait for it there, which her ticket does not say.
+            self.seeder.is_awaited(key);
             return self.seeder.at_hand(key);
         }
-        let seeded = self.seed(key, claims.geometry, &claims.source, Wanting::Node);
+        let seeded = self.seed(key, claims.geometry, &claims.source, (Wanting::Node, Priority::Live));
         // What is complete can be shared even where it cannot be fetched. A part without a seed is as good
         // as nothing, and says so at once.
         let complete = || self.store.get(key).filter(Blob::is_complete);
@@ -78,7 +83,9 @@ impl Storer for SeedingShelf {
                 None => "not seeded".to_owned(),
             }
         };
-        let opened = self.seed(&key, Some(wanted.geometry), source, Wanting::Node).ok_or_else(&failure)?;
+        // For pulls to come; one that is under way makes the seed its own.
+        let by = (Wanting::Node, Priority::Background);
+        let opened = self.seed(&key, Some(wanted.geometry), source, by).ok_or_else(&failure)?;
         let blob = opened.blob.clone();
         let ended = async move {
             if let Some(mut seed) = opened.seed {

@@ -16,13 +16,16 @@ use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError,
 
 use tokio::time::Instant;
 
+use crate::background::Background;
 use crate::breaker::Breaker;
 use crate::credentials::{self, Credentials, Login, LoginError, Shown};
+use crate::hub::{Hub, HubRegistry};
 use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::metrics::{OneRegistry, RegistryMetrics};
 use crate::mode::{Asker, Mode};
 use crate::presence;
+use crate::priority::Urgency;
 use crate::settings::RegistrySettings;
 use crate::token_key::{TokenKey, TokenKeyError};
 
@@ -44,6 +47,10 @@ pub(crate) enum AskError {
     Login(#[from] LoginError),
     #[error("registry {registry}: has not answered lately")]
     Silent { registry: RegistryName },
+    #[error(
+        "registry {registry}: repository {repository}: the hub takes no credential that was seen to open it"
+    )]
+    Unlent { registry: RegistryName, repository: Repository },
 }
 
 impl AskError {
@@ -64,22 +71,58 @@ pub(crate) struct Upstream {
     /// What its token service signs with.
     pub(crate) token_key: Option<TokenKey>,
     pub(crate) limits: Limits,
+    /// What seeds mind that nobody waits for yet.
+    pub(crate) background: Background,
     pub(crate) metrics: OneRegistry,
+    name: RegistryName,
+    source: Source,
+    breaker: Mutex<Breaker>,
+}
+
+/// Who is asked.
+enum Source {
+    Registry(Direct),
+    Hub(Box<HubRegistry>),
+}
+
+/// The registry itself.
+struct Direct {
     client: RegistryClient,
     /// The same without what the registry could take for the gateway's login.
     callers: RegistryClient,
     credentials: Credentials,
-    breaker: Mutex<Breaker>,
 }
 
 impl Upstream {
     pub(crate) fn new(
         settings: RegistrySettings,
+        hub: Option<&Hub>,
         metrics: &RegistryMetrics,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, UpstreamError> {
-        let RegistrySettings { endpoint, kind, group, mode, access, identity, limits } = settings;
-        let client = RegistryClient::new(&endpoint)?;
+        let RegistrySettings {
+            endpoint,
+            is_behind_hub,
+            kind,
+            group,
+            mode,
+            access,
+            identity,
+            limits,
+            background,
+        } = settings;
+        let source = match hub.filter(|_| is_behind_hub) {
+            Some(hub) => {
+                let registry = hub.registry(endpoint.name.clone(), limits.bytes_per_second);
+                Source::Hub(Box::new(registry))
+            }
+            None => {
+                let client = RegistryClient::new(&endpoint)?;
+                let login = Login::new(client.clone(), kind, identity);
+                let credentials = Credentials::new(login, tasks.clone());
+                Source::Registry(Direct { callers: client.unidentified(), client, credentials })
+            }
+        };
         let no_key = |error| UpstreamError::TokenKey { registry: endpoint.name.clone(), error };
         let token_key = access.token_key.map(TokenKey::open).transpose().map_err(no_key)?;
         Ok(Arc::new(Self {
@@ -88,31 +131,40 @@ impl Upstream {
             mode,
             hosts: access.hosts,
             token_key,
+            background: Background::new(&endpoint.name, background, &limits, is_behind_hub),
             limits: Limits::new(&endpoint.name, limits),
             metrics: metrics.of(&endpoint.name),
-            credentials: Credentials::new(Login::new(client.clone(), kind, identity), tasks.clone()),
-            callers: client.unidentified(),
-            client,
+            name: endpoint.name,
+            source,
             breaker: Mutex::default(),
         }))
     }
 
-    pub(crate) fn name(&self) -> &RegistryName {
-        self.client.name()
+    pub(crate) const fn name(&self) -> &RegistryName {
+        &self.name
     }
 
     /// Reads the files of this registry's settings again: of certificates, then of the gateway's identity,
     /// then of the token key. Returns for each whether it is another now, or what is wrong with it. Blocks.
     pub(crate) fn reload(&self) -> [Result<bool, String>; 3] {
-        let certificates = self.client.reload().map_err(|it| it.to_string());
-        let identity = self.credentials.reload().map_err(|it| it.to_string());
+        let [certificates, identity] = match &self.source {
+            Source::Registry(Direct { client, credentials, .. }) => {
+                let identity = credentials.reload().map_err(|it| it.to_string());
+                [client.reload().map_err(|it| it.to_string()), identity]
+            }
+            Source::Hub(_) => [Ok(false), Ok(false)],
+        };
         let token_key = self.token_key.as_ref().map_or(Ok(false), TokenKey::reload);
         [certificates, identity, token_key.map_err(|it| it.to_string())]
     }
 
     /// Fails where the registry has fallen silent: for those who cannot wait for it. A seed can.
     pub(crate) fn listens(&self) -> Result<(), AskError> {
-        let admits = self.breaker().admits(Instant::now());
+        let admits = match &self.source {
+            Source::Registry(_) => self.breaker().admits(Instant::now()),
+            // It may wait for a registry, and says by itself when that is silent.
+            Source::Hub(hub) => hub.is_there(),
+        };
         admits.then_some(()).ok_or_else(|| AskError::Silent { registry: self.name().clone() })
     }
 
@@ -136,27 +188,53 @@ impl Upstream {
     }
 
     /// What a caller who has no credential shows for reading `repository`: a token, where the registry gives one to
-    /// anybody.
+    /// anybody. A region behind a hub may not reach whoever gives tokens, and shows nothing.
     pub(crate) async fn authorization_of_nobody(
         &self,
         repository: &Repository,
     ) -> Result<Option<HeaderValue>, LoginError> {
-        credentials::of_nobody(self.callers.clone(), self.kind, repository).await
+        match &self.source {
+            Source::Registry(Direct { callers, .. }) => {
+                credentials::of_nobody(callers.clone(), self.kind, repository).await
+            }
+            Source::Hub(_) => Ok(None),
+        }
     }
 
     /// Sends one request of a caller as it is.
     pub(crate) async fn ask(&self, request: Request<()>) -> Result<Response<RegistryBody>, RegistryError> {
-        self.send(&self.callers, request).await
+        match &self.source {
+            Source::Registry(Direct { callers, .. }) => self.sent(callers.send(request)).await,
+            Source::Hub(hub) => self.told(hub.ask(request, Asker::Caller).await),
+        }
     }
 
-    async fn send(
+    /// A caller with this `Authorization` was allowed to read the repository: where it takes one to read by way of the
+    /// hub, seeds may show this.
+    pub(crate) fn lend(&self, repository: &Repository, authorization: Option<&HeaderValue>) {
+        if let (Source::Hub(hub), Mode::Client, Some(authorization)) =
+            (&self.source, &self.mode, authorization)
+        {
+            hub.lend(repository, authorization);
+        }
+    }
+
+    /// Sends a request, and notes whether the registry is silent.
+    async fn sent(
         &self,
-        client: &RegistryClient,
-        request: Request<()>,
+        sending: impl Future<Output = Result<Response<RegistryBody>, RegistryError>>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
         let waiting = Waiting { upstream: self, since: Instant::now(), is_answered: false };
-        let answer = client.send(request).await;
+        let answer = sending.await;
         waiting.heard(answer.is_ok());
+        self.told(answer)
+    }
+
+    /// Counts a request.
+    fn told(
+        &self,
+        answer: Result<Response<RegistryBody>, RegistryError>,
+    ) -> Result<Response<RegistryBody>, RegistryError> {
         self.metrics.request(answer.as_ref().ok().map(|it| it.status().as_u16()));
         if let Ok(answer) = &answer {
             self.metrics.quota(answer.headers());
@@ -171,34 +249,65 @@ impl Upstream {
         repository: &Repository,
         request: Request<()>,
     ) -> Result<Response<RegistryBody>, AskError> {
+        let direct = match &self.source {
+            Source::Registry(direct) => direct,
+            // What would change something at the registry, the hub asks otherwise.
+            Source::Hub(hub) => return Ok(self.told(hub.ask(request, Asker::Gateway).await)?),
+        };
         match presence::harmless(self.kind, &request) {
-            Some(request) => Ok(presence::of_head(self.ask_logged_in(repository, request).await?)),
-            None => self.ask_logged_in(repository, request).await,
+            Some(request) => Ok(presence::of_head(self.ask_logged_in(direct, repository, request).await?)),
+            None => self.ask_logged_in(direct, repository, request).await,
         }
+    }
+
+    /// Asks for a blob of `repository` for a seed of this urgency. By way of the hub the body comes framed.
+    pub(crate) async fn read(
+        &self,
+        repository: &Repository,
+        request: Request<()>,
+        urgency: &Urgency,
+    ) -> Result<Response<RegistryBody>, AskError> {
+        let hub = match &self.source {
+            Source::Registry(direct) => return self.ask_logged_in(direct, repository, request).await,
+            Source::Hub(hub) => hub,
+        };
+        let answer = hub.read(repository, request, self.mode.asker(), urgency).await;
+        let unlent = || AskError::Unlent { registry: self.name.clone(), repository: repository.clone() };
+        match answer.transpose() {
+            None => Err(unlent()),
+            Some(answer) => Ok(self.told(answer)?),
+        }
+    }
+
+    /// Whether there is a hub in between, which reads for as long as somebody waits for the blob.
+    pub(crate) const fn is_behind_hub(&self) -> bool {
+        matches!(self.source, Source::Hub(_))
     }
 
     /// Where the registry no longer takes what was kept, it is asked again with a fresh login.
     async fn ask_logged_in(
         &self,
+        direct: &Direct,
         repository: &Repository,
         request: Request<()>,
     ) -> Result<Response<RegistryBody>, AskError> {
         // Ends, since the refusal of what a login has just brought is an error.
         loop {
-            let shown = self.credentials.authorization(repository).await?;
-            let answer = self.ask_showing(&shown, request.clone()).await?;
+            let shown = direct.credentials.authorization(repository).await?;
+            let answer = self.ask_showing(direct, &shown, request.clone()).await?;
             match answer.status() {
                 StatusCode::UNAUTHORIZED => {}
                 status if shown.is_kept && self.kind.may_mean_ended(status) => {}
                 _ => return Ok(answer),
             }
-            self.credentials.refused(repository, &shown).await?;
+            direct.credentials.refused(repository, &shown).await?;
             self.turn(Asker::Gateway).await;
         }
     }
 
     async fn ask_showing(
         &self,
+        direct: &Direct,
         shown: &Shown,
         mut request: Request<()>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
@@ -206,7 +315,7 @@ impl Upstream {
             Some(value) => request.headers_mut().insert(AUTHORIZATION, value.clone()),
             None => request.headers_mut().remove(AUTHORIZATION),
         };
-        let answer = self.send(&self.client, request).await?;
+        let answer = self.sent(direct.client.send(request)).await?;
         if matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             self.limits.pause(wait_of(answer.headers()).unwrap_or_default());
         }
@@ -311,7 +420,7 @@ mod tests {
         let reader = Reader::new(&entry, DEFAULT, |_| None);
         let settings = Settings::read(&reader).registries.remove(0);
         reader.finish().unwrap();
-        Upstream::new(settings, &RegistryMetrics::register(&ctx.metrics), &ctx.tasks).unwrap()
+        Upstream::new(settings, None, &RegistryMetrics::register(&ctx.metrics), &ctx.tasks).unwrap()
     }
 
     #[tokio::test]

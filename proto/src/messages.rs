@@ -159,8 +159,20 @@ pub struct IssueReply {
 }
 
 /// Asks a gateway to tell what the region consists of, now and at every change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegionRequest;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionRequest {
+    /// Where the gateway of another region asks: who that is.
+    pub regional: Option<Regional>,
+}
+
+/// The gateway of another region, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regional {
+    /// What its region is called.
+    pub region: String,
+    /// `host:port` where its own region reaches it.
+    pub address: String,
+}
 
 /// What a region consists of.
 #[derive(Clone, Debug, Default, PartialEq)]

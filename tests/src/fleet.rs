@@ -295,7 +295,7 @@ pub const fn admin(part: Part) -> SocketAddr {
 }
 
 /// A scheduler's settings.
-fn scheduler_settings(host: &Host, gateway: &Host) -> Value {
+pub(crate) fn scheduler_settings(host: &Host, gateway: &Host) -> Value {
     json!({
         "listen": at(host, SCHEDULER_PORT),
         "gateways": [gateway_url(gateway)],
@@ -319,7 +319,12 @@ pub fn join_token(gateway: &Host, part: Part) -> PathBuf {
 }
 
 /// The settings of a gateway on `host`.
-fn gateway_settings(host: &Host, schedulers: &[Host], registry: &Registry, limits: &Value) -> Value {
+pub(crate) fn gateway_settings(
+    host: &Host,
+    schedulers: &[Host],
+    registry: &Registry,
+    limits: &Value,
+) -> Value {
     let mut entry = registry_settings(registry);
     entry["kind"] = json!("distribution");
     entry["limits"] = limits.clone();
@@ -381,7 +386,7 @@ fn registry_settings(registry: &Registry) -> Value {
     settings
 }
 
-fn gateway_url(host: &Host) -> String {
+pub(crate) fn gateway_url(host: &Host) -> String {
     format!("https://{}", at(host, GATEWAY_PORT))
 }
 
@@ -390,7 +395,7 @@ fn at(host: &Host, port: u16) -> String {
 }
 
 /// `settings` with every key that `changes` has taken from there.
-fn changed(mut settings: Value, changes: &Value) -> Value {
+pub(crate) fn changed(mut settings: Value, changes: &Value) -> Value {
     match (settings.as_object_mut(), changes.as_object()) {
         (Some(of), Some(changes)) => {
             for (key, change) in changes {

@@ -52,6 +52,7 @@ pub mod process;
 pub mod push;
 pub mod raw;
 pub mod redis;
+pub mod regions;
 pub mod registry;
 pub mod rights;
 pub mod runtime;

@@ -57,25 +57,30 @@ impl Source {
     /// Reads the settings; mistakes are kept by the reader. What is issued is kept in `dir` unless they say
     /// otherwise.
     pub fn read(reader: &Reader, dir: PathBuf) -> Self {
+        Self::find(reader, dir).unwrap_or_else(|| {
+            reader.reject(
+                "security",
+                "names no certificate: give joinToken (the gateway writes one into its join directory) or \
+                 serviceAccountToken, or certFile, keyFile and caFile; mtls: false does without on one \
+                 machine",
+            );
+            // Never used; whatever else is wrong is told as for a process that has one.
+            Self::Files(Files { chain: PathBuf::new(), key: PathBuf::new(), roots: PathBuf::new() })
+        })
+    }
+
+    /// The same; `None` where they name no certificate.
+    pub fn find(reader: &Reader, dir: PathBuf) -> Option<Self> {
         let joining = joining(reader, reader.optional("security.dir").unwrap_or(dir));
         let files = Files::read(reader, joining.is_some());
         let is_automatic: bool = reader.get("security.autoIssueCert");
         if !reader.get::<bool>("security.mtls") {
-            return Self::Off;
+            return Some(Self::Off);
         }
         match (files, joining) {
-            (Some(files), _) => Self::Files(files),
-            (None, Some(joining)) if is_automatic => Self::Gateway(joining),
-            _ => {
-                reader.reject(
-                    "security",
-                    "names no certificate: give joinToken (the gateway writes one into its join directory) or \
-                     serviceAccountToken, or certFile, keyFile and caFile; mtls: false does without on one \
-                     machine",
-                );
-                // Never used; whatever else is wrong is told as for a process that has one.
-                Self::Files(Files { chain: PathBuf::new(), key: PathBuf::new(), roots: PathBuf::new() })
-            }
+            (Some(files), _) => Some(Self::Files(files)),
+            (None, Some(joining)) if is_automatic => Some(Self::Gateway(joining)),
+            _ => None,
         }
     }
 

@@ -23,11 +23,13 @@ pub enum Role {
     Scheduler,
     /// Serves the runtime of one machine.
     Sidecar,
+    /// The gateway of another region, which reads its registries by way of this one.
+    Region,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gateway, Self::Scheduler, Self::Sidecar];
+    pub const ALL: [Self; 4] = [Self::Gateway, Self::Scheduler, Self::Sidecar, Self::Region];
 
     /// Its word in an identity.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Role {
             Self::Gateway => "gateway",
             Self::Scheduler => "scheduler",
             Self::Sidecar => "sidecar",
+            Self::Region => "region",
         }
     }
 }
@@ -96,7 +99,7 @@ pub struct SpiffeId {
 
 /// The text is no identity of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not spiffe://<trust domain>/<gateway, scheduler or sidecar>/<node>")]
+#[error("is not spiffe://<trust domain>/<gateway, scheduler, sidecar or region>/<node>")]
 pub struct NotAnId;
 
 impl SpiffeId {

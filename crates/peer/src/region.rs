@@ -187,7 +187,7 @@ impl Keeper {
         let connector = self.dialer.connector(Expected::Any(Role::Gateway));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let mut calls = GatewayClient::new(channel);
-        let asked = timeout(FIRST, calls.region(RegionRequest));
+        let asked = timeout(FIRST, calls.region(RegionRequest::default()));
         let mut states = asked.await.map_err(|_| silent())??.into_inner();
         let gateway = Gateway { url: address.into(), calls };
         let mut renewed = pin!(self.dialer.renewed(generation));

@@ -4,7 +4,7 @@
 //! A service account's token is bound to a pod, and Kubernetes vouches for the machine that the pod runs on;
 //! that is what a sidecar is called, for it serves one machine. A scheduler may go by its pod's name where
 //! Kubernetes is too old to tell the machine. No credential proves an address: the one that the connection
-//! comes from is the only one. And none makes a gateway.
+//! comes from is the only one. And none makes a gateway of this region; that of another one is a role of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,18 +21,20 @@ use crate::settings::ServiceAccount;
 const NODE: &str = "authentication.kubernetes.io/node-name";
 const POD: &str = "authentication.kubernetes.io/pod-name";
 
-/// Who may join a region. A gateway does not join: it has the authority's key, or a certificate from outside.
+/// Who may join a region. Its own gateways do not: they have the authority's key, or certificates from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Newcomer {
     /// Tells nodes whom to ask.
     Scheduler,
     /// Serves the runtime of one machine.
     Sidecar,
+    /// The gateway of another region.
+    Region,
 }
 
 impl Newcomer {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Scheduler, Self::Sidecar];
+    pub const ALL: [Self; 3] = [Self::Scheduler, Self::Sidecar, Self::Region];
 }
 
 impl From<Newcomer> for Role {
@@ -40,6 +42,7 @@ impl From<Newcomer> for Role {
         match newcomer {
             Newcomer::Scheduler => Self::Scheduler,
             Newcomer::Sidecar => Self::Sidecar,
+            Newcomer::Region => Self::Region,
         }
     }
 }
@@ -164,7 +167,7 @@ pub(super) fn reviewed(
     };
     let name = match role {
         Newcomer::Sidecar => single(NODE),
-        Newcomer::Scheduler => single(NODE).or_else(|| single(POD)),
+        Newcomer::Scheduler | Newcomer::Region => single(NODE).or_else(|| single(POD)),
     };
     if name.is_none() {
         return Err(Refused::NoName(role));

@@ -113,7 +113,7 @@ mod tests {
             assert_eq!(again.role_of(&fs::read_to_string(&path).unwrap()), Some(role));
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
-        assert_eq!(fs::read_dir(join).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(join).unwrap().count(), Newcomer::ALL.len());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tonic::body::Body;
 
 use super::{MirrorError, headers, refused};
 use crate::mode::Asker;
+use crate::priority::Urgency;
 use crate::queue::Place;
 use crate::upstream::{AskError, Upstream};
 
@@ -50,7 +51,8 @@ pub(super) async fn turn(upstream: &Upstream, asker: Asker) -> Result<(), Mirror
 
 /// Waits for a place among the blobs that are read.
 pub(super) async fn place(upstream: &Upstream) -> Result<Place, MirrorError> {
-    let entering = upstream.limits.blobs.enter(|_| {});
+    let live = Urgency::live();
+    let entering = upstream.limits.blobs.enter(&live, |_| {});
     timeout(WAIT, entering).await.map_err(|_| busy(upstream))
 }
 

@@ -32,7 +32,9 @@ use tonic::body::Body;
 use crate::audit::{self, Event, Outcome, Requested};
 use crate::authority::{Right, Size};
 use crate::gate::{Gate, Unfit};
+use crate::hub::MODE;
 use crate::mode::Asker;
+use crate::regions::{self, Asked, Regions};
 use crate::upstream::{AskError, Upstream, length_of};
 pub(crate) use ask::ask;
 use ask::{WAIT, metered, place, target, turn};
@@ -46,6 +48,7 @@ const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 pub(crate) struct Mirror {
     gate: Arc<Gate>,
     manifests: Arc<Manifests>,
+    regions: Regions,
 }
 
 /// Why a request is not passed on, or not answered.
@@ -69,9 +72,9 @@ impl MirrorError {
 }
 
 impl Mirror {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, regions: Regions) -> Self {
         let manifests = Arc::new(Manifests::new(gate.clone()));
-        Self { gate, manifests }
+        Self { gate, manifests, regions }
     }
 
     /// Answers one request.
@@ -148,6 +151,10 @@ impl Mirror {
         upstream: &Arc<Upstream>,
         mut request: Parts,
     ) -> Result<Response<Body>, MirrorError> {
+        let region = regions::asking(&request.extensions, &request.headers);
+        if region.is_some() {
+            check_mode(upstream, &request.headers)?;
+        }
         let Kind::Pull { repository, resource } = asked.kind() else {
             return ping(upstream, request).await;
         };
@@ -159,7 +166,15 @@ impl Mirror {
         request.uri = target(&asked.plain_path_and_query())?;
         match resource {
             Resource::Manifest(reference) => self.manifest(upstream, right, reference, request).await,
-            Resource::Blob(digest) => self.blob(upstream, right, digest, request).await,
+            Resource::Blob(digest) => match (region, digest.sha256()) {
+                (Some(region), Some(digest)) if request.method == Method::GET => {
+                    let from = Caller::of(&request.extensions)
+                        .map_err(|it| refused(ErrorCode::Denied, it.to_string()))?;
+                    let headers = &request.headers;
+                    Ok(self.regions.blob(Asked { region, from, upstream, repository, digest, headers }).await)
+                }
+                _ => self.blob(upstream, right, digest, request).await,
+            },
             Resource::Tags | Resource::Referrers(_) => {
                 Ok(ask(upstream, repository, request).await?.map(Body::new))
             }
@@ -233,6 +248,21 @@ pub(crate) fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     upstream.kind.verifies_manifests() && IMAGE_TYPES.contains(&media_type)
+}
+
+/// Refuses a region where another right decides than here: it would take one for the other.
+fn check_mode(upstream: &Upstream, headers: &HeaderMap) -> Result<(), MirrorError> {
+    let here = if upstream.mode.asker() == Asker::Caller { "client" } else { "gateway" };
+    match headers.get(MODE) {
+        Some(there) if there == here => Ok(()),
+        _ => {
+            let registry = upstream.name();
+            let text = format!(
+                "registry {registry}: credentials.mode is {here} at the hub, and has to be so in its regions"
+            );
+            Err(refused(ErrorCode::Unsupported, text))
+        }
+    }
 }
 
 /// Whether the protocol is spoken. With the gateway's right nobody has to log in, so nobody is asked.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::HeaderValue;
 use shoal_identity::{Caller, Impostor};
-use shoal_model::{Authorization, BlobKey, Digest, Node};
+use shoal_model::{Authorization, BlobKey, Digest, Node, NodeId, Place, Role};
 use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::{OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, SeedProgress, Source};
@@ -28,12 +28,14 @@ use crate::authority::Right;
 use crate::cuts::Cuts;
 use crate::gate::{Gate, Unfit};
 use crate::limits::SMALL;
+use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
 use crate::sisters::Sisters;
 use crate::tickets::Tickets;
 use crate::upstream::Upstream;
 use decide::Decider;
 use holders::Holders;
+pub(crate) use refusal::cannot_decide;
 use refusal::refuse;
 
 /// How long an answer may take, decision and content together: nodes wait for 1.6 s.
@@ -119,7 +121,9 @@ impl Opener {
     ) -> Result<Geometry, Refusal> {
         let node = self.sisters.myself();
         let asking = Admitted { upstream, right, authorization, node, is_known: true, deadline };
-        self.decider.decide(&asking, key).await
+        let geometry = self.decider.decide(&asking, key).await?;
+        asking.upstream.lend(&asking.right.repository, asking.authorization.as_ref());
+        Ok(geometry)
     }
 
     /// Tells that a ticket was not renewed.
@@ -144,9 +148,38 @@ impl Opener {
         })
     }
 
+    /// Decides about one blob for the gateway of another region, which reads it by itself; returns how it is cut.
+    pub(crate) async fn decide_for(
+        &self,
+        region: &NodeId,
+        from: &Caller,
+        (upstream, repository): (&Arc<Upstream>, &Repository),
+        authorization: Option<HeaderValue>,
+        digest: Digest,
+    ) -> Result<Geometry, Refusal> {
+        let node = Node {
+            id: region.clone(),
+            address: from.address.to_string().into(),
+            role: Role::Gateway,
+            place: Place::default(),
+        };
+        let admitted = Admitted {
+            right: self.gate.right(upstream, repository, authorization.as_ref()),
+            upstream: upstream.clone(),
+            authorization,
+            is_known: false,
+            node,
+            deadline: Instant::now() + ANSWER,
+        };
+        let key = BlobKey { group: upstream.group.clone(), digest };
+        self.decider.decide(&admitted, &key).await
+    }
+
     async fn open_one(&self, admitted: &Admitted, digest: Digest) -> Result<OpenedBlob, Refusal> {
         let key = BlobKey { group: admitted.upstream.group.clone(), digest };
         let geometry = self.decider.decide(admitted, &key).await?;
+        admitted.upstream.lend(&admitted.right.repository, admitted.authorization.as_ref());
+        self.seeder.is_awaited(&key);
         let content =
             if geometry.size() <= SMALL { self.content(admitted, &key, geometry).await } else { None };
         if content.is_none() {
@@ -184,6 +217,7 @@ impl Opener {
             key: key.clone(),
             geometry,
             by: Wanting::Node,
+            priority: Priority::Live,
         };
         let ShelfBlob { blob, seed } = self.seeder.seed(wanted)?;
         if let Some(seed) = seed {

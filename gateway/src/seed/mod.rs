@@ -37,6 +37,7 @@ use tokio::time::Instant;
 use crate::cuts::Cuts;
 use crate::gate::Gate;
 use crate::metrics::Outcome;
+use crate::priority::{Priority, Urgency};
 use crate::signing::Keyring;
 use crate::sisters::Sisters;
 use crate::tickets::Tickets;
@@ -98,6 +99,7 @@ pub(crate) struct Wanted {
     pub(crate) key: BlobKey,
     pub(crate) geometry: Geometry,
     pub(crate) by: Wanting,
+    pub(crate) priority: Priority,
 }
 
 /// Who wants a blob seeded.
@@ -146,6 +148,7 @@ impl State {
 struct Running {
     blob: Blob,
     progress: watch::Receiver<SeedProgress>,
+    urgency: Urgency,
 }
 
 impl Seeder {
@@ -163,6 +166,7 @@ impl Seeder {
             if running.blob.geometry() != wanted.geometry {
                 return None;
             }
+            running.urgency.rise(wanted.priority);
             return Some(ShelfBlob { blob: running.blob.clone(), seed: Some(running.progress.clone()) });
         }
         let Tools { store, tasks, .. } = &self.0.tools;
@@ -181,17 +185,25 @@ impl Seeder {
             }
         };
         let (pulse, progress) = Pulse::new();
-        let running = Running { blob: blob.clone(), progress: progress.clone() };
+        let urgency = Urgency::new(wanted.priority);
+        let running = Running { blob: blob.clone(), progress: progress.clone(), urgency: urgency.clone() };
         state.running.insert(wanted.key.clone(), running);
         let is_doubted = state.rests.is_doubted(&wanted.key);
         drop(state);
-        self.start(wanted, blob.clone(), pulse, is_doubted);
+        self.start(wanted, blob.clone(), (pulse, urgency), is_doubted);
         Some(ShelfBlob { blob, seed: Some(progress) })
+    }
+
+    /// Somebody waits for the blob: its seed, where one is at work, is no background one from now on.
+    pub(crate) fn is_awaited(&self, key: &BlobKey) {
+        if let Some(running) = self.0.state().running.get(key) {
+            running.urgency.rise(Priority::Live);
+        }
     }
 
     /// What there is of a blob, for a gateway that may read the rest itself. No seed is begun.
     pub(crate) fn at_hand(&self, key: &BlobKey) -> Option<ShelfBlob> {
-        if let Some(Running { blob, progress }) = self.0.state().running.get(key) {
+        if let Some(Running { blob, progress, .. }) = self.0.state().running.get(key) {
             return Some(ShelfBlob { blob: blob.clone(), seed: Some(progress.clone()) });
         }
         let blob = self.0.tools.store.get(key).filter(|it| !it.held().is_empty())?;
@@ -212,7 +224,7 @@ impl Seeder {
         self.0.state().rests.why(key)
     }
 
-    fn start(&self, wanted: Wanted, blob: Blob, pulse: Pulse, is_doubted: bool) {
+    fn start(&self, wanted: Wanted, blob: Blob, (pulse, urgency): (Pulse, Urgency), is_doubted: bool) {
         let tools = &self.0.tools;
         let (is_named, holders) = match wanted.by {
             Wanting::Scheduler { holders } => (true, holders),
@@ -234,6 +246,7 @@ impl Seeder {
             blob,
             signer: tools.keyring.signer(),
             pulse,
+            urgency,
         };
         let inner = self.0.clone();
         tools.tasks.spawn_infallible("seed", async move {

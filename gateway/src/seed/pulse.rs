@@ -35,6 +35,11 @@ impl Pulse {
         });
     }
 
+    /// The seed of the gateway that is read lives.
+    pub(super) fn beat(&self) {
+        self.0.send_modify(|it| it.heartbeat += 1);
+    }
+
     /// The seed has read so many bytes.
     pub(super) fn reached(&self, offset: u64) {
         self.0.send_modify(|it| {
@@ -52,7 +57,7 @@ impl Pulse {
             tokio::select! {
                 biased;
                 done = &mut wait => return done,
-                _ = beats.tick() => self.0.send_modify(|it| it.heartbeat += 1),
+                _ = beats.tick() => self.beat(),
             }
         }
     }

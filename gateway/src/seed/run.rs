@@ -6,13 +6,14 @@
 //! The bytes go to the [`Writer`] as whole pieces, through a short channel: when the disk is slower than the
 //! registry, the registry waits. What to do when the stream breaks is the [`Plan`]'s decision.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use shoal_blobstore::Blob;
 use shoal_model::{Node, NodeId, Rng};
@@ -32,10 +33,13 @@ use super::plan::{Answer, Fault, Plan, Setback};
 use super::pulse::Pulse;
 use super::writer::Writer;
 use crate::authority::{Holder, Right, Size};
+use crate::background::AtWork;
+use crate::frames::{self, Part};
 use crate::gate::Gate;
 use crate::limits::{Advance, SMALL};
 use crate::mode::Asker;
-use crate::queue::Place;
+use crate::priority::Urgency;
+use crate::queue::{Place, Queue};
 use crate::sisters::{Sisters, Tenure, Turn};
 use crate::tickets::Tickets;
 use crate::upstream::{AskError, Upstream, wait_of};
@@ -61,6 +65,7 @@ pub(super) struct Seed {
     pub(super) tenure: Arc<Tenure>,
     pub(super) others: Others,
     pub(super) pulse: Pulse,
+    pub(super) urgency: Urgency,
 }
 
 /// Whoever else may hold pieces.
@@ -72,6 +77,83 @@ pub(super) struct Others {
     pub(super) holders: Vec<Node>,
     /// Nothing is taken from any of them before the registry is read.
     pub(super) is_doubted: bool,
+}
+
+/// A seed's place among those that read.
+struct Reading {
+    _place: Place,
+    at_work: AtWork,
+}
+
+/// What one request to the registry led to.
+enum Attempt {
+    /// The blob's end, or a reason to ask at once for the rest.
+    GoOn,
+    Setback(Setback),
+    /// Others are to read now.
+    StepAside,
+}
+
+/// Why a body is read no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It has ended, well or not.
+    OfBody,
+    /// Others are to read now.
+    StepAside,
+    /// Somebody waits for the blob now, which the hub is to know.
+    Risen,
+}
+
+/// An answer's body, after what is known already.
+struct Content {
+    body: RegistryBody,
+    /// What has come and was not looked at yet.
+    came: Bytes,
+    /// How many bytes are known.
+    skip: u64,
+    /// Where it comes framed.
+    frames: Option<frames::Reader>,
+}
+
+impl Content {
+    fn of(answer: Response<RegistryBody>, skip: u64) -> Self {
+        let content_type = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_framed = content_type == Some(frames::MEDIA_TYPE.as_bytes());
+        let frames = is_framed.then(frames::Reader::default);
+        Self { body: answer.into_body(), came: Bytes::new(), skip, frames }
+    }
+
+    /// The next content that is not known, with how many bytes came for it; `None` at the end. Fails where the body breaks
+    /// off or makes no sense. Tells of each sign of life.
+    async fn next(
+        &mut self,
+        alive: impl Fn(),
+    ) -> Result<Option<(Bytes, usize)>, Box<dyn Error + Send + Sync>> {
+        loop {
+            let part = match &mut self.frames {
+                Some(frames) => frames.take(&mut self.came)?,
+                None => Some(std::mem::take(&mut self.came)).filter(|it| !it.is_empty()).map(Part::Content),
+            };
+            match part {
+                Some(Part::Content(bytes)) => return Ok(Some(self.unknown(bytes))),
+                Some(Part::Life) => alive(),
+                None => match self.body.frame().await.transpose()? {
+                    // Trailers say nothing about content.
+                    Some(frame) => self.came = frame.into_data().unwrap_or_default(),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    fn unknown(&mut self, mut bytes: Bytes) -> (Bytes, usize) {
+        let n_bytes = bytes.len();
+        let known = self.skip.min(n_bytes as u64);
+        self.skip -= known;
+        // At most the length of `bytes`, so it fits.
+        (bytes.split_off(known as usize), n_bytes)
+    }
 }
 
 /// Where a blob came from.
@@ -192,7 +274,7 @@ impl Seed {
 
     /// Waits for the registry's turn, reads, and seals.
     async fn read_all(&self) -> Result<(), SeedError> {
-        let place = self.place().await;
+        let reading = self.place().await;
         let resuming = Writer::resume(self.blob.clone(), self.signer.clone(), self.tenure.clone());
         let writer = self.pulse.alive(resuming).await?;
         let mut cutter = Cutter::new(self.blob.geometry(), writer.next());
@@ -200,7 +282,7 @@ impl Seed {
 
         let (pieces, waiting) = mpsc::channel(WAITING);
         let read = async {
-            let res = self.read(place, &mut cutter, &pieces).await;
+            let res = self.read(reading, &mut cutter, &pieces).await;
             drop(pieces);
             res
         };
@@ -211,53 +293,63 @@ impl Seed {
         writer.conclude().await
     }
 
-    async fn place(&self) -> Place {
+    async fn place(&self) -> Reading {
+        let background = &self.upstream.background;
+        self.pulse.alive(background.time(&self.urgency)).await;
+        let place = self.line().enter(&self.urgency, |position| self.pulse.queued(position)).await;
+        Reading { _place: place, at_work: background.at_work(&self.urgency) }
+    }
+
+    fn line(&self) -> &Queue {
         let limits = &self.upstream.limits;
-        let is_small = self.blob.geometry().size() <= SMALL;
-        let line = if is_small { &limits.small_blobs } else { &limits.blobs };
-        line.enter(|position| self.pulse.queued(position)).await
+        if self.blob.geometry().size() <= SMALL { &limits.small_blobs } else { &limits.blobs }
     }
 
     async fn read(
         &self,
-        mut place: Place,
+        mut reading: Reading,
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
     ) -> Result<(), SeedError> {
         let size = self.blob.geometry().size();
         let mut plan = Plan::new(size, Rng::new(self.tenure.epoch()));
         while cutter.offset() < size {
-            match self.attempt(&mut plan, cutter, pieces).await? {
-                None => {}
+            match self.attempt(&mut plan, &mut reading, cutter, pieces).await? {
+                Attempt::GoOn => {}
                 // No sign of life: a registry that fails is no busy one, and nodes are to look for another way.
-                Some(Setback::Ask { after }) => sleep(after).await,
-                Some(Setback::LeaveAlone { wait }) => {
+                Attempt::Setback(Setback::Ask { after }) => sleep(after).await,
+                Attempt::Setback(Setback::LeaveAlone { wait }) => {
                     // Others, whom the registry has not turned away, may read meanwhile.
-                    drop(place);
+                    drop(reading);
                     self.pulse.alive(sleep(wait)).await;
-                    place = self.place().await;
+                    reading = self.place().await;
                 }
-                Some(Setback::GiveUp(fault)) => return Err(fault.into()),
+                Attempt::Setback(Setback::GiveUp(fault)) => return Err(fault.into()),
+                Attempt::StepAside => {
+                    drop(reading);
+                    reading = self.place().await;
+                }
             }
         }
-        drop(place);
+        drop(reading);
         Ok(())
     }
 
-    /// Asks once and reads what comes; `None` when that was all.
+    /// Asks once and reads what comes.
     async fn attempt(
         &self,
         plan: &mut Plan,
+        reading: &mut Reading,
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
-    ) -> Result<Option<Setback>, SeedError> {
+    ) -> Result<Attempt, SeedError> {
         let from = cutter.offset();
         let mut advance = self.upstream.limits.advance();
         let answer = match self.ask(from, &mut advance).await {
             Ok(answer) => answer,
             Err(error) => {
                 self.warn(from, &error);
-                return Ok(Some(match error.is_refusal() {
+                return Ok(Attempt::Setback(match error.is_refusal() {
                     true => Setback::GiveUp(Fault::Refused(401)),
                     false => plan.broke(from),
                 }));
@@ -265,12 +357,17 @@ impl Seed {
         };
         let skip = match plan.answered(from, &head(answer.status(), answer.headers())) {
             Ok(skip) => skip,
-            Err(setback) => return Ok(Some(setback)),
+            Err(setback) => return Ok(Attempt::Setback(setback)),
         };
         self.note_granted();
-        self.copy(answer.into_body(), (skip, advance), cutter, pieces).await?;
+        let end = self.copy(Content::of(answer, skip), (reading, advance), cutter, pieces).await?;
         let is_all = cutter.offset() == self.blob.geometry().size();
-        Ok((!is_all).then(|| plan.broke(cutter.offset())))
+        Ok(match end {
+            _ if is_all => Attempt::GoOn,
+            End::OfBody => Attempt::Setback(plan.broke(cutter.offset())),
+            End::StepAside => Attempt::StepAside,
+            End::Risen => Attempt::GoOn,
+        })
     }
 
     /// The registry has the blob in this repository, and gives it to the gateway.
@@ -291,39 +388,43 @@ impl Seed {
         let request = request.body(()).expect("repository and digest are safe in a path");
         self.pulse.alive(self.upstream.turn(Asker::Gateway)).await;
         self.pulse.alive(advance.cover(0, self.blob.geometry().size().saturating_sub(from))).await;
-        self.upstream.ask_as_gateway(&self.repository, request).await
+        self.upstream.read(&self.repository, request, &self.urgency).await
     }
 
-    /// Reads a body to its end, good or bad. Of what comes the first bytes may be known.
+    /// Reads content until there is a reason to stop.
     async fn copy(
         &self,
-        mut body: RegistryBody,
-        (mut skip, mut advance): (u64, Advance<'_>),
+        mut content: Content,
+        (reading, mut advance): (&mut Reading, Advance<'_>),
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
-    ) -> Result<(), SeedError> {
-        while let Some(frame) = body.frame().await {
-            let mut bytes = match frame.map(|it| it.into_data()) {
-                Ok(Ok(bytes)) => bytes,
-                // Trailers say nothing about content.
-                Ok(Err(_)) => continue,
+    ) -> Result<End, SeedError> {
+        let may_rise = self.upstream.is_behind_hub() && !self.urgency.is_live();
+        loop {
+            let next = tokio::select! {
+                next = content.next(|| self.pulse.beat()) => next,
+                () = self.urgency.until_live(), if may_rise => return Ok(End::Risen),
+            };
+            let (bytes, n_bytes) = match next {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(End::OfBody),
                 Err(error) => {
-                    self.warn(cutter.offset(), &error);
-                    return Ok(());
+                    self.warn(cutter.offset(), &*error);
+                    return Ok(End::OfBody);
                 }
             };
-            self.upstream.received(bytes.len());
-            let n_left =
-                (self.blob.geometry().size() + skip).saturating_sub(cutter.offset() + bytes.len() as u64);
-            self.pulse.alive(advance.cover(bytes.len() as u64, n_left)).await;
-            let known = skip.min(bytes.len() as u64);
-            skip -= known;
-            // At most the length of `bytes`, so it fits.
-            bytes = bytes.split_off(known as usize);
+            self.upstream.received(n_bytes);
+            let n_known = cutter.offset() + bytes.len() as u64;
+            let n_left = (self.blob.geometry().size() + content.skip).saturating_sub(n_known);
+            self.pulse.alive(advance.cover(n_bytes as u64, n_left)).await;
             self.cut(bytes, cutter, pieces).await?;
             self.pulse.reached(cutter.offset());
+            reading.at_work.look();
+            let minding = self.upstream.background.bytes(&self.urgency, self.line(), n_bytes);
+            if cutter.offset() < self.blob.geometry().size() && !self.pulse.alive(minding).await {
+                return Ok(End::StepAside);
+            }
         }
-        Ok(())
     }
 
     async fn cut(

@@ -5,6 +5,7 @@
 //! that no node could dial, gateway mode without repositories, one registry configured twice.
 
 mod access;
+mod hub;
 mod management;
 mod occasions;
 mod redis;
@@ -23,6 +24,7 @@ use shoal_peer::service::PeerLimits;
 use shoal_peer::ticket;
 
 pub use access::AccessSettings;
+pub use hub::HubSettings;
 pub use occasions::OccasionSettings;
 pub use redis::{RedisServers, RedisSettings, SentinelSettings, SistersSettings};
 pub use registry::RegistrySettings;
@@ -72,6 +74,8 @@ pub struct Settings {
     pub security: SecuritySettings,
     /// The file of the signing key.
     pub key_file: PathBuf,
+    /// By way of whom registries are read that this region does not read itself.
+    pub hub: Option<HubSettings>,
     /// The registries that nodes may pull from.
     pub registries: Vec<RegistrySettings>,
     /// What starts preheat jobs by itself.
@@ -84,8 +88,14 @@ impl Settings {
         let listen: SocketAddr = reader.get("listen");
         let store = store(reader);
         let security = SecuritySettings::read(reader, &store.dir);
-        let registries = registry::read_all(reader);
+        let (hub, registries) = (hub::read(reader, &store.dir), registry::read_all(reader));
+        if hub.is_none() && registries.iter().any(|it| it.is_behind_hub) {
+            reader.reject("hub.gateways", "names no gateway, and there are registries with source: hub");
+        }
         Self {
+            hub,
+            occasions: occasions::read(reader, &registries),
+            registries,
             listen,
             advertise: advertised(reader, listen),
             node_id: reader.optional("node.id"),
@@ -106,8 +116,6 @@ impl Settings {
             audit: management::audit(reader, &store.dir),
             security,
             key_file: reader.optional("signing.keyFile").unwrap_or_else(|| store.dir.join("signing.key")),
-            occasions: occasions::read(reader, &registries),
-            registries,
             store,
         }
     }

@@ -85,11 +85,11 @@ impl fmt::Display for RedisServers {
 /// Reads the group; `None` where there is no Redis.
 pub(super) fn read(reader: &Reader) -> Option<RedisSettings> {
     let settings = RedisSettings {
-        servers: servers(reader)?,
         username: reader.optional("redis.username"),
         password: reader.optional("redis.password"),
         ca: reader.optional("redis.ca"),
         prefix: reader.get("redis.prefix"),
+        servers: servers(reader)?,
     };
     let urls = settings.servers.urls();
     if settings.servers.has_tls() != urls.iter().all(|it| it.starts_with(TLS)) {

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use globset::{GlobBuilder, GlobSet};
+use jiff::tz::TimeZone;
 use shoal_model::{ByteRate, TrustGroup};
 use shoal_oci::RegistryName;
 use shoal_ops::settings::{Reader, SecretSource, Setting};
@@ -12,10 +13,12 @@ use shoal_registry::{ClientCertificate, Endpoint};
 use url::Url;
 
 use super::access::{self, AccessSettings};
+use crate::background::BackgroundSettings;
 use crate::credentials::{AmazonSettings, Identity};
 use crate::kind::{self, Kind};
 use crate::limits::LimitSettings;
 use crate::mode::Mode;
+use crate::windows::{Window, Windows};
 
 const DEFAULT: &str = include_str!("../../config/registry.yaml");
 
@@ -24,6 +27,8 @@ const DEFAULT: &str = include_str!("../../config/registry.yaml");
 pub struct RegistrySettings {
     /// Its name, address and certificates.
     pub endpoint: Endpoint,
+    /// Whether it is read by way of the hub.
+    pub is_behind_hub: bool,
     /// The product or service behind it.
     pub kind: Kind,
     /// Whose word about digests is believed for it.
@@ -36,6 +41,8 @@ pub struct RegistrySettings {
     pub identity: Identity,
     /// How much is asked of it.
     pub limits: LimitSettings,
+    /// How blobs are seeded that nobody waits for yet.
+    pub background: BackgroundSettings,
 }
 
 /// Reads all entries, without those that have no usable name.
@@ -49,14 +56,17 @@ pub(super) fn read_all(reader: &Reader) -> Vec<RegistrySettings> {
 fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Option<RegistrySettings> {
     let group: Option<String> = item.optional("trustGroup");
     let mut endpoint = endpoint(item, name)?;
-    let kind = kind(item, &endpoint);
+    let (kind, is_behind_hub) = (kind(item, &endpoint), is_behind_hub(item));
+    // The hub gives one connection so many answers at a time, of both lines and with some to spare.
+    let most_blobs = if is_behind_hub { 100 } else { 10_000 };
     let limits = LimitSettings {
         bytes_per_second: item.optional("limits.bytesPerSecond").filter(|it: &ByteRate| it.0 > 0),
         requests_per_second: item.optional::<u32>("limits.requestsPerSecond").and_then(NonZeroU32::new),
-        concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=10_000),
+        concurrent_blobs: item.get_in("limits.concurrentBlobs", 1..=most_blobs),
     };
     endpoint.is_metered = limits.bytes_per_second.is_some();
     Some(RegistrySettings {
+        is_behind_hub,
         group: TrustGroup::new(group.as_deref().unwrap_or(endpoint.name.as_str())),
         kind,
         identity: identity(item, kind, &endpoint),
@@ -64,7 +74,35 @@ fn read(item: &Reader, name: RegistryName, hosts: &mut BTreeSet<String>) -> Opti
         mode: mode(item),
         access: access::read(item, kind, hosts),
         limits,
+        background: background(item),
     })
+}
+
+/// What leads to the registry itself is the hub's.
+fn is_behind_hub(item: &Reader) -> bool {
+    let is_behind_hub = item.parse("source", |text| match text {
+        "registry" => Ok(false),
+        "hub" => Ok(true),
+        _ => Err("is neither registry nor hub".to_owned()),
+    });
+    if is_behind_hub {
+        for key in ["url", "ca", "clientCert"] {
+            mistake(item, key, "is the hub's to know, where source is hub");
+        }
+        if item.optional::<SecretSource>("credentials.username").is_some() {
+            item.reject("credentials.username", "is the hub's to have, where source is hub");
+        }
+    }
+    is_behind_hub
+}
+
+fn background(item: &Reader) -> BackgroundSettings {
+    let windows = item.values("limits.background.windows").into_iter().map(|DailyWindow(it)| it).collect();
+    let Zone(zone) = item.get("limits.background.timezone");
+    BackgroundSettings {
+        bytes_per_second: item.optional("limits.background.bytesPerSecond").filter(|it: &ByteRate| it.0 > 0),
+        windows: Windows::new(windows, zone),
+    }
 }
 
 fn name(item: &Reader, seen: &mut BTreeSet<RegistryName>) -> Option<RegistryName> {
@@ -217,6 +255,23 @@ pub(super) fn globs(item: &Reader, key: &str) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
+struct DailyWindow(Window);
+
+impl Setting for DailyWindow {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+struct Zone(TimeZone);
+
+impl Setting for Zone {
+    fn read(text: &str) -> Result<Self, String> {
+        let zone = TimeZone::get(text).map(Self);
+        zone.map_err(|_| "is not a time zone such as UTC or Europe/Berlin".to_owned())
+    }
+}
+
 struct Glob(globset::Glob);
 
 impl Setting for Glob {
@@ -282,6 +337,22 @@ mod tests {
         assert_eq!(good("name: public.ecr.aws").identity, Identity::Anonymous);
         let known = good("name: public.ecr.aws, credentials: {aws: {region: us-east-1}}");
         assert!(matches!(known.identity, Identity::Amazon(it) if it.kind == Kind::EcrPublic));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_has_its_rate_and_its_times() {
+        let usual = good("name: a.example").background;
+        assert_eq!(
+            usual,
+            BackgroundSettings { bytes_per_second: None, windows: Windows::new(vec![], TimeZone::UTC) }
+        );
+        let entry = |background: &str| format!("name: a.example, limits: {{background: {{{background}}}}}");
+        let night = good(&entry("bytesPerSecond: 5Mi/s, windows: ['22:00-06:00'], timezone: Europe/Berlin"));
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        assert_eq!(night.background.windows, Windows::new(vec!["22:00-06:00".parse().unwrap()], zone));
+        assert_eq!(night.background.bytes_per_second.map(|it| it.0), Some(5 << 20));
+        bad(&entry("windows: [night]"), "windows[0] = \"night\" is not of the form 22:00-06:00");
+        bad(&entry("timezone: Mars"), "timezone = \"Mars\" is not a time zone");
     }
 
     #[test]

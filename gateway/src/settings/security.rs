@@ -8,6 +8,7 @@
 //! prove neither.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,9 +161,14 @@ fn join_tokens(reader: &Reader) -> BTreeMap<Newcomer, Vec<JoinToken>> {
         (role, tokens.map_or_else(Vec::new, |Tokens(it)| it))
     };
     let read = Newcomer::ALL.map(read);
-    let [(_, schedulers), (_, sidecars)] = &read;
-    if schedulers.iter().any(|one| sidecars.iter().any(|other| one.is(other.expose()))) {
-        reader.reject("security.joinTokens.scheduler", "has a token of the sidecars, which proves no role");
+    for (at, (role, tokens)) in read.iter().enumerate() {
+        for (other, others) in read.iter().skip(at + 1) {
+            if tokens.iter().any(|one| others.iter().any(|other| one.is(other.expose()))) {
+                let key = format!("security.joinTokens.{role}");
+                reader
+                    .reject(&key, &format!("has a token of the {other} role as well, which proves no role"));
+            }
+        }
     }
     read.into()
 }
@@ -174,13 +180,13 @@ fn kubernetes(reader: &Reader) -> Option<KubernetesSettings> {
         Some((role, account?))
     };
     let accounts: BTreeMap<_, _> = Newcomer::ALL.into_iter().filter_map(account).collect();
-    if let (Some(one), Some(other)) = (accounts.get(&Newcomer::Scheduler), accounts.get(&Newcomer::Sidecar))
-        && one == other
-    {
-        reader.reject(
-            "security.kubernetes.accounts.scheduler",
-            "is the sidecars' account as well, which proves no role",
-        );
+    for (role, account) in &accounts {
+        if let Some((other, _)) =
+            accounts.range((Bound::Excluded(role), Bound::Unbounded)).find(|it| it.1 == account)
+        {
+            let key = format!("security.kubernetes.accounts.{role}");
+            reader.reject(&key, &format!("is the account of the {other} role as well, which proves no role"));
+        }
     }
     let settings = KubernetesSettings {
         accounts,
@@ -323,7 +329,7 @@ mod tests {
         check_mistake("joinTokens: {sidecar: ' '}", "holds no token");
         check_mistake(
             &format!("joinTokens: {{sidecar: '{TOKEN} {TOKEN}-2', scheduler: '{TOKEN}-2'}}"),
-            "joinTokens.scheduler has a token of the sidecars",
+            "joinTokens.scheduler has a token of the sidecar role",
         );
         for account in ["shoal", "shoal:", "a:b:c", "A:b", "a/b:c"] {
             check_mistake(
@@ -333,7 +339,7 @@ mod tests {
         }
         check_mistake(
             "kubernetes: {accounts: {sidecar: 'a:b', scheduler: 'a:b'}}",
-            "accounts.scheduler is the sidecars' account as well",
+            "accounts.scheduler is the account of the sidecar role as well",
         );
         check_mistake("kubernetes: {apiServer: 'http://a.example'}", "is not a URL such as https");
         check_mistake("kubernetes: {apiServer: 'https://u:p@a.example'}", "is not a URL such as https");

@@ -233,7 +233,8 @@ impl Link {
         // The connector sees to security; to gRPC it is a connection like any other.
         let connector = self.dialer.connector(Expected::Any(Role::Gateway));
         let mut calls = GatewayClient::new(endpoint.connect_with_connector_lazy(connector));
-        let asked = timeout(FIRST, calls.region(RegionRequest)).await.map_err(|_| LinkError::Silent)?;
+        let asked =
+            timeout(FIRST, calls.region(RegionRequest::default())).await.map_err(|_| LinkError::Silent)?;
         let mut states = asked?.into_inner();
         let first = timeout(FIRST, next(&mut states)).await.map_err(|_| LinkError::Silent)??;
         let roll = &self.sisters.0.roll;

@@ -13,7 +13,7 @@ use shoal_peer::client::{FetchError, PeerClient};
 use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::{
     OpenRequest, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, Source,
-    Statement, Ticket,
+    Statement, StoreBlob, StoreProgress, StoreRequest, Ticket,
 };
 use tempfile::TempDir;
 use tonic::Status;
@@ -47,16 +47,31 @@ impl Gateway {
         Self::start_in(tempfile::tempdir().unwrap(), registries).await
     }
 
+    /// Starts the gateway of another region, which reads the registry by way of `hub`, with these further settings of its
+    /// entry.
+    pub(crate) async fn start_behind(hub: &Self, entry: &str) -> Self {
+        let further = format!(
+            "hub: {{gateways: ['{}'], region: eu, security: {{mtls: false}}}}, \
+             registries: [{{name: {NAME}, source: hub, {entry}}}]",
+            hub.url,
+        );
+        Self::start_with(tempfile::tempdir().unwrap(), &further).await
+    }
+
     async fn start_in(dir: TempDir, registries: &[(&str, &Registry, &str)]) -> Self {
         let entry = |(name, registry, further): &(&str, &Registry, &str)| {
             format!("{{name: {name}, url: 'http://{}', insecure: true, {further}}}", registry.address)
         };
+        let registries = registries.iter().map(entry).collect::<Vec<_>>().join(", ");
+        Self::start_with(dir, &format!("registries: [{registries}]")).await
+    }
+
+    async fn start_with(dir: TempDir, further: &str) -> Self {
         let user = format!(
             "{{listen: '127.0.0.1:0', management: {{listen: '127.0.0.1:0'}}, security: {{mtls: false}}, \
              storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
-             download: {{pieceSize: 64Ki}}, registries: [{}]}}",
+             download: {{pieceSize: 64Ki}}, {further}}}",
             dir.path().display(),
-            registries.iter().map(entry).collect::<Vec<_>>().join(", "),
         );
         let reader = Reader::new(&user, shoal_gateway::settings::DEFAULT, |_| None);
         let settings = shoal_gateway::settings::Settings::read(&reader);
@@ -130,7 +145,7 @@ impl Gateway {
 
     /// The region as it is told first.
     pub(crate) async fn region(&self) -> RegionState {
-        let request = RegionRequest;
+        let request = RegionRequest::default();
         let mut states = self.grpc.clone().region(request).await.unwrap().into_inner();
         states.message().await.unwrap().unwrap()
     }
@@ -168,6 +183,28 @@ impl Gateway {
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+
+    /// Has it hold an opened blob for pulls to come; returns the end of that once it is told.
+    pub(crate) async fn store(&self, blob: &OpenedBlob) -> impl Future<Output = Result<(), String>> {
+        let wanted = StoreBlob {
+            key: blob.key.clone(),
+            geometry: blob.geometry,
+            ticket: blob.ticket.clone(),
+            ticket_lives: blob.ticket_lives,
+            gateway: blob.gateway.clone(),
+        };
+        let source = Source { registry: NAME.to_owned(), repository: REPOSITORY.to_owned() };
+        let request = StoreRequest { source, blobs: vec![wanted], at_once: 1 };
+        let mut progress = self.peers.store(&blob.gateway, request).await.unwrap();
+        async move {
+            loop {
+                let StoreProgress(stored) = progress.next().await.unwrap().expect("it tells the end");
+                if let Some(end) = stored.into_iter().find_map(|it| it.end) {
+                    return end;
+                }
+            }
+        }
     }
 
     /// Has a ticket renewed.

@@ -9,7 +9,7 @@ use super::{
     Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, name, need, source, wrong,
 };
 use crate::messages::{
-    OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, RegionRequest, RegionState, RenewReply,
+    OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, RegionRequest, RegionState, Regional, RenewReply,
     RenewRequest, Ticket,
 };
 use crate::wire;
@@ -167,11 +167,15 @@ impl Wire for RegionRequest {
     type Generated = wire::RegionRequest;
 
     fn into_wire(self) -> wire::RegionRequest {
-        wire::RegionRequest {}
+        let regional = self.regional.map(|Regional { region, address }| wire::Regional { region, address });
+        wire::RegionRequest { regional }
     }
 
-    fn from_wire(_: wire::RegionRequest) -> Checked<Self> {
-        Ok(Self)
+    fn from_wire(it: wire::RegionRequest) -> Checked<Self> {
+        let regional = it.regional.map(|wire::Regional { region, address }| {
+            Ok(Regional { region: name("region", region)?, address: name("address", address)? })
+        });
+        Ok(Self { regional: regional.transpose()? })
     }
 }
 

@@ -52,6 +52,19 @@ fn the_same_seed_gives_the_same_run_and_another_gives_another() {
 }
 
 #[test]
+fn regions_read_the_registry_once_by_way_of_a_hub_and_each_by_itself_without() {
+    // With 100, 200 and 150 nodes.
+    let world = World::named("regions", 450, 32 * MIB, &mut Rng::new(1)).unwrap();
+    let mut apart = world.clone();
+    apart.sites.iter_mut().for_each(|it| it.upstream = None);
+    for (world, copies) in [(world, 1.0), (apart, 3.0)] {
+        let outcome = run(world);
+        assert_eq!((outcome.n_nodes, outcome.failed_pulls, outcome.direct_pulls), (450, 0, 0));
+        assert!((outcome.registry_egress_ratio - copies).abs() < 0.001, "{copies}: {outcome:?}");
+    }
+}
+
+#[test]
 fn an_unknown_world_is_none() {
     assert!(World::named("round", 10, MIB, &mut Rng::new(1)).is_none());
 }

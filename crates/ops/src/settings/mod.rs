@@ -162,6 +162,16 @@ impl Reader {
             .collect()
     }
 
+    /// The group at `key`, as a reader of its own.
+    pub fn within(&self, key: &str) -> Self {
+        Self {
+            path: self.full(key),
+            user: document::lookup(&self.user, key).cloned().unwrap_or_default(),
+            default: self.default_of(key).clone(),
+            shared: Rc::clone(&self.shared),
+        }
+    }
+
     /// Notes a mistake that shows only where several settings are seen together; `reason` completes the
     /// sentence that begins with `key`.
     pub fn reject(&self, key: &str, reason: &str) {
