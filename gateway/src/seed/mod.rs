@@ -49,6 +49,8 @@ use run::{Had, Others, Seed};
 
 /// The most seeds at once, waiting ones included; each holds some kilobytes until its turn comes.
 const MAX_SEEDS: usize = 4096;
+/// With so many seeds no background one is begun: those that wait for hours leave room for what somebody waits for.
+const MAX_WITH_BACKGROUND: usize = MAX_SEEDS / 2;
 
 /// Why a seed ended without its blob.
 #[derive(Debug, thiserror::Error)]
@@ -173,8 +175,11 @@ impl Seeder {
         if let Some(blob) = store.get(&wanted.key).filter(Blob::is_complete) {
             return Some(ShelfBlob { blob, seed: None });
         }
-        if state.leaves_alone(&wanted) || state.running.len() >= MAX_SEEDS || tasks.stopping().is_cancelled()
-        {
+        let most = match wanted.priority {
+            Priority::Live => MAX_SEEDS,
+            Priority::Background => MAX_WITH_BACKGROUND,
+        };
+        if state.leaves_alone(&wanted) || state.running.len() >= most || tasks.stopping().is_cancelled() {
             return None;
         }
         let blob = match store.create(&wanted.key, wanted.geometry) {
