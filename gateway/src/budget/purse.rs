@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a lot lasts a gateway that is busy.
-pub(super) const PERIOD: Duration = Duration::from_millis(40);
+/// How long a lot lasts a gateway that is busy. Where gateways that borrow turn to their shares, and back, what they have
+/// ahead comes to some nine of these, which is to be less than a twentieth of five seconds.
+pub(super) const PERIOD: Duration = Duration::from_millis(24);
 /// For how long it may be spent.
-const LIFE: Duration = Duration::from_millis(80);
+const LIFE: Duration = Duration::from_millis(48);
 
 /// A part of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ mod tests {
 
     /// A budget of 1000 units per millisecond.
     const RATE: u64 = 1_000_000;
-    const MOST: u64 = 40_000;
+    const MOST: u64 = 24_000;
 
     const fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -133,11 +134,11 @@ mod tests {
     fn the_next_lot_is_what_was_spent_in_a_period() {
         // What was spent of how much, in how many ms, makes a lot of how much.
         for (n_spent, n_units, after, expected) in [
-            (1000, 1000, 40, 1000),
-            (1000, 1000, 50, 800),
+            (1000, 1000, 24, 1000),
+            (1000, 1000, 50, 480),
             (1000, 1000, 0, 2000),
             (1000, 1000, 10, 2000),
-            (400, 1000, 80, 200),
+            (400, 1000, 48, 200),
             (1000, 1000, 400_000, 1),
             (MOST, MOST, 0, MOST),
         ] {
