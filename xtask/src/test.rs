@@ -33,6 +33,8 @@ enum Group {
     MainJob,
     /// Who may read what, where credentials stay, and which peers are served.
     Authority,
+    /// Images on nodes before they are wanted, and several regions.
+    Preheat,
     /// What dies, hangs, lies, fills up or comes back, and that no pull is lost by it.
     Faults,
 }
@@ -52,7 +54,7 @@ impl Group {
 
     /// Whether its tests start the release binaries.
     fn needs_binaries(self) -> bool {
-        matches!(self, Self::MainJob | Self::Authority | Self::Faults)
+        !matches!(self, Self::Unit)
     }
 
     fn runs(self) -> &'static [Run] {
@@ -64,6 +66,7 @@ impl Group {
         const DEMO: &[&str] = &["--package", "xtask", "--test", "demo"];
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
         const FAULTS: &[&str] = &["--package", "shoal-tests", "--test", "faults*"];
+        const PREHEAT: &[&str] = &["--package", "shoal-tests", "--test", "preheat*", "--test", "regions*"];
         const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
         match self {
             Self::Unit => &[
@@ -79,6 +82,7 @@ impl Group {
                 Run { args: BENCH, has_labs: false },
             ],
             Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
+            Self::Preheat => &[Run { args: PREHEAT, has_labs: true }],
             Self::Faults => &[Run { args: FAULTS, has_labs: true }],
         }
     }
