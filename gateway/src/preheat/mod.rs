@@ -111,11 +111,7 @@ impl Preheats {
     /// Opens what was kept in `dir` and goes on with the jobs of before.
     pub(crate) async fn start(means: Means, dir: &Path, ctx: &Context) -> anyhow::Result<Self> {
         let dir = dir.to_owned();
-        let (store, kept) = spawn_blocking(move || {
-            let store = JobStore::open(&dir)?;
-            store.load().map(|kept| (store, kept))
-        })
-        .await??;
+        let (store, kept) = spawn_blocking(move || JobStore::start(&dir)).await??;
         let Kept { jobs, next_id } = kept;
         let (pending, ended): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|it| it.state == State::Pending);
         let it = Self(Arc::new(Inner {

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::backends::FileBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
 };
@@ -22,6 +22,8 @@ use crate::timestamp::Timestamp;
 const FILE: &str = "preheat.redb";
 const JOBS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("jobs");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// What a disk says that cannot read or write (`errno-base.h`).
+const EIO: i32 = 5;
 /// The number of the next job.
 const NEXT: &str = "next";
 
@@ -50,9 +52,45 @@ pub(super) struct Kept {
     pub(super) next_id: u64,
 }
 
+impl StoreError {
+    /// Whether the disk is full, read-only or broken.
+    fn is_fault_of_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match &self.fault {
+            redb::Error::Io(error) => {
+                matches!(error.kind(), ReadOnlyFilesystem | StorageFull | QuotaExceeded)
+                    || error.raw_os_error() == Some(EIO)
+            }
+            redb::Error::PreviousIo => true,
+            _ => false,
+        }
+    }
+}
+
 impl JobStore {
-    /// Opens or makes the file in `dir`.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or makes the file in `dir`, and reads it. On a disk that fails jobs are kept in memory only: a gateway
+    /// without preheat jobs still seeds.
+    pub(super) fn start(dir: &Path) -> Result<(Self, Kept), StoreError> {
+        let read = |store: Self| store.load().map(|kept| (store, kept));
+        match Self::open(dir).and_then(read) {
+            Err(error) if error.is_fault_of_disk() => {
+                tracing::error!(%error, "the disk fails: preheat jobs are forgotten when the gateway ends");
+                Self::in_memory(dir).and_then(read)
+            }
+            started => started,
+        }
+    }
+
+    fn in_memory(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let least_id = Timestamp::now().seconds();
+        match Database::builder().create_with_backend(InMemoryBackend::new()) {
+            Ok(database) => Ok(Self(Arc::new(Inner { path, database, least_id }))),
+            Err(fault) => Err(StoreError { path, fault: fault.into() }),
+        }
+    }
+
+    fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let opened = match open(&path) {
             Err(error) if is_damaged(&error) => {
@@ -71,8 +109,7 @@ impl JobStore {
         }
     }
 
-    /// All that is kept.
-    pub(super) fn load(&self) -> Result<Kept, StoreError> {
+    fn load(&self) -> Result<Kept, StoreError> {
         self.named(self.read())
     }
 
@@ -180,6 +217,23 @@ mod tests {
         let kept = store.load().unwrap();
         assert!(kept.jobs.is_empty() && kept.next_id > 1_000_000_000);
         assert!(dir.path().join("preheat.damaged").exists());
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_told_from_a_file_that_is_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let [eisdir, enospc, erofs] = [21, 28, 30];
+        let failing = |code| StoreError {
+            path: dir.path().to_owned(),
+            fault: redb::Error::Io(io::Error::from_raw_os_error(code)),
+        };
+        assert!([erofs, enospc, EIO].iter().all(|it| failing(*it).is_fault_of_disk()));
+        assert!(!failing(eisdir).is_fault_of_disk());
+        let (store, kept) =
+            JobStore::in_memory(dir.path()).and_then(|it| it.load().map(|kept| (it, kept))).unwrap();
+        assert!(kept.jobs.is_empty() && kept.next_id > 1_000_000_000);
+        store.put(&job(kept.next_id), &[]).unwrap();
+        assert_eq!(store.load().unwrap().next_id, kept.next_id + 1);
     }
 
     #[test]
