@@ -38,6 +38,8 @@ mod record;
 mod scan;
 mod state;
 mod store;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 mod write;
 

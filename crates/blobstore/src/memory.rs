@@ -124,25 +124,14 @@ impl Roomed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Blob, Store, StoreSettings, Written};
-    use shoal_model::{BlobKey, ByteSize, Digest, TrustGroup};
-    use shoal_swarm::Geometry;
+    use crate::{Blob, Written, testing};
 
     /// A third of the room.
     const PIECE: u64 = ROOM as u64 / 3;
 
     /// A blob on a disk that refuses: its directory is a file.
     fn blob(dir: &tempfile::TempDir) -> Blob {
-        let settings = StoreSettings {
-            dir: dir.path().to_owned(),
-            capacity: ByteSize(u64::MAX),
-            low_percent: 80,
-            free_floor: ByteSize(0),
-            expire_after: Duration::MAX,
-        };
-        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([0; 32]) };
-        let blob = Store::open(settings).unwrap().create(&key, Geometry::stated(PIECE * 8, PIECE).unwrap());
-        let blob = blob.unwrap();
+        let blob = testing::blob(dir.path(), PIECE * 8, PIECE);
         let below = blob.entry().paths.data.parent().unwrap().parent().unwrap();
         std::fs::write(below, "").unwrap();
         blob

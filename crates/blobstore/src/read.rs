@@ -272,25 +272,13 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Store, StoreSettings};
-    use shoal_model::{BlobKey, ByteSize, Digest, TrustGroup};
-    use shoal_swarm::Geometry;
-    use std::time::Duration;
+    use crate::testing;
 
     #[tokio::test]
     #[expect(clippy::await_holding_lock, reason = "this stands for a disk that does not answer")]
     async fn what_a_disk_does_not_answer_for_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = StoreSettings {
-            dir: dir.path().to_owned(),
-            capacity: ByteSize(u64::MAX),
-            low_percent: 80,
-            free_floor: ByteSize(0),
-            expire_after: Duration::MAX,
-        };
-        let store = Store::open(settings).unwrap();
-        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([0; 32]) };
-        let blob = store.create(&key, Geometry::stated(8, 4).unwrap()).unwrap();
+        let blob = testing::blob(dir.path(), 8, 4);
         let write = async |piece, bytes| blob.write_provisional(piece, vec![Bytes::from_static(bytes)]).await;
         write(0, b"disk").await.unwrap();
 

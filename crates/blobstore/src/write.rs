@@ -196,23 +196,7 @@ fn write_chunks(data: &File, mut at: u64, chunks: &[Bytes]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Store, StoreSettings};
-    use shoal_model::{BlobKey, ByteSize, Digest, TrustGroup};
-    use shoal_swarm::Geometry;
-    use std::time::Duration;
-
-    /// A blob of two pieces of 4 bytes.
-    fn blob(dir: &tempfile::TempDir) -> Blob {
-        let settings = StoreSettings {
-            dir: dir.path().to_owned(),
-            capacity: ByteSize(u64::MAX),
-            low_percent: 80,
-            free_floor: ByteSize(0),
-            expire_after: Duration::MAX,
-        };
-        let key = BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([0; 32]) };
-        Store::open(settings).unwrap().create(&key, Geometry::stated(8, 4).unwrap()).unwrap()
-    }
+    use crate::testing;
 
     fn offer(bytes: &'static [u8]) -> Offer {
         let digest = PieceDigest::of(&[Bytes::from_static(bytes)]);
@@ -222,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_outlives_its_generation_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let blob = blob(&dir);
+        let blob = testing::blob(dir.path(), 8, 4);
         let late = offer(b"late");
         let claim = blob.entry().claim(&late).unwrap().unwrap();
         blob.clear("test");
@@ -235,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_leaves_the_piece_to_the_next_writer() {
         let dir = tempfile::tempdir().unwrap();
-        let blob = blob(&dir);
+        let blob = testing::blob(dir.path(), 8, 4);
         let offer = offer(b"good");
         let claim = blob.entry().claim(&offer).unwrap().unwrap();
         assert_eq!(blob.entry().claim(&offer).unwrap().err(), Some(Written::Busy));

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::request::{Image, Platforms, Request, Scope, Selector};
+use super::image::{Image, Platforms};
+use super::request::{Request, Scope, Selector};
 use super::view::JobView;
 use crate::authority::Holder;
 use crate::timestamp::Timestamp;

@@ -14,6 +14,7 @@
 pub(crate) mod api;
 mod book;
 mod choice;
+pub mod image;
 mod job;
 mod metrics;
 pub mod request;

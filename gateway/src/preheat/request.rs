@@ -1,24 +1,12 @@
 //! What a preheat job is asked for: which image, for which nodes, within which limits.
 //!
 //! Whoever asks (the native API, Harbor's bodies, a schedule) fills an [`Asked`] with what it was given; only
-//! [`Request::new`] makes a request of it, and tells all that is wrong with it at once. An image is named as a
-//! manifest's URL or as people write it:
-//!
-//! ```text
-//! https://harbor.example.com/v2/production/app/manifests/v2
-//! harbor.example.com/production/app:v2
-//! harbor.example.com/production/app@sha256:...
-//! ```
-//!
-//! Whichever it is, its host only says which of the configured registries is meant. It is never dialled, and
-//! neither is its scheme looked at: where a registry is reached, and how, stands in the settings.
+//! [`Request::new`] makes a request of it, and tells all that is wrong with it at once.
 //!
 //! Knows nothing of: which registries there are, HTTP, how a request came in.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -26,7 +14,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_model::Authorization;
-use shoal_oci::{Reference, RegistryName, Repository};
+use shoal_oci::RegistryName;
+
+use super::image::{Image, MAX_TEXT, Platform, Platforms, cut};
 
 /// The longest that a job runs: whoever polls it (Harbor, for 1,801 s) is to hear how it ended.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(1_700);
@@ -39,8 +29,6 @@ const COUNT: RangeInclusive<u64> = 1..=200;
 const PERCENTAGE: RangeInclusive<u64> = 1..=100;
 const MAX_IPS: usize = 100;
 const MAX_PLATFORMS: usize = 20;
-/// The longest text of one field, in bytes.
-const MAX_TEXT: usize = 1_024;
 /// The longest credential, in bytes; tokens of some services take several thousand.
 const MAX_CREDENTIAL: usize = 16 << 10;
 
@@ -49,7 +37,7 @@ const MAX_CREDENTIAL: usize = 16 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Asked {
-    /// An image, in any of the forms above.
+    /// An image, as [`Image::parse`] reads it.
     pub image: String,
     /// `os/architecture` or `os/architecture/variant`; none for all that the image has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -100,37 +88,6 @@ pub struct Request {
     pub timeout: Duration,
     /// What the registry is shown.
     pub authorization: Option<Authorization>,
-}
-
-/// An image of a configured registry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Image {
-    /// The registry's configured name.
-    pub registry: RegistryName,
-    /// The repository within it.
-    pub repository: Repository,
-    /// The tag or digest.
-    pub reference: Reference,
-}
-
-/// Which images of an index.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Platforms {
-    /// Every one.
-    All,
-    /// Those for one of these.
-    Only(Vec<Platform>),
-}
-
-/// What an image runs on, for example `linux/arm64/v8`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Platform {
-    /// The operating system.
-    pub os: String,
-    /// The processor architecture.
-    pub architecture: String,
-    /// Which kind of that architecture; `None` for whichever.
-    pub variant: Option<String>,
 }
 
 /// Where the image is to be.
@@ -274,118 +231,6 @@ impl Faults {
     }
 }
 
-impl Image {
-    /// Reads an image's name or its manifest's URL; see [`Request::new`].
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str, registry: impl Fn(&str) -> Option<RegistryName>) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("image: is missing: give its name, or the URL of its manifest".to_owned());
-        }
-        let wrong = |fault: &str| Err(format!("image {:?}: {fault}", cut(text)));
-        if text.len() > MAX_TEXT {
-            return wrong(&format!("is {} bytes long, at most {MAX_TEXT} are allowed", text.len()));
-        }
-        let (rest, is_url) = match text.split_once("://") {
-            Some(("https" | "http", rest)) => (rest, true),
-            Some(_) => return wrong("has a scheme that is neither https nor http"),
-            None => (text, false),
-        };
-        let Some((host, path)) = rest.split_once('/') else {
-            return wrong(
-                "does not begin with a registry's host, as in harbor.example.com/production/app:v2",
-            );
-        };
-        if host.contains('@') {
-            // Not repeated: what stands there may be a password.
-            return Err("image: holds a user or password: give it as authorization".to_owned());
-        }
-        let parts = if is_url { url_parts(path) } else { Some(name_parts(path)) };
-        let Some((repository, reference)) = parts else {
-            return wrong(
-                "is not the URL of a manifest, https://<host>/v2/<repository>/manifests/<reference>",
-            );
-        };
-        let Some(registry) = registry(&host.to_ascii_lowercase()) else {
-            return wrong(&format!("{host} is no name of a registry in the gateway's settings"));
-        };
-        let read = || {
-            let repository = repository.parse::<Repository>()?.within(&registry)?;
-            Ok::<_, shoal_oci::OciError>((repository, reference.parse::<Reference>()?))
-        };
-        match read() {
-            Ok((repository, reference)) => Ok(Self { registry, repository, reference }),
-            Err(error) => wrong(&error.message),
-        }
-    }
-}
-
-/// Repository and reference of a manifest's URL, by its path without the first slash.
-fn url_parts(path: &str) -> Option<(&str, &str)> {
-    let (path, query) = path.split_once('?').map_or((path, ""), |(path, query)| (path, query));
-    // A manifest's URL has no query but the proxy's, and that names a registry as the host does.
-    if !query.is_empty() {
-        return None;
-    }
-    path.strip_prefix("v2/")?.rsplit_once("/manifests/")
-}
-
-/// Repository and reference of an image's name. A tag beside a digest says nothing.
-fn name_parts(path: &str) -> (&str, &str) {
-    let (name, digest) = path.split_once('@').map_or((path, None), |(name, digest)| (name, Some(digest)));
-    let (repository, tag) =
-        name.split_once(':').map_or((name, None), |(repository, tag)| (repository, Some(tag)));
-    (repository, digest.or(tag).unwrap_or("latest"))
-}
-
-/// Written as people write it, without a scheme.
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { registry, repository, reference } = self;
-        let separator = match reference {
-            Reference::Tag(_) => ':',
-            Reference::Digest(_) => '@',
-        };
-        write!(f, "{registry}/{repository}{separator}{reference}")
-    }
-}
-
-impl FromStr for Platform {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_word = |it: &str| {
-            let mut bytes = it.bytes();
-            !it.is_empty() && bytes.all(|it| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'.' | b'-'))
-        };
-        let parts: Vec<_> = text.split('/').collect();
-        let (os, architecture, variant) = match parts[..] {
-            [os, architecture] => (os, architecture, None),
-            [os, architecture, variant] => (os, architecture, Some(variant)),
-            _ => ("", "", None),
-        };
-        if text.len() > MAX_TEXT || ![os, architecture, variant.unwrap_or("-")].into_iter().all(is_word) {
-            let text = cut(text);
-            return Err(format!(
-                "platform {text:?}: is not os/architecture or os/architecture/variant, as in linux/amd64"
-            ));
-        }
-        Ok(Self {
-            os: os.to_ascii_lowercase(),
-            architecture: architecture.to_ascii_lowercase(),
-            variant: variant.map(str::to_ascii_lowercase),
-        })
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        self.variant.iter().try_for_each(|it| write!(f, "/{it}"))
-    }
-}
-
 impl Scope {
     /// Every scope, by its name in JSON.
     pub const NAMED: [(&str, Self); 3] = [
@@ -493,29 +338,10 @@ fn credential(given: Option<Authorization>) -> Result<Option<Authorization>, Str
     Ok(Some(authorization))
 }
 
-/// So much of a text as a message repeats.
-fn cut(text: &str) -> &str {
-    let end = text.char_indices().nth(200).map_or(text.len(), |(end, _)| end);
-    text.get(..end).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
+    use super::super::image::tests::configured;
     use super::*;
-
-    const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-
-    fn configured(host: &str) -> Option<RegistryName> {
-        let name = match host {
-            "harbor.example.com" | "harbor.internal" => "harbor.example.com",
-            "registry.example:5000" => "registry.example:5000",
-            "docker.io" => "docker.io",
-            _ => return None,
-        };
-        Some(name.parse().unwrap())
-    }
 
     fn asked() -> Asked {
         Asked { image: "harbor.example.com/prod/app:v2".to_owned(), ..Asked::default() }
@@ -526,70 +352,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn names(text: &str, expected: &str) {
-        assert_eq!(Image::parse(text, configured).unwrap().to_string(), expected, "{text}");
-    }
-
-    #[track_caller]
     fn refused(asked: Asked, fault: &str) {
         let faults = Request::new(asked, configured).unwrap_err();
         assert!(faults.iter().any(|it| it.contains(fault)), "{fault:?} in {faults:?}");
-    }
-
-    #[track_caller]
-    fn no_image(text: &str, fault: &str) {
-        refused(Asked { image: text.to_owned(), ..Asked::default() }, fault);
-    }
-
-    #[test]
-    fn an_image_has_a_name_or_a_url() {
-        for host in ["https://harbor.example.com", "http://HARBOR.internal"] {
-            names(&format!("{host}/v2/prod/app/manifests/v2"), "harbor.example.com/prod/app:v2");
-        }
-        names("harbor.example.com/prod/app:v2", "harbor.example.com/prod/app:v2");
-        names("harbor.example.com/prod/app", "harbor.example.com/prod/app:latest");
-        let by_digest = format!("harbor.example.com/prod/app@{DIGEST}");
-        names(&by_digest, &by_digest);
-        names(&format!("harbor.example.com/prod/app:v2@{DIGEST}"), &by_digest);
-        names(&format!("https://harbor.example.com/v2/prod/app/manifests/{DIGEST}"), &by_digest);
-        names("registry.example:5000/a:1", "registry.example:5000/a:1");
-        names("docker.io/alpine:3", "docker.io/library/alpine:3");
-        names("https://docker.io/v2/manifests/manifests/manifests/1", "docker.io/manifests/manifests:1");
-    }
-
-    #[test]
-    fn what_names_no_image_of_a_configured_registry_is_refused() {
-        no_image("", "is missing");
-        for elsewhere in [
-            "http://169.254.169.254/v2/prod/app/manifests/v2",
-            "https://evil.example/v2/a/manifests/b",
-            "localhost:5000/a:b",
-            "harbor.example.com.evil.example/a:b",
-            "harbor.example.com:8443/a:b",
-            "//harbor.example.com/a:b",
-        ] {
-            no_image(elsewhere, "no name of a registry in the gateway's settings");
-        }
-        no_image("ftp://harbor.example.com/v2/a/manifests/b", "neither https nor http");
-        no_image("file:///etc/passwd", "neither https nor http");
-        no_image("alpine", "does not begin with a registry's host");
-        no_image("https://harbor.example.com", "does not begin with a registry's host");
-        no_image("https://harbor.example.com/v2/a/blobs/b", "is not the URL of a manifest");
-        no_image("https://harbor.example.com/v2/a/manifests/b?x=y", "is not the URL of a manifest");
-        no_image("https://harbor.example.com/a:b", "is not the URL of a manifest");
-        no_image("harbor.example.com/../etc:v1", "component");
-        no_image("harbor.example.com/Prod/app:v1", "component");
-        no_image("harbor.example.com/prod/app:-v1", "tag");
-        no_image("harbor.example.com/prod/app@sha256:abc", "digest");
-        no_image(&"a".repeat(MAX_TEXT + 1), "at most 1024 are allowed");
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let image = "https://ann:hunter2@harbor.example.com/v2/a/manifests/b".to_owned();
-        let faults = Request::new(Asked { image, ..Asked::default() }, configured).unwrap_err();
-        assert!(faults[0].contains("holds a user or password"), "{faults:?}");
-        assert!(!faults[0].contains("hunter2"), "{faults:?}");
     }
 
     #[test]
@@ -662,22 +427,6 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_is_written_with_slashes() {
-        for (text, expected) in [
-            ("linux/amd64", Some("linux/amd64")),
-            ("Linux/ARM64/v8", Some("linux/arm64/v8")),
-            ("linux", None),
-            ("linux/", None),
-            ("linux/a/b/c", None),
-            ("linux/a b", None),
-            ("", None),
-        ] {
-            let parsed = text.parse::<Platform>().ok().map(|it| it.to_string());
-            assert_eq!(parsed.as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn a_credential_is_carried_and_never_shown() {
         let with = |text: &str| Asked { authorization: Some(Authorization::new(text.to_owned())), ..asked() };
         let request = Request::new(with("Bearer hunter2"), configured).unwrap();
@@ -690,16 +439,5 @@ mod tests {
         }
         assert_eq!(basic("ann", "pw").unwrap().expose(), "Basic YW5uOnB3");
         assert!(basic("a:b", "pw").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_an_image_that_reads_back_or_refused(
-            text in "(https?://)?harbor.example.com/(v2/)?[a-z/:@.]{0,30}|.*"
-        ) {
-            if let Ok(image) = Image::parse(&text, configured) {
-                prop_assert_eq!(Image::parse(&image.to_string(), configured), Ok(image));
-            }
-        }
     }
 }

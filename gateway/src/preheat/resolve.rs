@@ -21,8 +21,9 @@ use shoal_oci::{Reference, Repository};
 use shoal_swarm::Geometry;
 use tokio::time::{Instant, timeout};
 
+use super::image::{Platform, Platforms};
 use super::job::{Layer, Setback};
-use super::request::{Platform, Platforms, Request};
+use super::request::Request;
 use crate::authority::Right;
 use crate::gate::Gate;
 use crate::mirror::{self, MirrorError};

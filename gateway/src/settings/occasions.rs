@@ -6,7 +6,8 @@ use shoal_ops::settings::{Reader, SecretSource, Setting};
 use super::RegistrySettings;
 use super::registry::globs;
 use crate::harbor::rules::{Rule, Target};
-use crate::preheat::request::{Image, Platform, Request, Scope};
+use crate::preheat::image::{Image, Platform};
+use crate::preheat::request::{Request, Scope};
 use crate::preheat::schedule::{ScheduleSettings, TimesError};
 
 /// The commented template of an entry of `preheat.rules`.

@@ -7,7 +7,8 @@ use shoal_gateway::harbor::fields::Mistakes;
 use shoal_gateway::harbor::push::Push;
 use shoal_gateway::harbor::webhook::Event;
 use shoal_gateway::harbor::{jobs, notifications};
-use shoal_gateway::preheat::request::{Image, Request};
+use shoal_gateway::preheat::image::Image;
+use shoal_gateway::preheat::request::Request;
 
 use crate::input::{parts, text, word};
 
