@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -39,9 +40,12 @@ impl Chores {
     }
 
     fn work(&self) {
+        let at_work = AtWork(self);
         while let Some(chore) = self.next() {
             chore();
         }
+        // It has been counted as gone together with the look at the list.
+        mem::forget(at_work);
     }
 
     fn next(&self) -> Option<Chore> {
@@ -51,6 +55,15 @@ impl Chores {
             list.n_at_work -= 1;
         }
         next
+    }
+}
+
+/// Whoever panics at a chore leaves his place to another.
+struct AtWork<'a>(&'a Chores);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().n_at_work -= 1;
     }
 }
 
@@ -86,6 +99,19 @@ mod tests {
         let mut numbers: Vec<i32> = is_done.iter().take(100).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, Vec::from_iter(0..100));
+    }
+
+    #[tokio::test]
+    async fn a_chore_that_panics_keeps_nobody_from_the_others() {
+        let (chores, (done, is_done)) = (Chores::default(), mpsc::channel());
+        for _ in 0..MOST {
+            chores.add(|| panic!("this is what is tested"));
+        }
+        while chores.0.lock().n_at_work > 0 {
+            tokio::task::yield_now().await;
+        }
+        chores.add(move || done.send(()).unwrap());
+        is_done.recv().unwrap();
     }
 
     #[test]

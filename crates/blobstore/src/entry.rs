@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     stamp: Mutex<Option<(u64, Stamp)>>,
     /// Somebody is about to write down what the journal has yet to be told.
     is_journaling: AtomicBool,
+    /// Somebody is about to close the files.
+    is_closing: AtomicBool,
     /// Counts the changes.
     pub(crate) version: watch::Sender<u64>,
     pub(crate) common: Arc<Common>,
@@ -91,6 +93,7 @@ impl Entry {
             opened: Mutex::default(),
             stamp: Mutex::default(),
             is_journaling: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             version: watch::Sender::new(0),
             common,
             lease: Mutex::new(Weak::new()),
@@ -292,12 +295,12 @@ impl Entry {
         }
     }
 
-    fn close(&self, last_used: SystemTime) {
+    fn close(&self) {
         let mut files = self.files.lock();
         self.write_journal(&mut files);
         // A new lease may have been taken meanwhile: it opens the files again when it needs them.
         *self.opened.lock() = None;
-        files.close(last_used);
+        files.close(self.last_used());
     }
 }
 
@@ -315,7 +318,12 @@ impl Drop for Lease {
         } else {
             drop(state);
         }
-        let chores = entry.common.chores.clone();
-        chores.add(move || entry.close(now));
+        if !entry.is_closing.swap(true, Ordering::AcqRel) {
+            let chores = entry.common.chores.clone();
+            chores.add(move || {
+                entry.is_closing.store(false, Ordering::Release);
+                entry.close();
+            });
+        }
     }
 }
