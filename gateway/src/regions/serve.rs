@@ -145,7 +145,11 @@ impl Regions {
         let transfer = (region.clone(), (*repository).clone(), key);
         match decided {
             Ok(geometry) => {
-                self.transfers().get_or_insert(transfer, || (Instant::now(), geometry));
+                let mut transfers = self.transfers();
+                // Of one that goes on, the time counts from its beginning.
+                if transfers.get(&transfer).is_none_or(|it| it.0.elapsed() >= GOES_ON) {
+                    transfers.put(transfer, (Instant::now(), geometry));
+                }
                 Ok(geometry)
             }
             Err(refusal) => {
