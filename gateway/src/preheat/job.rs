@@ -83,9 +83,7 @@ pub(super) enum Action {
     Assign,
     /// Have a target store these.
     Begin { target: usize, layers: Vec<usize> },
-    /// It need not any longer.
-    Stop { target: usize },
-    /// The job is over.
+    /// The job is over: whoever was told need not go on.
     End,
 }
 
@@ -217,7 +215,8 @@ impl Job {
             Event::Tick => {}
             Event::Resolved(res) => self.resolved(now, res, actions),
             Event::Assigned(res) => self.assigned(now, res, actions),
-            Event::Told { target, stored } => self.told(target, stored),
+            // Nobody's turn comes by that.
+            Event::Told { target, stored } => return self.told(target, stored),
             Event::Finished { target } => self.left(now, target, None),
             Event::Lost { target, why } => self.left(now, target, Some(why)),
             Event::Cancelled(by) => return self.stop(&format!("cancelled by {by}"), true, actions),
@@ -322,12 +321,7 @@ impl Job {
 
     /// Ends with what there is.
     fn stop(&mut self, why: &str, is_cancelled: bool, actions: &mut Vec<Action>) {
-        for (number, target) in self.targets.iter_mut().enumerate() {
-            if matches!(target.state, State::Running(_)) {
-                actions.push(Action::Stop { target: number });
-            }
-            target.give_up(why);
-        }
+        self.targets.iter_mut().for_each(|it| it.give_up(why));
         self.end(vec![why.to_owned()], is_cancelled, actions);
     }
 
@@ -635,7 +629,7 @@ mod tests {
     fn at_the_deadline_it_ends_with_what_there_is() {
         let mut it = Played::storing(2, 1);
         it.finish(0);
-        assert_eq!(it.wait(), [Action::Stop { target: 1 }, Action::End]);
+        assert_eq!(it.wait(), [Action::End]);
         it.ended(true, &["not done within 600 s", "1 of 2 nodes hold all that they should"]);
         assert_eq!(it.ends(1), [Some(Err("not done within 600 s")); 2]);
     }
@@ -645,7 +639,7 @@ mod tests {
         let mut it = Played::storing(2, 10);
         it.finish(0);
         let actions = it.feed(Event::Cancelled("ann".to_owned()));
-        assert_eq!(actions, [Action::Stop { target: 1 }, Action::End]);
+        assert_eq!(actions, [Action::End]);
         it.ended(false, &["cancelled by ann", "1 of 2 nodes hold all that they should"]);
         assert_eq!(it.feed(Event::Tick), [], "nothing more is done");
     }

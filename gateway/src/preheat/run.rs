@@ -4,7 +4,7 @@
 //! ends the wish, so nothing goes on at a node that the job does not know of.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
@@ -16,7 +16,7 @@ use shoal_peer::fleet;
 use shoal_peer::store::{Storer, store};
 use shoal_proto::{Source, StoreBlob, StoreProgress, StoreRequest, Stored};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -83,9 +83,8 @@ pub(super) struct Runner {
     began: Instant,
     events_in: mpsc::Sender<Event>,
     /// Those of the image, once it is resolved.
-    blobs: Arc<Mutex<Vec<Blob>>>,
+    blobs: Arc<OnceLock<Vec<Blob>>>,
     tasks: JoinSet<()>,
-    targets: BTreeMap<usize, AbortHandle>,
 }
 
 impl Runner {
@@ -100,7 +99,6 @@ impl Runner {
             events_in,
             blobs: Arc::default(),
             tasks: JoinSet::new(),
-            targets: BTreeMap::new(),
         };
         let mut batch = vec![Event::Tick];
         loop {
@@ -142,22 +140,21 @@ impl Runner {
                     let res = means.resolve(&progressing.request).await;
                     Event::Resolved(res.map(|found| {
                         let layers = found.iter().map(Layer::from).collect();
-                        *blobs.lock().unwrap_or_else(PoisonError::into_inner) = found;
+                        // It is resolved once.
+                        blobs.get_or_init(|| found);
                         layers
                     }))
                 });
             }
             Action::Assign => {
                 let (means, progressing, blobs) =
-                    (self.means.clone(), self.progressing.clone(), self.blobs());
-                self.spawn(async move { Event::Assigned(means.assign(&progressing.request, &blobs).await) });
+                    (self.means.clone(), self.progressing.clone(), self.blobs.clone());
+                self.spawn(async move {
+                    let blobs = blobs.get().map_or(&[][..], Vec::as_slice);
+                    Event::Assigned(means.assign(&progressing.request, blobs).await)
+                });
             }
             Action::Begin { target, layers } => self.begin(target, &layers),
-            Action::Stop { target } => {
-                if let Some(task) = self.targets.remove(&target) {
-                    task.abort();
-                }
-            }
             Action::End => return true,
         }
         false
@@ -169,7 +166,7 @@ impl Runner {
             job.as_ref().and_then(|it| it.targets().get(target)).map(|it| it.node.clone())
         };
         let Some(node) = node else { return };
-        let blobs = self.blobs();
+        let blobs = self.blobs.get().map_or(&[][..], Vec::as_slice);
         let telling = Telling {
             means: self.means.clone(),
             source: source(&self.progressing.request),
@@ -179,12 +176,7 @@ impl Runner {
             target,
             events: self.events_in.clone(),
         };
-        let task = self.tasks.spawn(telling.run());
-        self.targets.insert(target, task);
-    }
-
-    fn blobs(&self) -> Vec<Blob> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tasks.spawn(telling.run());
     }
 
     fn spawn(&mut self, work: impl Future<Output = Event> + Send + 'static) {
@@ -323,9 +315,9 @@ impl Telling {
     /// A node cannot know why a seed failed; this gateway does, where it was its own.
     async fn told(&self, mut stored: Vec<Stored>) {
         for it in &mut stored {
+            let Some(Err(why)) = &mut it.end else { continue };
             let key = self.blobs.get(it.index).map(|it| &it.key);
-            if let (Some(Err(why)), Some(cause)) =
-                (&mut it.end, key.and_then(|it| self.means.seeder.failure(it)))
+            if let Some(cause) = key.and_then(|it| self.means.seeder.failure(it))
                 && !why.contains(&*cause)
             {
                 *why = format!("{why}; the gateway: {cause}");
