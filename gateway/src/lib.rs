@@ -193,7 +193,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
     let mut guarded = vec![preheat::api::routes(preheats.clone())];
-    guarded.extend(harbor::api::routes(&preheats, &settings.occasions, &ctx.tasks));
+    guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);

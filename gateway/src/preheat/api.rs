@@ -128,6 +128,7 @@ impl From<Refused> for Reply {
         let status = match refused {
             Refused::Full => StatusCode::TOO_MANY_REQUESTS,
             Refused::NotKept => StatusCode::INTERNAL_SERVER_ERROR,
+            Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
     }

@@ -34,6 +34,7 @@ use shoal_oci::RegistryName;
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
 use shoal_peer::client::PeerClient;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -99,6 +100,8 @@ pub(crate) enum Refused {
     Full,
     #[error("the job cannot be written down, and would be lost at a restart")]
     NotKept,
+    #[error("the gateway is ending")]
+    Ending,
 }
 
 /// Part of a list of jobs.
@@ -134,8 +137,19 @@ impl Preheats {
         self.0.means.gate.registry_named(host)
     }
 
-    /// Takes in a job, or joins it to the same one that goes on. It is written down when this returns.
+    /// Takes in a job, or joins it to the same one that goes on. It is written down when this returns, and also where
+    /// nobody waits for that any more.
     pub(crate) async fn submit(&self, request: Request, asked_by: String) -> Result<JobView, Refused> {
+        let (tell, told) = oneshot::channel();
+        let this = self.clone();
+        self.0.tasks.spawn_infallible("preheat request", async move {
+            // Whoever asked may have gone.
+            let _ = tell.send(this.take_in(request, asked_by).await);
+        });
+        told.await.unwrap_or(Err(Refused::Ending))
+    }
+
+    async fn take_in(&self, request: Request, asked_by: String) -> Result<JobView, Refused> {
         let sameness = Sameness::of(&request, self.holder(&request));
         let view = {
             let mut state = self.state();
@@ -269,8 +283,9 @@ impl Preheats {
             }
             gone
         };
-        self.keep(Arc::new(view), gone).await;
+        // They need not wait for the disk.
         self.begin_more();
+        self.keep(Arc::new(view), gone).await;
     }
 
     /// Writes a job down; false where the disk does not take it.

@@ -17,12 +17,12 @@ use http::header::LINK;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Jobs;
+use super::ask;
 use crate::harbor::fields::Mistakes;
 use crate::harbor::job_reply::Job;
 use crate::harbor::jobs;
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
-use crate::preheat::{Listed, State};
+use crate::preheat::{Listed, Preheats, State};
 
 const PATH: &str = "/oapi/v1/jobs";
 /// How many jobs a page has, unless it is said, and at the most.
@@ -30,50 +30,50 @@ const PER_PAGE: usize = 10;
 const MAX_PER_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000_000;
 
-pub(super) fn routes(jobs: Jobs) -> Guarded {
+pub(super) fn routes(preheats: Preheats) -> Guarded {
     let routes =
-        OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, cancel)).with_state(jobs);
+        OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, cancel)).with_state(preheats);
     Guarded::by_token(Scope::Preheat, routes)
 }
 
 /// Asks for a job, as Dragonfly is asked.
 #[utoipa::path(post, path = "/oapi/v1/jobs", tag = "harbor", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 200, description = "the job"), (status = 429, description = "too many wait"), (status = 422, description = "all that is wrong")))]
 async fn create(
-    Shared(jobs): Shared<Jobs>,
+    Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
     let asked = jobs::read(&body).map_err(IntoResponse::into_response)?;
-    let job = jobs.ask(asked, bearer.name.to_string()).await.map_err(IntoResponse::into_response)?;
+    let job = ask(&preheats, asked, bearer.name.to_string()).await.map_err(IntoResponse::into_response)?;
     Ok((Extension(Subject(job.id.to_string())), Json(Job::from(&job))).into_response())
 }
 
 /// A job as it is now.
 #[utoipa::path(get, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
-async fn show(Shared(jobs): Shared<Jobs>, Path(id): Path<String>) -> Result<Json<Job>, Response> {
-    let job = id.parse().ok().and_then(|it| jobs.preheats.get(it));
+async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<Job>, Response> {
+    let job = id.parse().ok().and_then(|it| preheats.get(it));
     job.map(|it| Json(Job::from(&it))).ok_or_else(unknown)
 }
 
 /// Stops a job.
 #[utoipa::path(delete, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
 async fn cancel(
-    Shared(jobs): Shared<Jobs>,
+    Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     Path(id): Path<String>,
 ) -> Result<Response, Response> {
     let number = id.parse().map_err(|_| unknown())?;
-    let job = jobs.preheats.cancel(number, &bearer.name.to_string()).await.ok_or_else(unknown)?;
+    let job = preheats.cancel(number, &bearer.name.to_string()).await.ok_or_else(unknown)?;
     Ok((Extension(Subject(job.id.to_string())), Json(Job::from(&job))).into_response())
 }
 
 /// Jobs, the latest first. The header `Link` leads to other pages.
 #[utoipa::path(get, path = "/oapi/v1/jobs", tag = "harbor", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a list"), (status = 422, description = "all that is wrong")))]
-async fn list(Shared(jobs): Shared<Jobs>, RawQuery(query): RawQuery) -> Result<Response, Response> {
+async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Response, Response> {
     let query = ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
     let skip = (query.page - 1).saturating_mul(query.per_page);
-    let Listed { jobs, n_all } = jobs.preheats.list(query.state, skip, query.per_page);
+    let Listed { jobs, n_all } = preheats.list(query.state, skip, query.per_page);
     let jobs: Vec<_> = jobs.iter().map(Job::from).collect();
     Ok((AppendHeaders([(LINK, query.links(n_all))]), Json(jobs)).into_response())
 }

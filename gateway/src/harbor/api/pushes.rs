@@ -18,13 +18,14 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Jobs;
+use super::ask;
 use crate::harbor::notifications;
 use crate::harbor::push::Push;
 use crate::harbor::rules::{Rule, Target, target};
 use crate::harbor::told::Told;
 use crate::harbor::webhook::Event;
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
+use crate::preheat::Preheats;
 use crate::settings::OccasionSettings;
 use crate::timestamp::Timestamp;
 
@@ -36,16 +37,16 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub(super) struct Pushes(Arc<Inner>);
 
 struct Inner {
-    jobs: Jobs,
+    preheats: Preheats,
     rules: Vec<Rule>,
     notified: Target,
     told: Mutex<Told>,
 }
 
 impl Pushes {
-    pub(super) fn new(jobs: Jobs, occasions: &OccasionSettings) -> Self {
+    pub(super) fn new(preheats: Preheats, occasions: &OccasionSettings) -> Self {
         let (rules, notified) = (occasions.rules.clone(), occasions.notified.clone());
-        Self(Arc::new(Inner { jobs, rules, notified, told: Mutex::default() }))
+        Self(Arc::new(Inner { preheats, rules, notified, told: Mutex::default() }))
     }
 
     pub(super) fn webhook(&self, authorization: SecretSource) -> Guarded {
@@ -68,7 +69,7 @@ impl Pushes {
     }
 
     async fn start(&self, push: &Push, target: &Target, by: &str) -> Result<u64, Response> {
-        let job = self.0.jobs.ask(target.asked(push.image()), by.to_owned()).await;
+        let job = ask(&self.0.preheats, target.asked(push.image()), by.to_owned()).await;
         job.map(|it| it.id).map_err(IntoResponse::into_response)
     }
 
