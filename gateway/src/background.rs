@@ -165,7 +165,7 @@ impl Background {
     }
 
     async fn goes_on(&self, line: &Queue) -> bool {
-        let (mut n_live, mut moves) = (self.n_live.subscribe(), line.moves());
+        let (mut n_live, mut live_waits) = (self.n_live.subscribe(), line.live_waits());
         loop {
             let seen = Seen {
                 is_open: self.is_open(),
@@ -182,7 +182,7 @@ impl Background {
             tokio::select! {
                 // The senders live as long as `self` and the line.
                 _ = n_live.changed() => {}
-                _ = moves.changed() => {}
+                _ = live_waits.changed() => {}
                 () = sleep(LOOK) => {}
             }
         }

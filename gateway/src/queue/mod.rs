@@ -26,6 +26,8 @@ struct Inner {
     line: Mutex<Line>,
     /// Somebody else may be next.
     moved: watch::Sender<()>,
+    /// Somebody live has come to wait.
+    live_waits: watch::Sender<()>,
 }
 
 /// A place; given up when dropped.
@@ -53,18 +55,21 @@ impl Drop for InLine<'_> {
 
 impl Queue {
     pub(crate) fn new(n_places: usize) -> Self {
-        Self(Arc::new(Inner { line: Mutex::new(Line::new(n_places)), moved: watch::Sender::new(()) }))
+        Self(Arc::new(Inner {
+            line: Mutex::new(Line::new(n_places)),
+            moved: watch::Sender::new(()),
+            live_waits: watch::Sender::new(()),
+        }))
     }
 
     /// Waits for a place. `told` gets the position while waiting: 1 for the first in line.
     pub(crate) async fn enter(&self, urgency: &Urgency, mut told: impl FnMut(u32)) -> Place {
         let mut moved = self.0.moved.subscribe();
         let mut in_line = InLine { queue: &self.0, spot: self.0.line().arrive(urgency.now()) };
-        // Those in a place of the background are to see that.
-        self.0.moved.send_replace(());
-        let mut waited = false;
+        let (mut waited, mut was_live) = (false, false);
         loop {
             moved.borrow_and_update();
+            let is_live = urgency.is_live();
             let position = {
                 let mut line = self.0.line();
                 line.change(&mut in_line.spot, urgency.now());
@@ -73,14 +78,17 @@ impl Queue {
                 }
                 line.position(in_line.spot)
             };
+            // Those in a place of the background are to see that.
+            if is_live && !std::mem::replace(&mut was_live, is_live) {
+                self.0.live_waits.send_replace(());
+            }
             if std::mem::replace(&mut waited, true) {
                 told(position);
             }
-            let is_background = !urgency.is_live();
             tokio::select! {
                 // The sender lives as long as `self`.
                 _ = moved.changed() => {}
-                () = urgency.until_live(), if is_background => {}
+                () = urgency.until_live(), if !is_live => {}
                 () = sleep(BEAT) => {}
             }
         }
@@ -91,9 +99,9 @@ impl Queue {
         self.0.line().keeps_live_waiting()
     }
 
-    /// Hears of each change in the line.
-    pub(crate) fn moves(&self) -> watch::Receiver<()> {
-        self.0.moved.subscribe()
+    /// Hears of each that is live and comes to wait.
+    pub(crate) fn live_waits(&self) -> watch::Receiver<()> {
+        self.0.live_waits.subscribe()
     }
 }
 
@@ -143,6 +151,25 @@ mod tests {
         assert!(!queue.keeps_live_waiting());
         drop(first);
         let _second = queue.enter(&live, |_| panic!("nobody is before")).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_live_that_come_to_wait_are_told_of_at_once() {
+        let queue = Queue::new(1);
+        let mut live_waits = queue.live_waits();
+        let first = queue.enter(&Urgency::live(), |_| {}).await;
+        assert!(!live_waits.has_changed().unwrap(), "it does not wait");
+        let urgency = Urgency::new(Priority::Background);
+        let mut waiting = Box::pin(queue.enter(&urgency, |_| {}));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(!live_waits.has_changed().unwrap(), "nor is it live");
+        urgency.rise(Priority::Live);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(live_waits.has_changed().unwrap() && queue.keeps_live_waiting());
+        live_waits.borrow_and_update();
+        drop(first);
+        let _place = waiting.await;
+        assert!(!live_waits.has_changed().unwrap());
     }
 
     #[tokio::test(start_paused = true)]
