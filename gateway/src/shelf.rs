@@ -16,6 +16,7 @@ use shoal_peer::store::{Storer, Storing};
 use shoal_peer::ticket::TicketClaims;
 use shoal_proto::{Source, StoreBlob};
 use shoal_swarm::Geometry;
+use tokio::time::Instant;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
@@ -74,7 +75,7 @@ impl Shelf for SeedingShelf {
 }
 
 impl Storer for SeedingShelf {
-    fn store(&self, source: &Source, wanted: &StoreBlob) -> Result<Storing, String> {
+    fn store(&self, source: &Source, wanted: &StoreBlob, _: Instant) -> Result<Storing, String> {
         let key = wanted.key.clone();
         let failure = {
             let (seeder, key) = (self.seeder.clone(), key.clone());

@@ -33,11 +33,11 @@ const MAX_BLOBS_AT_ONCE: u32 = 100;
 
 /// Fetches blobs for nobody in particular.
 pub trait Storer: Send + Sync + 'static {
-    /// Begins to fetch a blob, or joins whoever does. Returns at once.
+    /// Begins to fetch a blob, or joins whoever does; what it is wanted with was granted then. Returns at once.
     ///
     /// # Errors
     /// Why it cannot be.
-    fn store(&self, source: &Source, wanted: &StoreBlob) -> Result<Storing, String>;
+    fn store(&self, source: &Source, wanted: &StoreBlob, granted_at: Instant) -> Result<Storing, String>;
 }
 
 /// A blob that is being fetched to be kept.
@@ -92,6 +92,7 @@ pub fn store(
         running: FuturesUnordered::new(),
         blobs: BTreeMap::new(),
         news: Vec::new(),
+        granted_at: Instant::now(),
         told_at: None,
         _place: place,
     };
@@ -109,6 +110,8 @@ struct Work {
     blobs: BTreeMap<usize, (Blob, u64)>,
     /// How blobs ended that nobody was told of yet.
     news: Vec<Stored>,
+    /// When all tickets were.
+    granted_at: Instant,
     told_at: Option<Instant>,
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -143,7 +146,11 @@ impl Work {
         while self.running.len() < self.at_once
             && let Some((index, wanted)) = self.waiting.pop_front()
         {
-            match self.storer.store(&self.source, &wanted) {
+            // Its turn comes too late. Whoever asked sees no end of it, and asks again with a fresh ticket.
+            if self.granted_at.elapsed() >= wanted.ticket_lives {
+                continue;
+            }
+            match self.storer.store(&self.source, &wanted, self.granted_at) {
                 Ok(Storing { blob, ended }) => {
                     self.blobs.insert(index, (blob, 0));
                     self.running.push(Box::pin(async move { (index, ended.await) }));
@@ -207,7 +214,7 @@ mod tests {
     }
 
     impl Storer for ByHand {
-        fn store(&self, _: &Source, wanted: &StoreBlob) -> Result<Storing, String> {
+        fn store(&self, _: &Source, wanted: &StoreBlob, _: Instant) -> Result<Storing, String> {
             let blob = self.store.create(&wanted.key, wanted.geometry).map_err(|it| it.to_string())?;
             let (end, ended) = oneshot::channel();
             self.ends.lock().unwrap().insert(wanted.key.clone(), end);
@@ -279,6 +286,21 @@ mod tests {
         let told_at = Instant::now();
         assert_eq!(progress.next().await, Some(StoreProgress(Vec::new())));
         assert!(told_at.elapsed() >= QUIET && told_at.elapsed() <= QUIET + DISTANCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blob_whose_ticket_is_no_longer_good_is_not_begun() {
+        let (_dir, storer) = by_hand();
+        let mut progress = Box::pin(store(storer.clone(), request(0..2, 1), None));
+        progress.next().await.unwrap();
+        tokio::time::advance(Duration::from_secs(300)).await;
+        storer.end(0, Ok(()));
+        let mut told = Vec::new();
+        while let Some(StoreProgress(news)) = progress.next().await {
+            told.extend(news);
+        }
+        assert_eq!(told, [ended(0)], "nothing is said of the other: it is to be asked for anew");
+        assert_eq!(storer.at_work(), 0);
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::Pulls;
 use super::download::{Start, Wish};
 
 impl Storer for Pulls {
-    fn store(&self, source: &Source, wanted: &StoreBlob) -> Result<Storing, String> {
+    fn store(&self, source: &Source, wanted: &StoreBlob, granted_at: Instant) -> Result<Storing, String> {
         let StoreBlob { key, geometry, ticket, ticket_lives, gateway } = wanted.clone();
         let mut active = self.active();
         let blob = self.create(&active, &key, geometry).map_err(|it| it.to_string())?;
@@ -27,7 +27,7 @@ impl Storer for Pulls {
             gateway,
             // That of a caller who pulls the blob at this moment stays his download's last resort.
             authorization: running.and_then(|it| it.start().authorization),
-            granted_at: Instant::now(),
+            granted_at,
             ticket_lives,
         };
         let download = self.begin(&mut active, blob.clone(), start, Wish::Store);
@@ -58,10 +58,10 @@ mod tests {
     #[tokio::test]
     async fn a_blob_is_fetched_without_a_reader_and_kept() {
         let (me, (gateway, _dir)) = (Me::new(), neighbour().await);
-        let storing = me.pulls.store(&source(), &wanted(gateway.clone())).unwrap();
+        let storing = me.pulls.store(&source(), &wanted(gateway.clone()), Instant::now()).unwrap();
         assert_eq!(testing::soon(storing.ended).await, Ok(()));
         assert!(testing::blob(&me.store).is_complete());
-        let again = me.pulls.store(&source(), &wanted(gateway)).unwrap();
+        let again = me.pulls.store(&source(), &wanted(gateway), Instant::now()).unwrap();
         assert_eq!(testing::soon(again.ended).await, Ok(()), "and costs nothing the second time");
     }
 
@@ -69,7 +69,8 @@ mod tests {
     async fn what_nobody_wants_any_more_is_fetched_no_further() {
         let me = Me::new();
         let nowhere = node("127.0.0.1:1");
-        let [one, other] = [0, 1].map(|_| me.pulls.store(&source(), &wanted(nowhere.clone())).unwrap());
+        let [one, other] =
+            [0, 1].map(|_| me.pulls.store(&source(), &wanted(nowhere.clone()), Instant::now()).unwrap());
         drop(one);
         let download = me.pulls.active().get(&key()).cloned().unwrap();
         assert!(download.is_running() && !download.is_abandoned(), "another wish is left");
@@ -81,7 +82,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_client_has_asked_for_goes_on_without_the_gateways_wish() {
         let me = Me::new();
-        let storing = me.pulls.store(&source(), &wanted(node("127.0.0.1:1"))).unwrap();
+        let storing = me.pulls.store(&source(), &wanted(node("127.0.0.1:1")), Instant::now()).unwrap();
         let reader = me.pulls.read(&grant(), &source(), None, 0..10).unwrap();
         let download = me.pulls.active().get(&key()).cloned().unwrap();
         drop((storing, reader));
@@ -91,7 +92,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_serves_fails_with_a_cause() {
         let me = Me::new();
-        let storing = me.pulls.store(&source(), &wanted(node("127.0.0.1:1"))).unwrap();
+        let storing = me.pulls.store(&source(), &wanted(node("127.0.0.1:1")), Instant::now()).unwrap();
         let why = testing::soon(storing.ended).await.unwrap_err();
         assert!(why.contains("neither neighbours nor gateway nor registry"), "{why}");
     }
