@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use shoal_ops::Context;
 use shoal_ops::settings::{Secret, SecretSource};
 use subtle::ConstantTimeEq as _;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// How often the file is read again.
@@ -29,7 +30,14 @@ impl HeaderSecret {
         ctx.tasks.spawn_infallible("webhook secret", async move {
             let mut last = None;
             while stopping.run_until_cancelled(sleep(EVERY)).await.is_some() {
-                last = followed.read_again(&mut source, last.as_deref());
+                let secret = followed.clone();
+                let reading = spawn_blocking(move || {
+                    let fault = secret.read_again(&mut source, last.as_deref());
+                    (source, fault)
+                });
+                // It fails where the process ends.
+                let Ok(read) = reading.await else { return };
+                (source, last) = read;
             }
         });
         secret
