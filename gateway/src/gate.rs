@@ -19,6 +19,7 @@ use crate::authority::{Allowed, Authority, Holder, Proof, Right, Size};
 use crate::budget::Sharing;
 use crate::fingerprint::Fingerprints;
 use crate::mode::Mode;
+use crate::preheat::image::registry_named;
 use crate::upstream::Upstream;
 
 /// The configured registries and the proofs seen so far.
@@ -99,20 +100,9 @@ impl Gate {
         }
     }
 
-    /// The registry that `host`, with its port if it has one, is a name of. Nothing is assumed of any other.
+    /// The registry that `host`, with its port if it has one, is a name of.
     pub(crate) fn registry_named(&self, host: &str) -> Option<RegistryName> {
-        let named = |name: &str| name.parse().ok().filter(|it| self.upstreams.contains_key(it));
-        let (without_port, port) = match host.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (host, None),
-        };
-        // A port may be left out where it is the usual one, in the URL as in the settings.
-        let usual = match port {
-            Some("443") => named(without_port),
-            None => named(&format!("{host}:443")),
-            Some(_) => None,
-        };
-        named(host).or(usual).or_else(|| self.hosts.get(without_port).cloned())
+        registry_named(host, |it| self.upstreams.contains_key(it), |it| self.hosts.get(it).cloned())
     }
 
     /// The fault of a request that names this registry, or none, and means none that is configured.

@@ -116,6 +116,27 @@ fn name_parts(path: &str) -> (&str, &str) {
     (repository, digest.or(tag).unwrap_or("latest"))
 }
 
+/// The configured registry that `host`, with its port if it has one, is a name of; by its own name, or by one of those
+/// under which the gateway is that registry. Nothing is assumed of any other.
+pub(crate) fn registry_named(
+    host: &str,
+    is_configured: impl Fn(&RegistryName) -> bool,
+    by_host_name: impl Fn(&str) -> Option<RegistryName>,
+) -> Option<RegistryName> {
+    let named = |name: &str| name.parse().ok().filter(&is_configured);
+    let (without_port, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (host, None),
+    };
+    // A port may be left out where it is the usual one, in the URL as in the settings.
+    let usual = match port {
+        Some("443") => named(without_port),
+        None => named(&format!("{host}:443")),
+        Some(_) => None,
+    };
+    named(host).or(usual).or_else(|| by_host_name(without_port))
+}
+
 /// Written as people write it, without a scheme.
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

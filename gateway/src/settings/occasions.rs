@@ -6,7 +6,7 @@ use shoal_ops::settings::{Reader, SecretSource, Setting};
 use super::RegistrySettings;
 use super::registry::globs;
 use crate::harbor::rules::{Rule, Target};
-use crate::preheat::image::{Image, Platform};
+use crate::preheat::image::{Image, Platform, registry_named};
 use crate::preheat::request::{Request, Scope};
 use crate::preheat::schedule::{ScheduleSettings, TimesError};
 
@@ -97,10 +97,11 @@ fn schedule(item: &Reader, named: impl Fn(&str) -> Option<RegistryName> + Copy) 
 
 /// The configured registry that a host is a name of.
 fn named(registries: &[RegistrySettings], host: &str) -> Option<RegistryName> {
-    let is_meant = |it: &&RegistrySettings| {
-        it.endpoint.name.as_str() == host || it.access.hosts.iter().any(|it| it == host)
+    let named = |fits: &dyn Fn(&RegistrySettings) -> bool| {
+        registries.iter().find(|it| fits(it)).map(|it| it.endpoint.name.clone())
     };
-    registries.iter().find(is_meant).map(|it| it.endpoint.name.clone())
+    let has_host = |host: &str| named(&|it| it.access.hosts.iter().any(|it| it == host));
+    registry_named(host, |name| named(&|it| it.endpoint.name == *name).is_some(), has_host)
 }
 
 struct OnePlatform(String);
@@ -150,7 +151,8 @@ mod tests {
         let (settings, res) = read(
             "webhook: {authorization: 'Bearer hunter2'}, notifications: {scope: all_seed_peers}, \
              rules: [{repositories: ['prod/**'], tags: ['v*'], platforms: [linux/amd64]}], \
-             schedules: [{cron: '0 3 * * 1', image: 'harbor.internal/prod/app:v2', scope: single_seed_peer}]",
+             schedules: [{cron: '0 3 * * 1', image: 'harbor.internal/prod/app:v2', scope: single_seed_peer}, \
+             {cron: '0 3 * * 1', image: 'harbor.example.com:443/prod/app:v2'}]",
         );
         assert_eq!(res, Ok(()));
         assert_eq!(settings.authorization.as_ref().unwrap().secret().expose(), "Bearer hunter2");
@@ -160,7 +162,8 @@ mod tests {
             rule.repositories.is_match("prod/a/b") && rule.tags.is_match("v1") && !rule.tags.is_match("1")
         );
         assert_eq!(rule.target.platforms, ["linux/amd64"]);
-        let [schedule] = &settings.schedules[..] else { panic!("one schedule") };
+        let [schedule, by_port] = &settings.schedules[..] else { panic!("two schedules") };
+        assert_eq!(by_port.request.image, schedule.request.image, "as the API takes it");
         assert_eq!(schedule.request.image.to_string(), "harbor.example.com/prod/app:v2");
         assert_eq!(schedule.request.scope, Scope::SingleSeed);
         assert!(!format!("{settings:?}").contains("hunter2"));
