@@ -20,6 +20,7 @@ mod breaker;
 mod budget;
 pub mod credentials;
 mod cuts;
+pub mod fields;
 mod files;
 mod fingerprint;
 mod frames;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use shoal_model::Authorization;
 
-use super::fields::{Fields, Mistakes, object};
+use crate::fields::{Fields, Mistakes, object};
 use crate::preheat::request::{Asked, basic};
 
 /// Reads what somebody wants a job to do.

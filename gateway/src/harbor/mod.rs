@@ -11,7 +11,6 @@
 //! All but [`api`] know nothing of: HTTP, who may ask, what becomes of a job, files, clocks.
 
 pub(crate) mod api;
-pub mod fields;
 pub(crate) mod job_reply;
 pub mod jobs;
 pub mod notifications;

@@ -7,8 +7,8 @@
 
 use shoal_oci::manifest::{IMAGE_TYPES, INDEX_TYPES};
 
-use super::fields::{Fields, Mistakes, object};
 use super::push::Push;
+use crate::fields::{Fields, Mistakes, object};
 
 /// Reads a body: the pushes that it tells of, each once.
 ///

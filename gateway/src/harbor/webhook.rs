@@ -3,8 +3,8 @@
 //! Harbor tells of each manifest that is pushed. One without a tag has its digest in the tag's place: it belongs to an
 //! index, which follows, or to nobody. An event comes at least once, perhaps late, and in any order.
 
-use super::fields::{Fields, Mistakes, object};
 use super::push::Push;
+use crate::fields::{Fields, Mistakes, object};
 
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

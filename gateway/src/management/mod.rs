@@ -35,7 +35,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use guard::{Bearer, Subject};
-pub(crate) use reply::{Mistakes, Reply};
+pub(crate) use reply::Reply;
 pub use scope::Scope;
 pub use tls::TlsFiles;
 pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 use shoal_ops::settings::Setting as _;
 
-use super::reply::Mistakes;
 use super::scope::Scope;
 use super::token::TokenName;
+use crate::fields::Mistakes;
 use crate::timestamp::Timestamp;
 
 /// What a token shall be.

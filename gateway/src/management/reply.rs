@@ -13,6 +13,7 @@ use super::book::Conflict;
 use super::rates::TooMany;
 use super::store::ChangeError;
 use super::token::Refusal;
+use crate::fields::Mistakes;
 
 /// A status and a sentence: `{"message": "Unauthorized"}`.
 #[derive(Debug)]
@@ -20,10 +21,6 @@ pub(crate) struct Reply {
     status: StatusCode,
     message: String,
 }
-
-/// Everything that is wrong with a request's body: `{"errors": ["name is missing"]}`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mistakes(pub(crate) Vec<String>);
 
 /// A caller without a good token is told how to show one.
 pub(super) fn unauthorized() -> Response {
@@ -44,6 +41,7 @@ impl IntoResponse for Reply {
     }
 }
 
+/// All of them: `{"errors": ["name is missing"]}`.
 impl IntoResponse for Mistakes {
     fn into_response(self) -> Response {
         (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": self.0 }))).into_response()

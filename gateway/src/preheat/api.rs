@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use shoal_model::Authorization;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,11 +27,14 @@ use utoipa_axum::routes;
 use super::request::{self, Asked, Request};
 use super::view::{JobView, State};
 use super::{Listed, Preheats, Refused};
-use crate::management::{Bearer, Guarded, Mistakes, Reply, Scope, Subject};
+use crate::fields::{Fields, Mistakes, object};
+use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
 
 /// How many jobs a list has, unless it is said, and at the most.
 const PER_PAGE: usize = 10;
 const MAX_PER_PAGE: usize = 100;
+/// What a time is written as.
+const TIME: &str = "a time such as \"10m\", or a number of nanoseconds";
 const FIELDS: [&str; 16] = [
     "image",
     "url",
@@ -73,7 +76,7 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    let asked = read(&body).map_err(|it| Mistakes(it).into_response())?;
+    let asked = read(&body).map_err(IntoResponse::into_response)?;
     let request = Request::new(asked, |host| preheats.registry_named(host));
     let request = request.map_err(|it| Mistakes(it).into_response())?;
     let job = preheats.submit(request, bearer.name.to_string()).await;
@@ -106,7 +109,7 @@ async fn cancel(
 #[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs"), (status = 422, description = "all that is wrong")))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Json<Page>, Response> {
     let ListQuery { state, page, per_page } =
-        ListQuery::read(query.as_deref().unwrap_or_default()).map_err(|it| Mistakes(it).into_response())?;
+        ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
     let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
     let brief = |it: JobView| JobView {
         layers: Vec::new(),
@@ -143,9 +146,9 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn read(query: &str) -> Result<Self, Vec<String>> {
+    fn read(query: &str) -> Result<Self, Mistakes> {
         let mut it = Self { state: None, page: 1, per_page: PER_PAGE };
-        let mut mistakes = Vec::new();
+        let mut mistakes = Mistakes::default();
         let number = |value: &str, most: usize| value.parse().ok().filter(|it| (1..=most).contains(it));
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let read = match &*key {
@@ -161,109 +164,75 @@ impl ListQuery {
                     .ok_or(format!("per_page is not from 1 to {MAX_PER_PAGE}")),
                 _ => Err(format!("{key:?} is none of state, page, per_page")),
             };
-            mistakes.extend(read.err());
+            mistakes.0.extend(read.err());
         }
-        if mistakes.is_empty() { Ok(it) } else { Err(mistakes) }
+        if mistakes.0.is_empty() { Ok(it) } else { Err(mistakes) }
     }
 }
 
 /// What a body asks for, or all that cannot be read of it.
-fn read(body: &[u8]) -> Result<Asked, Vec<String>> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
-        return Err(vec!["the body is not a JSON object".to_owned()]);
-    };
-    let unknown = fields.keys().filter(|it| !FIELDS.contains(&it.as_str()));
-    let mut reader = Fields { fields: &fields, mistakes: Vec::new() };
-    reader.mistakes.extend(unknown.map(|it| format!("{it:?} is not a field")));
-    if reader.text("type").is_some_and(|it| it != "image") {
-        reader.mistakes.push("type is not image, and nothing else can be preheated".to_owned());
+fn read(body: &[u8]) -> Result<Asked, Mistakes> {
+    let map = object(body)?;
+    let (fields, mut mistakes) = (Fields::of(&map), Mistakes::default());
+    fields.refuse_others(&FIELDS, &mut mistakes);
+    if fields.text("type", &mut mistakes).is_some_and(|it| it != "image") {
+        mistakes.add("type is not image, and nothing else can be preheated");
     }
-    let image = match (reader.text("image"), reader.text("url")) {
+    let image = match (fields.text("image", &mut mistakes), fields.text("url", &mut mistakes)) {
         (Some(_), Some(_)) => {
-            reader.mistakes.push("image and url are both given, and mean the same".to_owned());
-            String::new()
+            mistakes.add("image and url are both given, and mean the same");
+            ""
         }
         (image, url) => image.or(url).unwrap_or_default(),
     };
-    let mut platforms = reader.texts("platforms");
-    platforms.extend(reader.text("platform"));
+    let owned = |it: Option<&str>| it.map(str::to_owned);
+    let mut platforms = fields.texts("platforms", &mut mistakes);
+    platforms.extend(owned(fields.text("platform", &mut mistakes)));
     let asked = Asked {
-        image,
+        image: image.to_owned(),
         platforms,
-        scope: reader.text("scope"),
-        ips: reader.texts("ips"),
-        count: reader.number("count"),
-        percentage: reader.number("percentage"),
-        zone: reader.text("zone"),
-        layers: reader.number("concurrent_task_count"),
-        nodes: reader.number("concurrent_peer_count"),
-        timeout: reader.time("timeout"),
-        authorization: reader.authorization(),
+        scope: owned(fields.text("scope", &mut mistakes)),
+        ips: fields.texts("ips", &mut mistakes),
+        count: fields.number("count", &mut mistakes),
+        percentage: fields.number("percentage", &mut mistakes),
+        zone: owned(fields.text("zone", &mut mistakes)),
+        layers: fields.number("concurrent_task_count", &mut mistakes),
+        nodes: fields.number("concurrent_peer_count", &mut mistakes),
+        timeout: fields.read("timeout", TIME, time, &mut mistakes),
+        authorization: authorization(&fields, &mut mistakes),
     };
-    if reader.mistakes.is_empty() { Ok(asked) } else { Err(reader.mistakes) }
+    if mistakes.0.is_empty() { Ok(asked) } else { Err(mistakes) }
 }
 
-/// The fields of a body, and what is wrong with those that were looked at. No value is repeated: any may be a secret.
-struct Fields<'a> {
-    fields: &'a Map<String, Value>,
-    mistakes: Vec<String>,
+fn time(value: &Value) -> Option<Duration> {
+    match value {
+        Value::String(it) => humantime::parse_duration(it).ok(),
+        _ => value.as_u64().map(Duration::from_nanos),
+    }
 }
 
-impl Fields<'_> {
-    fn get<T>(&mut self, key: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.fields.get(key).filter(|it| !it.is_null())?;
-        let read = read(value);
-        if read.is_none() {
-            self.mistakes.push(format!("{key} is not {what}"));
+fn authorization(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Authorization> {
+    let headers = fields.group("headers", mistakes);
+    let mut header = None;
+    for (name, value) in headers.iter().flat_map(Fields::entries) {
+        match (name.eq_ignore_ascii_case("authorization"), value) {
+            (true, Value::String(it)) if header.is_none() => header = Some(Authorization::new(it.clone())),
+            (true, _) => mistakes.add("headers: Authorization is not one text"),
+            (false, _) => mistakes.add("headers: only Authorization is sent to registries"),
         }
-        read
     }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        self.get(key, "a text", |it| it.as_str().map(str::to_owned))
-    }
-
-    fn texts(&mut self, key: &str) -> Vec<String> {
-        let read = |it: &Value| it.as_array()?.iter().map(|it| it.as_str().map(str::to_owned)).collect();
-        self.get(key, "a list of texts", read).unwrap_or_default()
-    }
-
-    fn number(&mut self, key: &str) -> Option<u64> {
-        self.get(key, "a whole number", Value::as_u64)
-    }
-
-    fn time(&mut self, key: &str) -> Option<Duration> {
-        self.get(key, "a time such as \"10m\", or a number of nanoseconds", |it| match it {
-            Value::String(it) => humantime::parse_duration(it).ok(),
-            _ => it.as_u64().map(Duration::from_nanos),
-        })
-    }
-
-    fn authorization(&mut self) -> Option<Authorization> {
-        let read = |it: &Value| it.as_object().cloned();
-        let mut header = None;
-        for (name, value) in self.get("headers", "an object", read).unwrap_or_default() {
-            match (name.eq_ignore_ascii_case("authorization"), value) {
-                (true, Value::String(it)) if header.is_none() => header = Some(Authorization::new(it)),
-                (true, _) => self.mistakes.push("headers: Authorization is not one text".to_owned()),
-                (false, _) => {
-                    self.mistakes.push("headers: only Authorization is sent to registries".to_owned());
-                }
-            }
+    match (fields.text("username", mistakes), fields.text("password", mistakes)) {
+        (None, None) => header,
+        (Some(user), Some(password)) if header.is_none() => {
+            request::basic(user, password).map_err(|it| mistakes.add(it)).ok()
         }
-        match (self.text("username"), self.text("password")) {
-            (None, None) => header,
-            (Some(user), Some(password)) if header.is_none() => {
-                request::basic(&user, &password).map_err(|it| self.mistakes.push(it)).ok()
-            }
-            (Some(_), Some(_)) => {
-                self.mistakes.push("username and the header Authorization are both given".to_owned());
-                None
-            }
-            _ => {
-                self.mistakes.push("username and password are only good together".to_owned());
-                None
-            }
+        (Some(_), Some(_)) => {
+            mistakes.add("username and the header Authorization are both given");
+            None
+        }
+        _ => {
+            mistakes.add("username and password are only good together");
+            None
         }
     }
 }
@@ -276,7 +245,7 @@ mod tests {
 
     #[track_caller]
     fn refused(body: &Value, mistake: &str) {
-        let mistakes = read(body.to_string().as_bytes()).unwrap_err();
+        let Mistakes(mistakes) = read(body.to_string().as_bytes()).unwrap_err();
         assert!(mistakes.iter().any(|it| it.contains(mistake)), "{mistake:?} in {mistakes:?}");
         assert!(!mistakes.concat().contains("hunter2"), "{mistakes:?}");
     }
@@ -319,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        assert_eq!(read(b"[]"), Err(vec!["the body is not a JSON object".to_owned()]));
+        assert_eq!(read(b"[]"), Err(Mistakes::one("the body is not a JSON object")));
         refused(&json!({ "imgae": "a.example/b:c" }), "\"imgae\" is not a field");
         refused(&json!({ "type": "file" }), "type is not image");
         refused(&json!({ "image": "a", "url": "b" }), "both given");

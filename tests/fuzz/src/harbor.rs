@@ -3,7 +3,7 @@
 
 use arbitrary::{Result, Unstructured};
 use serde_json::{Map, Value, json};
-use shoal_gateway::harbor::fields::Mistakes;
+use shoal_gateway::fields::Mistakes;
 use shoal_gateway::harbor::push::Push;
 use shoal_gateway::harbor::webhook::Event;
 use shoal_gateway::harbor::{jobs, notifications};

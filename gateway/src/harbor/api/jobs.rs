@@ -17,8 +17,8 @@ use http::header::LINK;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ask;
-use crate::harbor::fields::Mistakes;
+use super::{ask, one_text};
+use crate::fields::Mistakes;
 use crate::harbor::job_reply::Job;
 use crate::harbor::jobs;
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
@@ -44,7 +44,7 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    let asked = jobs::read(&body).map_err(IntoResponse::into_response)?;
+    let asked = jobs::read(&body).map_err(one_text)?;
     let job = ask(&preheats, asked, bearer.name.to_string()).await.map_err(IntoResponse::into_response)?;
     Ok((Extension(Subject(job.id.to_string())), Json(Job::from(&job))).into_response())
 }
@@ -71,7 +71,7 @@ async fn cancel(
 /// Jobs, the latest first. The header `Link` leads to other pages.
 #[utoipa::path(get, path = "/oapi/v1/jobs", tag = "harbor", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a list"), (status = 422, description = "all that is wrong")))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Response, Response> {
-    let query = ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
+    let query = ListQuery::read(query.as_deref().unwrap_or_default()).map_err(one_text)?;
     let skip = (query.page - 1).saturating_mul(query.per_page);
     let Listed { jobs, n_all } = preheats.list(query.state, skip, query.per_page);
     let jobs: Vec<_> = jobs.iter().map(Job::from).collect();

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde_json::json;
 
-use super::fields::Mistakes;
+use crate::fields::Mistakes;
 use crate::management::{Guarded, Reply};
 use crate::preheat::request::{Asked, Request};
 use crate::preheat::{JobView, Preheats, Refused};
@@ -37,16 +37,14 @@ async fn ask(preheats: &Preheats, asked: Asked, by: String) -> Result<JobView, N
 }
 
 /// As Dragonfly words it: one text.
-impl IntoResponse for Mistakes {
-    fn into_response(self) -> Response {
-        (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": self.0.join("; ") }))).into_response()
-    }
+fn one_text(Mistakes(mistakes): Mistakes) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": mistakes.join("; ") }))).into_response()
 }
 
 impl IntoResponse for NoJob {
     fn into_response(self) -> Response {
         match self {
-            Self::Mistakes(mistakes) => mistakes.into_response(),
+            Self::Mistakes(mistakes) => one_text(mistakes),
             Self::Refused(refused) => Reply::from(refused).into_response(),
         }
     }

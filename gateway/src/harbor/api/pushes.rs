@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ask;
+use super::{ask, one_text};
 use crate::harbor::notifications;
 use crate::harbor::push::Push;
 use crate::harbor::rules::{Rule, Target, target};
@@ -92,7 +92,7 @@ async fn webhook(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    match Event::read(&body).map_err(IntoResponse::into_response)? {
+    match Event::read(&body).map_err(one_text)? {
         Event::Aside(why) => Ok(Json(json!({ "jobs": [], "aside": why })).into_response()),
         Event::Pushed(pushed) => taken(pushes.warm(pushed)).await,
     }
@@ -106,7 +106,7 @@ async fn notification(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    let pushed = notifications::read(&body).map_err(IntoResponse::into_response)?;
+    let pushed = notifications::read(&body).map_err(one_text)?;
     let by = bearer.name.to_string();
     let starting = async {
         let mut ids = Vec::new();

@@ -1,4 +1,5 @@
-//! A JSON object's fields, read as Go reads them, with everything that is wrong with them.
+//! A JSON object's fields, read as Go reads them, with everything that is wrong with them: what the management API's
+//! bodies are read by.
 
 use serde_json::{Map, Value};
 
@@ -110,11 +111,17 @@ impl<'a> Fields<'a> {
         format!("{}{name}", self.path)
     }
 
+    /// Whatever has another name than these is a mistake.
+    pub(crate) fn refuse_others(&self, names: &[&str], mistakes: &mut Mistakes) {
+        let others = self.map.keys().filter(|it| !names.contains(&it.as_str()));
+        others.for_each(|it| mistakes.add(format!("{it:?} is not a field")));
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
         self.map.iter()
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         name: &str,
         kind: &str,
