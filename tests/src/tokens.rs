@@ -5,6 +5,7 @@
 //! do. The `POST` of OAuth is not spoken, as by Harbor. Whatever was given is kept for the test to look for.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,7 @@ struct Shared {
     audience: String,
     users: Vec<Credentials>,
     rights: Rights,
+    turns_strangers_away: AtomicBool,
     given: Mutex<Vec<String>>,
 }
 
@@ -75,6 +77,7 @@ impl TokenService {
             audience: audience.into(),
             users,
             rights,
+            turns_strangers_away: AtomicBool::new(false),
             given: Mutex::default(),
         });
         let server = Server::start(host, port, tls, Arc::clone(&shared))?;
@@ -98,6 +101,11 @@ impl TokenService {
     /// A token for one repository with what a user, or somebody unknown, may do there.
     pub fn token(&self, user: Option<&str>, repository: &str) -> Result<String> {
         self.shared.token(user, &[repository.to_owned()])
+    }
+
+    /// From now on whoever shows no password gets 401 and no token, as from GHCR for what is private.
+    pub fn turn_strangers_away(&self) {
+        self.shared.turns_strangers_away.store(true, Ordering::Relaxed);
     }
 
     /// Every token that was given so far.
@@ -124,7 +132,8 @@ impl Shared {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
         let user = user_of(request.headers());
-        if user.as_ref().is_some_and(|it| !self.users.contains(it)) {
+        let turns_away = self.turns_strangers_away.load(Ordering::Relaxed);
+        if user.as_ref().map_or(turns_away, |it| !self.users.contains(it)) {
             return Err(StatusCode::UNAUTHORIZED);
         }
         let query = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());

@@ -272,3 +272,78 @@ async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<
     }
     Ok(())
 }
+
+// === What the registry does ===
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_limits_requests_costs_time_only() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-429", 2, FleetSpec::private()).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    let limit = Effect::Status { code: 429, retry_after: Some(1) };
+    fleet.registry.front.hurt("/manifests/", 1, limit.clone());
+    fleet.registry.front.hurt(&image.layers[0].digest.to_string(), 2, limit);
+    let job = fleet.ended_job(fleet.preheat(&to_all(&fleet, &image)).await?).await?;
+    assert_eq!(job["state"], "SUCCESS", "{job}");
+    assert_eq!(job["progress"]["nodesDone"], 2, "{job}");
+    assert_eq!(fleet.registry.front.blob_bytes_sent(), image.n_bytes());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_for_which_the_registry_never_has_a_turn_is_named() -> Result<()> {
+    let (_lab, fleet) = fleet("preheat-429s", 2, FleetSpec::private()).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    let limited = image.layers[1].digest.to_string();
+    let limit = Effect::Status { code: 429, retry_after: Some(1) };
+    fleet.registry.front.hurt(&limited, u32::MAX, limit);
+    let mut body = to_all(&fleet, &image);
+    body["timeout"] = json!("20s");
+    let job = fleet.ended_job(fleet.preheat(&body).await?).await?;
+    assert_eq!(job["state"], "FAILURE", "{job}");
+    let failed = rows(&job, "failure");
+    assert_eq!(failed.len(), 2, "{job}");
+    for row in failed {
+        assert!(row["url"].as_str().is_some_and(|it| it.ends_with(&limited)), "{row}");
+        assert!(row["description"].as_str().is_some_and(|it| it.contains("429")), "{row}");
+    }
+    assert_eq!(rows(&job, "success").len(), 2 * (image.blobs().count() - 1), "{job}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_a_jobs_token_did_not_outlive_are_named() -> Result<()> {
+    let registry = RegistrySpec::plain().for_user("robot", "s3cret").with_tokens();
+    let (_lab, fleet) = fleet("preheat-token", 2, FleetSpec::before(registry)).await?;
+    let image = fleet.publish(&[LONG[0], LONG[0] / 2]).await?;
+    let token = fleet.registry.authorization(Some("robot"), &image.repository)?.context("no token")?;
+    let mut body = to_all(&fleet, &image);
+    body["headers"] = json!({ "Authorization": token });
+    body["concurrent_task_count"] = json!(1);
+    fleet.registry.host.shape(SLOW, SLOW).await?;
+    let id = fleet.preheat(&body).await?;
+    under_way(&fleet, id).await?;
+    let late = image.layers[1].digest.to_string();
+    fleet.registry.front.hurt(&late, u32::MAX, Effect::Status { code: 401, retry_after: None });
+    let job = fleet.ended_job(id).await?;
+    assert_eq!(job["state"], "FAILURE", "{job}");
+    let failed = rows(&job, "failure");
+    assert_eq!(failed.len(), 2, "{job}");
+    for row in failed {
+        assert!(row["url"].as_str().is_some_and(|it| it.ends_with(&late)), "{row}");
+        assert!(row["description"].as_str().is_some_and(|it| it.contains("401")), "{row}");
+    }
+    assert_eq!(rows(&job, "success").len(), 2 * (image.blobs().count() - 1), "{job}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_a_credential_that_needs_one_ends_at_once() -> Result<()> {
+    let registry = RegistrySpec::plain().for_user("robot", "s3cret").with_tokens();
+    let (_lab, fleet) = fleet("preheat-stranger", 1, FleetSpec::before(registry)).await?;
+    let image = fleet.publish(&LAYERS).await?;
+    fleet.registry.tokens.as_ref().context("no token service")?.turn_strangers_away();
+    let job = fleet.ended_job(fleet.preheat(&to_all(&fleet, &image)).await?).await?;
+    assert_eq!(job["state"], "FAILURE", "{job}");
+    assert!(job["errors"][0].as_str().is_some_and(|it| it.contains("the job came without")), "{job}");
+    Ok(())
+}

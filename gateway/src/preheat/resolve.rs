@@ -41,6 +41,9 @@ const MAX_BLOBS: usize = 512;
 /// How many blobs are decided about at once.
 const AT_ONCE: usize = 16;
 
+/// What a job lacks that came without a credential.
+pub(super) const CREDENTIAL_NEEDED: &str = "a credential is needed, and the job came without";
+
 /// A blob of the image, ready to be granted.
 #[derive(Clone, Debug)]
 pub(super) struct Blob {
@@ -187,13 +190,14 @@ fn refused(error: &MirrorError, named: impl Fn(&str) -> String) -> Setback {
 
 fn answered(status: StatusCode, has_credential: bool, named: impl Fn(&str) -> String) -> Setback {
     let advice = match (status.as_u16(), has_credential) {
-        (401 | 403, true) => ": the job's credential may not read it, or has ended",
-        (401 | 403, false) => ": a credential is needed, and the job came without",
-        (404, _) => ": it is not there",
-        (412, _) => ": a policy of the registry forbids it",
+        (401 | 403, true) => "the job's credential may not read it, or has ended",
+        (401 | 403, false) => CREDENTIAL_NEEDED,
+        (404, _) => "it is not there",
+        (412, _) => "a policy of the registry forbids it",
         _ => "",
     };
-    let why = named(&format!("the registry answered {}{advice}", status.as_u16()));
+    let separator = if advice.is_empty() { "" } else { ": " };
+    let why = named(&format!("the registry answered {}{separator}{advice}", status.as_u16()));
     match status.as_u16() {
         408 | 429 | 500..=599 => Setback::passing(why),
         _ => Setback::lasting(why),

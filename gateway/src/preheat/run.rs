@@ -24,7 +24,7 @@ use super::Means;
 use super::choice::choose;
 use super::job::{Action, Assignment, Event, Job, Layer, Limits, Setback};
 use super::request::{Request, Scope};
-use super::resolve::{Blob, Resolver};
+use super::resolve::{Blob, CREDENTIAL_NEEDED, Resolver};
 use crate::authority::Right;
 use crate::mode::Asker;
 
@@ -216,7 +216,10 @@ impl Means {
             (Asker::Caller, Some(_)) => {}
             (Asker::Caller, None) => {
                 let login = upstream.authorization_of_nobody(&image.repository).await;
-                authorization = login.map_err(|it| Setback::passing(it.to_string()))?;
+                authorization = login.map_err(|it| match it.is_refusal() {
+                    true => Setback::lasting(format!("image {image}: {CREDENTIAL_NEEDED}")),
+                    false => Setback::passing(it.to_string()),
+                })?;
             }
         }
         let right: Right = self.gate.right(&upstream, &image.repository, authorization.as_ref());
