@@ -62,7 +62,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use prometheus_client::metrics::counter::Counter;
 use shoal_blobstore::{Store, Upkeep};
-use shoal_identity::{Clients, Dialer, Reception};
+use shoal_identity::{Clients, Dialer, Reception, show_expiry};
 use shoal_model::{Node, NodeId, Rng, Role};
 use shoal_ops::serve::{Limits, Listener};
 use shoal_ops::{Context, open_files};
@@ -123,6 +123,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         hosts: settings.registries.iter().flat_map(|it| it.access.hosts.iter().cloned()).collect(),
     };
     let Secured { keychain, issuing } = issuing::start(settings.security, named, audit.clone(), &ctx)?;
+    keychain.iter().for_each(|it| show_expiry(&ctx, it));
     let listener = listener.with(Reception::new(keychain.as_ref(), Clients::Any));
 
     let keyring = Arc::new(Keyring::open(&settings.key_file)?);

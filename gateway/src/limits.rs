@@ -3,9 +3,9 @@
 //! A registry serves more than this region. Bytes per second, requests per second and blobs at a time have
 //! limits. Small blobs stand in a line of their own, since a pull begins with one and must not wait behind
 //! large layers. Where a region has several gateways, they keep to the rates together ([`budget`](crate::budget)); how many
-//! blobs are read at a time is each gateway's own matter. A registry that answers the gateway itself with `Retry-After` is sent nothing more with the
-//! gateway's right for that long: whatever comes next would only be told the same. Callers with credentials
-//! of their own have quotas of their own and are not held up by that.
+//! blobs are read at a time is each gateway's own matter. A registry that answers the gateway itself with `Retry-After` is
+//! sent nothing more with the gateway's right for that long: whatever comes next would only be told the same. Callers with
+//! credentials of their own have quotas of their own and are not held up by that.
 
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +16,7 @@ use shoal_oci::RegistryName;
 use tokio::time::{Instant, sleep_until};
 
 use crate::budget::{Budget, Sharing};
+use crate::metrics::{LimitWaits, Seconds};
 use crate::queue::Queue;
 
 /// The longest that one answer of a registry silences all requests to it.
@@ -45,11 +46,12 @@ pub(crate) struct Limits {
     pub(crate) blobs: Queue,
     pub(crate) small_blobs: Queue,
     silent_until: Mutex<Instant>,
+    waits: LimitWaits,
 }
 
 impl Limits {
     /// Of the registry of this name.
-    pub(crate) fn new(registry: &RegistryName, settings: LimitSettings) -> Self {
+    pub(crate) fn new(registry: &RegistryName, settings: LimitSettings, waits: LimitWaits) -> Self {
         let budget = |of: &str, rate| Budget::new(format!("{registry}:{of}"), rate);
         Self {
             bytes: settings.bytes_per_second.map(|it| budget("bytes", it.0)),
@@ -57,6 +59,7 @@ impl Limits {
             blobs: Queue::new(settings.concurrent_blobs as usize),
             small_blobs: Queue::new(settings.concurrent_blobs as usize),
             silent_until: Mutex::new(Instant::now()),
+            waits,
         }
     }
 
@@ -68,14 +71,14 @@ impl Limits {
     /// Waits until one more request may be sent.
     pub(crate) async fn request(&self) {
         if let Some(requests) = &self.requests {
-            requests.spend(1).await;
+            spend(requests, 1, &self.waits.requests).await;
         }
     }
 
     /// Waits until so many more bytes may be read.
     pub(crate) async fn bytes(&self, n_bytes: usize) {
         if let Some(bytes) = &self.bytes {
-            bytes.spend(n_bytes as u64).await;
+            spend(bytes, n_bytes as u64, &self.waits.bytes).await;
         }
     }
 
@@ -101,6 +104,13 @@ impl Limits {
         let mut silent_until = self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
         *silent_until = until.max(*silent_until);
     }
+}
+
+/// Waits until so many units may be spent, and counts for how long.
+async fn spend(budget: &Budget, n_units: u64, waited: &Seconds) {
+    let began = Instant::now();
+    budget.spend(n_units).await;
+    waited.inc_by(began.elapsed().as_secs_f64());
 }
 
 /// The bytes of one answer, paid for before the registry can send them. It sends as much as finds room, whether it is read
@@ -131,7 +141,7 @@ mod tests {
             requests_per_second: None,
             concurrent_blobs: 1,
         };
-        Limits::new(&"registry.example".parse().unwrap(), settings)
+        Limits::new(&"registry.example".parse().unwrap(), settings, LimitWaits::default())
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,6 +125,7 @@ impl Upstream {
         };
         let no_key = |error| UpstreamError::TokenKey { registry: endpoint.name.clone(), error };
         let token_key = access.token_key.map(TokenKey::open).transpose().map_err(no_key)?;
+        let metrics = metrics.of(&endpoint.name);
         Ok(Arc::new(Self {
             kind,
             group,
@@ -132,8 +133,8 @@ impl Upstream {
             hosts: access.hosts,
             token_key,
             background: Background::new(&endpoint.name, background, &limits, is_behind_hub),
-            limits: Limits::new(&endpoint.name, limits),
-            metrics: metrics.of(&endpoint.name),
+            limits: Limits::new(&endpoint.name, limits, metrics.limit_waits()),
+            metrics,
             name: endpoint.name,
             source,
             breaker: Mutex::default(),

@@ -19,6 +19,7 @@ mod mirror;
 mod pull;
 mod registries;
 pub mod settings;
+mod stats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use mirror::Mirror;
 use pull::{Opener, Pulls, Rates, Slots, Tools};
 use registries::Registries;
 use settings::Settings;
+use stats::Stats;
 
 /// The most connections of runtimes, and as many of other nodes.
 const MAX_CLIENTS: usize = 4096;
@@ -93,6 +95,8 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         everything.clone(),
         Rng::new(rand::random()),
     );
+    let metrics = SidecarMetrics::register(&ctx);
+    let id = node.id.clone();
     let tools = Tools {
         store: store.clone(),
         peers: PeerClient::new(dialer.clone()),
@@ -102,7 +106,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         region: region.clone(),
         schedulers: schedulers.clone(),
         rates: Rates::new(settings.total_rate, settings.per_peer_rate),
-        metrics: SidecarMetrics::register(&ctx),
+        metrics: metrics.clone(),
         reporter: reporter.clone(),
         slots: Slots::new(settings.download_slots),
     };
@@ -119,12 +123,15 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         }
     });
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store.clone(), registry));
+    let census = upkeep.census();
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
 
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
     let service = service.storing(Arc::new(pulls.clone()));
     ctx.metrics.register(|registry| service.register(registry));
+    let stats = Stats { node: id, census, metrics, uploaded: service.uploaded().clone() };
+    stats.tell(&settings.storage.dir, &ctx);
     let clients = Limits::new(MAX_CLIENTS.min(open_files::for_clients() / 2));
     ctx.serve(peers, service, Limits { stall: STALL, ..clients.clone() });
     // Runtimes speak HTTP/1.1 to a mirror. Whoever does not is to get no more by that.

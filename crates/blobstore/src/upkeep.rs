@@ -5,6 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::task::{JoinError, spawn_blocking};
@@ -16,29 +19,55 @@ use crate::{Collected, Store, Usage};
 /// How often the store is looked over.
 const TURN: Duration = Duration::from_secs(5);
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// What a store was when it was last looked over; clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Bytes that blobs take on disk.
+    pub bytes: Gauge,
+    /// The number of blobs, empty ones included.
+    pub blobs: Gauge,
+    /// Pieces found damaged and dropped since the start.
+    pub damaged: Counter,
+}
+
 /// Looks a store over as long as its service lives.
 pub struct Upkeep {
     store: Store,
-    bytes: Gauge,
-    blobs: Gauge,
+    census: Census,
+    removed: Family<ReasonLabel, Counter>,
+    freed: Counter,
 }
 
 impl Upkeep {
-    /// For one store, whose metrics are added: `store_bytes`, `store_blobs`, `store_damaged_pieces`,
-    /// `store_damaged_journals`, `store_unstored_pieces`.
+    /// For one store, whose metrics are added: `store_bytes`, `store_blobs`, `store_removed_blobs`,
+    /// `store_freed_bytes`, `store_damaged_pieces`, `store_damaged_journals`, `store_unstored_pieces`.
     pub fn new(store: Store, registry: &mut Registry) -> Self {
-        let (bytes, blobs) = (Gauge::default(), Gauge::default());
-        registry.register("store_bytes", "Bytes that blobs take on disk", bytes.clone());
-        registry.register("store_blobs", "Blobs on disk, empty ones included", blobs.clone());
-        let damaged = store.common().n_damaged.clone();
-        registry.register("store_damaged_pieces", "Pieces that were found damaged and dropped", damaged);
+        let census = Census { damaged: store.common().n_damaged.clone(), ..Census::default() };
+        registry.register("store_bytes", "Bytes that blobs take on disk", census.bytes.clone());
+        registry.register("store_blobs", "Blobs on disk, empty ones included", census.blobs.clone());
+        let (removed, freed) = (Family::default(), Counter::default());
+        let help = "Blobs removed: not used for too long (expired), or to make room (evicted)";
+        registry.register("store_removed_blobs", help, removed.clone());
+        registry.register("store_freed_bytes", "Bytes that removed blobs took on disk", freed.clone());
+        let help = "Pieces that were found damaged and dropped";
+        registry.register("store_damaged_pieces", help, census.damaged.clone());
         let journals = store.common().n_damaged_journals.clone();
         let help = "Journals that could not be read to their end at the start";
         registry.register("store_damaged_journals", help, journals);
         let unstored = store.common().disk.n_unstored.clone();
         let help = "Pieces that the disk did not take, or not in time, and that passed through memory";
         registry.register("store_unstored_pieces", help, unstored);
-        Self { store, bytes, blobs }
+        Self { store, census, removed, freed }
+    }
+
+    /// What is found.
+    pub fn census(&self) -> Census {
+        self.census.clone()
     }
 
     /// Looks the store over at once and then regularly, until `stopping`.
@@ -62,7 +91,11 @@ impl Upkeep {
         if n_expired + n_evicted > 0 {
             tracing::info!(n_expired, n_evicted, %freed, "blobs removed");
         }
-        self.bytes.set(i64::try_from(usage.bytes.0).unwrap_or(i64::MAX));
-        self.blobs.set(i64::try_from(usage.n_blobs).unwrap_or(i64::MAX));
+        for (reason, n_removed) in [("expired", *n_expired), ("evicted", *n_evicted)] {
+            self.removed.get_or_create(&ReasonLabel { reason }).inc_by(n_removed as u64);
+        }
+        self.freed.inc_by(freed.0);
+        self.census.bytes.set(i64::try_from(usage.bytes.0).unwrap_or(i64::MAX));
+        self.census.blobs.set(i64::try_from(usage.n_blobs).unwrap_or(i64::MAX));
     }
 }

@@ -1,24 +1,45 @@
-//! The listener for those who watch over the process: `/metrics`, `/healthz`, `/readyz`.
+//! The listener for those who watch over the process: `/metrics`, `/healthz`, `/readyz`, and what else a service shows.
 //!
 //! `/healthz` says that the runtime turns and nothing more: a process whose registry or neighbours are away
 //! must not be restarted for it. `/readyz` names what is missing.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
 
+/// JSON documents that a service shows, by their paths; clones are of the same.
+#[derive(Clone, Default)]
+pub struct Pages(Arc<Mutex<BTreeMap<&'static str, Show>>>);
+
+type Show = Arc<dyn Fn() -> Value + Send + Sync>;
+
+impl Pages {
+    /// Shows at `path`, from now on, what `show` makes for each who asks. It must not block.
+    pub fn add(&self, path: &'static str, show: impl Fn() -> Value + Send + Sync + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::new(show));
+    }
+
+    fn at(&self, path: &str) -> Option<Show> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+}
+
 /// The routes of the admin listener.
-pub fn router(metrics: Metrics, readiness: Readiness) -> Router {
+pub fn router(metrics: Metrics, readiness: Readiness, pages: Pages) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics).with_state(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(show_readiness).with_state(readiness))
+        .fallback_service(get(show_page).with_state(pages))
 }
 
 async fn show_metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
@@ -34,6 +55,10 @@ async fn show_readiness(State(readiness): State<Readiness>) -> impl IntoResponse
     (status, Json(json!({ "unmet": unmet })))
 }
 
+async fn show_page(State(pages): State<Pages>, uri: Uri) -> Result<Json<Value>, StatusCode> {
+    pages.at(uri.path()).map(|show| Json(show())).ok_or(StatusCode::NOT_FOUND)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,7 +68,9 @@ mod tests {
     use tower::ServiceExt;
 
     async fn ask(readiness: &Readiness, path: &str) -> (u16, String) {
-        let router = router(Metrics::new("test", "1"), readiness.clone());
+        let pages = Pages::default();
+        pages.add("/stats.json", || json!({ "pulls": 7 }));
+        let router = router(Metrics::new("test", "1"), readiness.clone(), pages);
         let req = Request::get(path).body(Body::empty()).unwrap();
         let res = router.oneshot(req).await.unwrap();
         let status = res.status().as_u16();
@@ -62,5 +89,11 @@ mod tests {
         let (status, text) = ask(&readiness, "/metrics").await;
         assert_eq!(status, 200);
         assert!(text.contains("shoal_build_info"));
+    }
+    #[tokio::test]
+    async fn a_service_shows_documents_of_its_own() {
+        let readiness = Readiness::new();
+        assert_eq!(ask(&readiness, "/stats.json").await, (200, r#"{"pulls":7}"#.into()));
+        assert_eq!(ask(&readiness, "/nothing.json").await.0, 404);
     }
 }

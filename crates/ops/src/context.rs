@@ -1,5 +1,6 @@
 //! What a service is given to live in.
 
+use crate::admin::Pages;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::serve::{HttpService, Limits, Listener, ServeMetrics, serve};
@@ -14,6 +15,8 @@ pub struct Context {
     pub readiness: Readiness,
     /// The numbers that the process shows.
     pub metrics: Metrics,
+    /// What it shows besides.
+    pub pages: Pages,
     serving: ServeMetrics,
 }
 
@@ -24,6 +27,7 @@ impl Context {
         Self {
             tasks: Tasks::new(),
             readiness: Readiness::new(),
+            pages: Pages::default(),
             serving: ServeMetrics::register(&metrics),
             metrics,
         }

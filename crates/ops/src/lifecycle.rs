@@ -42,7 +42,7 @@ pub(crate) async fn run(
     let watched = ctx.apart();
     let started = async {
         let admin = Listener::bind("admin", plan.admin).await?;
-        let router = admin::router(ctx.metrics.clone(), ctx.readiness.clone());
+        let router = admin::router(ctx.metrics.clone(), ctx.readiness.clone(), ctx.pages.clone());
         watched.serve(admin, router, Limits::new(ADMIN_CONNECTIONS));
         announce(&ctx);
         start.await?;

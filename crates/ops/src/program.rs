@@ -139,7 +139,7 @@ impl Program {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
-        telemetry::init(loaded.log).context("start logging")?;
+        let level = telemetry::init(loaded.log).context("start logging")?;
         tracing::info!(
             service = self.name,
             version = self.version,
@@ -150,6 +150,17 @@ impl Program {
         let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
         let res = runtime.block_on(async {
             let _watchdog = Watchdog::start().context("start the watchdog")?;
+            if let Some(file) = loaded.file {
+                let default = self.default_config;
+                let read = move |text: &str| {
+                    let reader = Reader::new(text, default, |name| std::env::var(name).ok());
+                    let settings = LogSettings::read(&reader);
+                    reader.finish()?;
+                    Ok(settings)
+                };
+                // Not in the group of tasks: the level counts while that drains, too.
+                tokio::spawn(telemetry::follow_level(file, level, loaded.log, read));
+            }
             let ctx = Context::new(self.name, self.version);
             let service = start(loaded.service, ctx.clone());
             lifecycle::run(ctx, loaded.plan, service, signals()?).await

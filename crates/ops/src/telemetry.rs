@@ -1,17 +1,24 @@
 //! Logs: one line per event on standard error, as JSON or text.
 //!
 //! The level is for Shoal's own crates. Libraries log at most warnings whatever the level, since their debug
-//! output is about their insides and drowns ours.
+//! output is about their insides and drowns ours. It may change while the process runs ([`follow_level`]).
 
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{fmt, registry};
+use tracing_subscriber::{Registry, fmt, registry, reload};
 
 use crate::settings::{Reader, Setting};
+
+/// How often the settings file is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What is logged and how: the keys `log.level`, `log.format` and `verbose`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +55,75 @@ impl LogSettings {
     }
 }
 
+/// What is logged, for as long as the process runs.
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// Logs by this level from now on; the form of lines stays.
+    fn set(&self, settings: LogSettings) {
+        // Only a process that has ended has no subscriber any more.
+        let _ = self.0.reload(targets(settings.level));
+    }
+}
+
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// When logging has been started before.
-pub fn init(settings: LogSettings) -> Result<(), TryInitError> {
+pub fn init(settings: LogSettings) -> Result<Level, TryInitError> {
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Text => lines.boxed(),
     };
-    registry().with(lines.with_filter(targets(settings.level))).try_init()
+    let (filter, level) = reload::Layer::new(targets(settings.level));
+    registry().with(lines.with_filter(filter)).try_init()?;
+    Ok(Level(level))
+}
+
+/// Keeps to the level in the settings file, whenever that changes. `read` is given the file's text; what it cannot read is
+/// told, and the level stays.
+pub(crate) async fn follow_level(
+    file: PathBuf,
+    level: Level,
+    mut current: LogSettings,
+    read: impl Fn(&str) -> anyhow::Result<LogSettings>,
+) {
+    let mut seen = look(&file, None).await;
+    loop {
+        sleep(LOOK).await;
+        let Some((stamp, text)) = look(&file, seen.as_ref().map(|it| it.0)).await else { continue };
+        seen = Some((stamp, String::new()));
+        match read(&text) {
+            Ok(settings) if settings.level != current.level => {
+                tracing::info!(level = %settings.level, "log level changed");
+                level.set(settings);
+                current = settings;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(file = %file.display(), error, "settings not read again; the log level stays");
+            }
+        }
+    }
+}
+
+/// What tells that a file was replaced.
+type Stamp = (SystemTime, u64);
+
+/// The file's stamp and text, unless it has the stamp that was `seen` or cannot be read.
+async fn look(file: &Path, seen: Option<Stamp>) -> Option<(Stamp, String)> {
+    let file = file.to_owned();
+    let look = move || {
+        let meta = std::fs::metadata(&file).ok()?;
+        let stamp = (meta.modified().ok()?, meta.len());
+        if Some(stamp) == seen {
+            return None;
+        }
+        Some((stamp, std::fs::read_to_string(&file).ok()?))
+    };
+    spawn_blocking(look).await.ok().flatten()
 }
 
 fn targets(level: LevelFilter) -> Targets {
@@ -90,5 +155,46 @@ mod tests {
         check("{verbose: true, log: {level: trace}}", LevelFilter::TRACE, LevelFilter::WARN);
         check("log: {level: error}", LevelFilter::ERROR, LevelFilter::ERROR);
         check("log: {level: off}", LevelFilter::OFF, LevelFilter::OFF);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_level_in_the_file_is_kept_to_while_the_process_runs() {
+        let default = "{log: {level: info, format: json}, verbose: false}";
+        let read = move |text: &str| {
+            let reader = Reader::new(text, default, |_| None);
+            let settings = LogSettings::read(&reader);
+            reader.finish()?;
+            Ok(settings)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, "log: {level: info}").unwrap();
+        let (filter, handle) = reload::Layer::new(targets(LevelFilter::INFO));
+        let level = {
+            let handle = handle.clone();
+            move || handle.with_current(|it| it.would_enable("shoal", &Level::DEBUG)).unwrap()
+        };
+        let subscriber = registry().with(fmt::layer().with_writer(std::io::sink).with_filter(filter));
+        let _guard = subscriber.set_default();
+        let first = read("log: {level: info}").unwrap();
+        tokio::spawn(follow_level(file.clone(), super::Level(handle), first, read));
+        let until = async |expected| {
+            for _ in 0..10 {
+                if level() == expected {
+                    return;
+                }
+                sleep(LOOK).await;
+            }
+            panic!("the level has not changed");
+        };
+        // Longer than before each time: a file system's clock may not tell them apart.
+        sleep(LOOK / 2).await;
+        std::fs::write(&file, "log: {level: debug}").unwrap();
+        until(true).await;
+        std::fs::write(&file, "log: {level: louder}").unwrap();
+        sleep(LOOK * 4).await;
+        assert!(level(), "what cannot be read changes nothing");
+        std::fs::write(&file, "log: {level: warn, format: json}").unwrap();
+        until(false).await;
     }
 }

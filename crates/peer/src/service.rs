@@ -13,6 +13,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use http::{Request, Response};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use shoal_proto::peer_server::{Peer, PeerServer};
 use shoal_proto::{StoreProgress, StoreRequest, WatchRequest};
@@ -110,6 +111,11 @@ impl PeerService {
     /// Whether requests for this path are for this service.
     pub fn owns(path: &str) -> bool {
         path.starts_with(GRPC) || path.starts_with(piece_path::PREFIX)
+    }
+
+    /// Bytes of pieces sent to other nodes.
+    pub const fn uploaded(&self) -> &Counter {
+        self.pieces.uploaded()
     }
 
     /// Adds what is counted here to the process's metrics.

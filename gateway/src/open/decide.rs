@@ -60,6 +60,7 @@ impl Decider {
             Err(Denied { proof: None, .. }) => (Outcome::Undecided, None),
             Err(Denied { proof, .. }) => (Outcome::Refused, *proof),
         };
+        asking.upstream.metrics.decided(outcome, proof);
         let Right { registry, repository, holder } = asking.right.clone();
         let event = audit::Authorization {
             node: asking.node.id.clone(),

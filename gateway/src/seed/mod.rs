@@ -256,11 +256,17 @@ impl Seeder {
         let inner = self.0.clone();
         tools.tasks.spawn_infallible("seed", async move {
             let stopping = inner.tools.tasks.stopping();
+            let began = Instant::now();
             let res = stopping.run_until_cancelled(async {
                 if seed.is_wanted().await { Some(seed.run().await) } else { None }
             });
             match res.await.unwrap_or(Some(Err(SeedError::Interrupted))) {
-                Some(res) => inner.ended(&seed, res),
+                Some(res) => {
+                    if matches!(res, Ok(Had::FromRegistry)) {
+                        seed.upstream.metrics.sealed(seed.blob.geometry().size(), began.elapsed());
+                    }
+                    inner.ended(&seed, res);
+                }
                 None => drop(inner.state().running.remove(seed.blob.key())),
             }
             seed.tenure.release().await;

@@ -37,6 +37,7 @@ use crate::background::AtWork;
 use crate::frames::{self, Part};
 use crate::gate::Gate;
 use crate::limits::{Advance, SMALL};
+use crate::metrics::{AtStage, Stage};
 use crate::mode::Asker;
 use crate::priority::Urgency;
 use crate::queue::{Place, Queue};
@@ -82,6 +83,7 @@ pub(super) struct Others {
 /// A seed's place among those that read.
 struct Reading {
     _place: Place,
+    _stage: AtStage,
     at_work: AtWork,
 }
 
@@ -294,10 +296,17 @@ impl Seed {
     }
 
     async fn place(&self) -> Reading {
-        let background = &self.upstream.background;
+        let Upstream { background, metrics, .. } = &*self.upstream;
+        let (waiting, began) = (metrics.at(Stage::Waiting), Instant::now());
         self.pulse.alive(background.time(&self.urgency)).await;
         let place = self.line().enter(&self.urgency, |position| self.pulse.queued(position)).await;
-        Reading { _place: place, at_work: background.at_work(&self.urgency) }
+        drop(waiting);
+        metrics.waited(began.elapsed());
+        Reading {
+            _place: place,
+            _stage: metrics.at(Stage::Reading),
+            at_work: background.at_work(&self.urgency),
+        }
     }
 
     fn line(&self) -> &Queue {

@@ -121,14 +121,14 @@ impl Keeper {
     }
 
     fn decide(&mut self, event: Event) {
-        let n_blobs = self.table.n_blobs();
+        let (n_blobs, began) = (self.table.n_blobs(), Instant::now());
         // One that is cut off has left, which others are told of, who may not take that either.
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let mut orders = Vec::new();
             self.table.on_event(self.now(), event, &mut orders);
             for order in orders {
-                self.metrics.ordered.inc();
+                self.metrics.ordered(&order.what);
                 let to = order.to.clone();
                 if let Some(message) = self.message(order)
                     && self.seats.get(&to).is_some_and(|it| !it.orders.push(message))
@@ -142,6 +142,7 @@ impl Keeper {
             self.wanted.retain(|key, _| self.table.knows(key));
         }
         self.metrics.blobs.inc_by(self.table.n_blobs() as i64 - n_blobs as i64);
+        self.metrics.decided(began.elapsed());
     }
 
     fn cut_off(&mut self, node: &NodeId) {

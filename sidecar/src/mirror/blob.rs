@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use futures_util::stream;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
@@ -15,10 +16,11 @@ use shoal_ops::serve::Sendfile;
 use shoal_proto::Source;
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::answer::{self, Body, CONTENT_DIGEST, NAMESPACE};
 use super::route::{Target, WantedBlob};
 use super::{Mirror, gateways_share};
-use crate::metrics::{Outcome, SidecarMetrics};
+use crate::metrics::{Outcome, SidecarMetrics, Step, Supply};
 use crate::pull::{Cut, Grant, NoStream, Opening, Pulls, Reader};
 
 /// A response without its body, and the bytes of the blob that are to follow.
@@ -26,6 +28,7 @@ type Head = (Response<()>, Range<u64>);
 
 /// A runtime's request for a blob.
 struct Pull<'a> {
+    account: Account,
     wanted: WantedBlob,
     source: Source,
     authorization: Option<Authorization>,
@@ -34,8 +37,9 @@ struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    fn new(wanted: WantedBlob, request: &'a Request<()>, deadline: Instant) -> Self {
+    fn new(wanted: WantedBlob, request: &'a Request<()>, deadline: Instant, metrics: SidecarMetrics) -> Self {
         Self {
+            account: Account::open(wanted.clone(), request, metrics),
             source: Source {
                 registry: wanted.registry.to_string(),
                 repository: wanted.repository.to_string(),
@@ -63,41 +67,46 @@ impl Mirror {
         asked: &Request<()>,
         deadline: Instant,
     ) -> Response<Body> {
-        let pull = Pull::new(wanted, asked, deadline);
+        let mut pull = Pull::new(wanted, asked, deadline, self.metrics().clone());
         let opener = &self.0.pulls.tools().opener;
         let (digest, authorization) = (pull.wanted.digest, pull.authorization.as_ref());
         match opener.open(&pull.source, digest, authorization, gateways_share(deadline)).await {
-            Opening::Granted(grant) => self.granted(&pull, &grant).await,
+            Opening::Granted(grant) => self.granted(pull, &grant).await,
             // The gateway could not decide: perhaps the registry answers this node.
-            Opening::Refused(refusal) if refusal.status >= 500 => self.without_gateway(&pull).await,
+            Opening::Refused(refusal) if refusal.status >= 500 => self.without_gateway(pull).await,
             Opening::Refused(refusal) => {
-                self.metrics().pulled(Outcome::Refused);
+                pull.account.ends(Outcome::Refused);
                 answer::refusal(asked, refusal)
             }
-            Opening::NoGateway => self.without_gateway(&pull).await,
+            Opening::NoGateway => self.without_gateway(pull).await,
         }
     }
 
-    async fn granted(&self, pull: &Pull<'_>, grant: &Grant) -> Response<Body> {
+    async fn granted(&self, mut pull: Pull<'_>, grant: &Grant) -> Response<Body> {
         let (opened, size) = (&grant.blob, grant.blob.geometry.size());
         let (head, bytes) = match self.head(&pull.wanted, size, pull.request) {
             Ok(head) => head,
-            Err(refused) => return *refused,
+            Err(refused) => {
+                pull.account.ends(Outcome::Refused);
+                return *refused;
+            }
         };
         if pull.request.method() == Method::HEAD || bytes.is_empty() {
+            pull.account.ends(Outcome::Complete);
             return head.map(|()| answer::full(""));
         }
         let content = opened.content.clone();
         if let Some(content) = content.filter(|it| it.len() as u64 == size && is(it, &pull.wanted)) {
             let part = content.slice(bytes.start as usize..bytes.end as usize);
             self.0.pulls.keep(opened, content);
-            self.metrics().served(part.len() as u64, false);
-            self.metrics().pulled(Outcome::Complete);
+            let mut account = pull.account.supplied_by(Supply::Gateway);
+            account.sent(part.len());
+            account.ends(Outcome::Complete);
             return head.map(|()| answer::full(part));
         }
         let start = bytes.start;
         match self.0.pulls.read(grant, &pull.source, pull.authorization.as_ref(), bytes) {
-            Ok(reader) => head.map(|()| body(reader, pull.request, self.0.pulls.clone())),
+            Ok(reader) => head.map(|()| self.body(reader, pull)),
             Err(error) => self.without_stream(pull, start, &error).await,
         }
     }
@@ -107,7 +116,7 @@ impl Mirror {
     /// whom the gateway has granted the blob by a right of its own; that is no answer to this caller, who is
     /// then told what makes other runtimes go on without the mirror. So are those that resume: they go on at the
     /// registry by themselves.
-    async fn without_stream(&self, pull: &Pull<'_>, start: u64, error: &NoStream) -> Response<Body> {
+    async fn without_stream(&self, mut pull: Pull<'_>, start: u64, error: &NoStream) -> Response<Body> {
         let WantedBlob { registry, repository, digest } = &pull.wanted;
         tracing::warn!(%registry, %repository, %digest, error = error as &dyn std::error::Error, "no stream");
         let code = match error {
@@ -117,39 +126,40 @@ impl Mirror {
         if start == 0 && !matches!(error, NoStream::Cut(Cut::Dropped)) {
             let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
             if answer.status().is_success() {
-                self.metrics().pulled(Outcome::PassedThrough);
-                return answer;
+                self.metrics().fell_back(Step::PassedThrough);
+                return passed_through(answer, pull.account);
             }
         }
+        pull.account.ends(Outcome::Failed);
         let message = format!("{registry}/{repository} {digest}: {error}");
         answer::error(pull.request, &OciError { code, message })
     }
 
     /// With no gateway, the registry itself is asked, with the caller's own header: for the blob, or,
     /// where it is complete here, only whether this caller may read it.
-    async fn without_gateway(&self, pull: &Pull<'_>) -> Response<Body> {
+    async fn without_gateway(&self, mut pull: Pull<'_>) -> Response<Body> {
         let tools = self.0.pulls.tools();
         let group = tools.region.trust_group(pull.wanted.registry.as_str());
         let cached = tools.store.get(&BlobKey { group, digest: pull.wanted.digest });
         let Some(blob) = cached.filter(Blob::is_complete) else {
-            self.metrics().pulled(Outcome::PassedThrough);
-            return self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+            self.metrics().fell_back(Step::PassedThrough);
+            let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+            return passed_through(answer, pull.account);
         };
         let mut probe = pull.request.clone();
         *probe.method_mut() = Method::HEAD;
         probe.headers_mut().remove(header::RANGE);
         let verdict = self.0.passage.ask_registry(&pull.target(), &probe, pull.deadline).await;
         if !verdict.status().is_success() {
-            self.metrics().pulled(Outcome::Refused);
-            return verdict;
+            return passed_through(verdict, pull.account);
         }
         match self.head(&pull.wanted, blob.geometry().size(), pull.request) {
             Ok((head, _)) if pull.request.method() == Method::HEAD => head.map(|()| answer::full("")),
-            Ok((head, bytes)) => {
-                let reader = Reader::of_store(blob, bytes);
-                head.map(|()| body(reader, pull.request, self.0.pulls.clone()))
+            Ok((head, bytes)) => head.map(|()| self.body(Reader::of_store(blob, bytes), pull)),
+            Err(refused) => {
+                pull.account.ends(Outcome::Refused);
+                *refused
             }
-            Err(refused) => *refused,
         }
     }
 
@@ -185,6 +195,35 @@ impl Mirror {
         Ok((head.map(drop), bytes))
     }
 
+    /// Streams what the reader gives. An error ends the body early, which ends the connection without a reset.
+    fn body(&self, reader: Reader, pull: Pull<'_>) -> Body {
+        let pulls = self.0.pulls.clone();
+        let supply = if reader.is_cached() { Supply::Cache } else { Supply::Swarm };
+        let reader = reader.over(Sendfile::of(pull.request), pulls.steps());
+        let streaming = Streaming { reader, pulls, account: pull.account.supplied_by(supply) };
+        let frames = stream::unfold(Some(streaming), async |it| {
+            let mut streaming = it?;
+            match streaming.reader.next().await {
+                Ok(Some(bytes)) => {
+                    streaming.account.sent(bytes.len());
+                    if streaming.reader.left().is_empty() {
+                        streaming.pulls.was_served(&streaming.reader);
+                        streaming.account.ends(Outcome::Complete);
+                    }
+                    Some((Ok(Frame::data(bytes)), Some(streaming)))
+                }
+                Ok(None) => None,
+                Err(error) => {
+                    tracing::warn!(error = %error, left = ?streaming.reader.left(), "stream ended early");
+                    streaming.pulls.was_cut(&streaming.reader);
+                    streaming.account.ends(Outcome::Cut);
+                    Some((Err(error.into()), None))
+                }
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+
     fn metrics(&self) -> &SidecarMetrics {
         &self.0.pulls.tools().metrics
     }
@@ -201,43 +240,33 @@ fn is(content: &[u8], wanted: &WantedBlob) -> bool {
     sha2::Sha256::digest(content).as_slice() == wanted.digest.as_bytes()
 }
 
-/// Streams what the reader gives. An error ends the body early, which ends the connection without a reset.
-fn body(reader: Reader, asked: &Request<()>, pulls: Pulls) -> Body {
-    let reader = reader.over(Sendfile::of(asked), pulls.steps());
-    let streaming = Streaming { reader, pulls, outcome: Outcome::Left };
-    let frames = stream::unfold(Some(streaming), async |it| {
-        let mut streaming = it?;
-        match streaming.reader.next().await {
-            Ok(Some(bytes)) => {
-                let cached = streaming.reader.is_cached();
-                streaming.pulls.tools().metrics.served(bytes.len() as u64, cached);
-                if streaming.reader.left().is_empty() {
-                    streaming.pulls.was_served(&streaming.reader);
-                    streaming.outcome = Outcome::Complete;
-                }
-                Some((Ok(Frame::data(bytes)), Some(streaming)))
-            }
-            Ok(None) => None,
-            Err(error) => {
-                tracing::warn!(error = %error, left = ?streaming.reader.left(), "stream ended early");
-                streaming.pulls.was_cut(&streaming.reader);
-                streaming.outcome = Outcome::Cut;
-                Some((Err(error.into()), None))
-            }
-        }
+/// The registry's own answer, on its way to the runtime.
+fn passed_through(answer: Response<Body>, account: Account) -> Response<Body> {
+    let mut account = account.supplied_by(Supply::Registry);
+    account.ends(match answer.status() {
+        status if status.is_client_error() => Outcome::Refused,
+        status if status.is_server_error() => Outcome::Failed,
+        _ => Outcome::PassedThrough,
     });
-    StreamBody::new(frames).boxed_unsync()
+    if !answer.status().is_success() {
+        return answer;
+    }
+    let counted = move |frame: Frame<Bytes>| {
+        account.sent(frame.data_ref().map_or(0, Bytes::len));
+        frame
+    };
+    answer.map(|body| body.map_frame(counted).boxed_unsync())
 }
 
-/// A stream to a runtime, counted when it ends, however it ends.
+/// A stream to a runtime, told of when it ends, however it ends.
 struct Streaming {
     reader: Reader,
     pulls: Pulls,
-    outcome: Outcome,
+    account: Account,
 }
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.pulls.tools().metrics.pulled(self.outcome);
+        self.account.fetched_by(self.reader.download().cloned());
     }
 }

@@ -4,6 +4,7 @@
 //! uncached. Every request is answered in time, if only with an error that lets the runtime go elsewhere:
 //! what runtimes forgive is an error before the first byte of a body, and an early end after it.
 
+mod account;
 mod answer;
 mod blob;
 mod pass;

@@ -14,12 +14,13 @@ use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::{Event, Fault};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::Tools;
 use super::chunks::Chunks;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
-use crate::metrics::Origin;
+use crate::metrics::{Cause, Origin};
 
 /// What one source is asked with.
 #[derive(Clone)]
@@ -49,15 +50,28 @@ async fn digest_of(chunks: Vec<Bytes>) -> Option<Digest> {
     spawn_blocking(hash).await.ok()
 }
 
+/// What is counted of it.
+const fn cause(fault: &PeerFault) -> Cause {
+    match fault {
+        PeerFault::Busy => Cause::Busy,
+        PeerFault::NotHeld => Cause::NotHeld,
+        PeerFault::Refused(_) => Cause::Refused,
+        PeerFault::Unreachable(_) => Cause::Unreachable,
+        PeerFault::Stalled | PeerFault::Silent => Cause::Stalled,
+        _ => Cause::Broken,
+    }
+}
+
 impl Asking {
     /// Fetches a piece into the store and tells how that went.
     pub(super) async fn piece(self, piece: PieceIndex, is_urgent: bool) {
-        let generation = self.shared.blob.status().generation;
+        let (generation, asked) = (self.shared.blob.status().generation, Instant::now());
         match self.receive(self.shared.blob.geometry().range_of(piece), is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
-            Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation))),
+            Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation, asked))),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
+                self.tools.metrics.failed(self.origin(), cause(&error.fault));
                 self.tell(self.failed(piece, &error.fault)).await;
             }
         }
@@ -96,7 +110,11 @@ impl Asking {
         Report::Event(Event::Failed { from, piece, fault })
     }
 
-    async fn store(self, piece: PieceIndex, chunks: Vec<Bytes>, generation: u64) {
+    fn origin(&self) -> Origin {
+        Origin::of(&self.node, &self.tools.node)
+    }
+
+    async fn store(self, piece: PieceIndex, chunks: Vec<Bytes>, generation: u64, asked: Instant) {
         let blob = &self.shared.blob;
         let mut written = write_in_turn(blob, || blob.write(piece, chunks.clone())).await;
         if matches!(written, Ok(Written::NoDigest)) && blob.geometry().n_pieces() == 1 {
@@ -108,11 +126,9 @@ impl Asking {
             };
         }
         if matches!(written, Ok(Written::Held | Written::Kept | Written::Provisional)) {
-            let origin = match self.node.role {
-                Role::Gateway => Origin::Gateway,
-                Role::Sidecar => Origin::Peer(self.tools.node.place.nearness(&self.node.place)),
-            };
-            self.tools.metrics.took(origin, chunks.iter().map(|it| it.len() as u64).sum());
+            let n_bytes = chunks.iter().map(|it| it.len() as u64).sum();
+            self.shared.took(self.origin(), n_bytes, &self.tools.metrics);
+            self.tools.metrics.piece_took(self.origin(), asked.elapsed());
         }
         self.tell(self.stored(piece, written, generation)).await;
     }
@@ -125,11 +141,15 @@ impl Asking {
             Ok(Written::Provisional | Written::AlreadyHeld) => {
                 return Report::Event(Event::Held { piece, from: None });
             }
-            Ok(Written::NoDigest) => Fault::Unvouched,
+            Ok(Written::NoDigest) => {
+                self.tools.metrics.failed(self.origin(), Cause::Unvouched);
+                Fault::Unvouched
+            }
             Ok(Written::Busy) => Fault::Busy,
             Ok(Written::Mismatch) => {
                 let (node, key) = (&self.node.id, self.shared.blob.key());
                 tracing::warn!(%node, %key, piece, "sent wrong bytes");
+                self.tools.metrics.failed(self.origin(), Cause::WrongBytes);
                 let excused = self.node.role == Role::Gateway && self.shared.epochs.doubt(generation);
                 if excused { Fault::Unvouched } else { Fault::WrongBytes }
             }

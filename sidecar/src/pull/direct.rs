@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use super::Tools;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
-use crate::metrics::Origin;
+use crate::metrics::{Cause, Origin};
 
 /// How long the registry may take to its answer, and to each byte of it: a runtime waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,6 +76,9 @@ impl Direct {
                         digest = %self.shared.blob.key().digest, error = %fault,
                         "registry did not serve this node"
                     );
+                    let cause =
+                        if matches!(fault, Fault::Broken(_)) { Cause::Broken } else { Cause::Refused };
+                    self.tools.metrics.failed(Origin::Registry, cause);
                     let moved = self.shared.blob.readable().has_beyond(&before);
                     n_broken = if moved { 0 } else { n_broken + 1 };
                     if matches!(fault, Fault::Broken(_)) && n_broken < ATTEMPTS {
@@ -135,7 +138,7 @@ impl Direct {
         };
         match write_in_turn(blob, write).await? {
             Written::Held | Written::Provisional | Written::Kept => {
-                self.tools.metrics.took(Origin::Registry, len);
+                self.shared.took(Origin::Registry, len, &self.tools.metrics);
             }
             Written::AlreadyHeld => {}
             Written::Mismatch | Written::NoDigest | Written::Busy => {

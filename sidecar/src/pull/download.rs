@@ -1,8 +1,9 @@
 //! One blob's fetch, as everybody who reads the blob shares it.
 //!
 //! A download has no owner among the clients; it ends when the blob is complete and vouched for, or when
-//! nothing is left to try. One that no client has ever asked for, but a gateway, ends with the gateway's wish. The [`Driver`] does the work; readers tell it where they stand, later requests
-//! bring fresher tickets, and the scheduler's word is handed on.
+//! nothing is left to try. One that no client has ever asked for, but a gateway, ends with the gateway's wish. The
+//! [`Driver`] does the work; readers tell it where they stand, later requests bring fresher tickets, and the scheduler's
+//! word is handed on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use super::Tools;
 use super::driver::Driver;
 use super::open::Grant;
+use crate::metrics::{Origin, SidecarMetrics, Tally};
 
 /// What the scheduler said and was not taken in yet.
 const HEARD: usize = 64;
@@ -91,6 +93,7 @@ pub(super) struct Shared {
     seats: watch::Sender<BTreeMap<u64, PieceIndex>>,
     refused: Notify,
     wishes: watch::Sender<Wishes>,
+    tally: Tally,
 }
 
 /// A reader's place: what it needs next is fetched first.
@@ -149,6 +152,11 @@ impl Download {
     /// The blob that it fills.
     pub(crate) fn blob(&self) -> &Blob {
         &self.shared.blob
+    }
+
+    /// What it has taken in.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 
     /// Whether it has not ended yet.
@@ -224,7 +232,14 @@ impl Shared {
             seats: watch::Sender::default(),
             refused: Notify::new(),
             wishes: watch::Sender::default(),
+            tally: Tally::default(),
         }
+    }
+
+    /// The store took in so many bytes.
+    pub(super) fn took(&self, origin: Origin, n_bytes: u64, metrics: &SidecarMetrics) {
+        self.tally.took(origin, n_bytes);
+        metrics.took(origin, n_bytes);
     }
 
     pub(super) fn start(&self) -> Start {

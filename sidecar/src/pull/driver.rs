@@ -27,6 +27,7 @@ use super::direct::Direct;
 use super::download::{End, Shared, Start};
 use super::fresh::keep_fresh;
 use super::report::Report;
+use crate::metrics::Step;
 
 /// What was reported and not taken in yet.
 const REPORTS: usize = 1024;
@@ -173,7 +174,7 @@ impl Driver {
         let demand = matches!(event, Event::Held { .. } | Event::Have(_));
         self.cut_what_is_lost(&event);
         let mut actions = Vec::new();
-        let n_leased = self.fetch.n_leased();
+        let (n_leased, rung) = (self.fetch.n_leased(), self.fetch.rung());
         self.fetch.on_event(self.now(), event, &mut actions);
         if demand {
             let demand = Event::Demand(self.shared.demand());
@@ -183,6 +184,11 @@ impl Driver {
             if self.fetch.n_leased() < n_leased {
                 self.tools.reporter.hurry();
             }
+        }
+        if self.fetch.rung() != rung
+            && let Some(step) = Step::to(self.fetch.rung())
+        {
+            self.tools.metrics.fell_back(step);
         }
         for action in actions {
             if self.act(action).await? {

@@ -111,6 +111,14 @@ impl Reader {
         self.is_cached
     }
 
+    /// What brings the bytes that are not here, where something does.
+    pub(crate) const fn download(&self) -> Option<&Download> {
+        match &self.supply {
+            Supply::Download(_, download, _) => Some(download),
+            Supply::Lapsed(..) | Supply::None => None,
+        }
+    }
+
     /// The blob.
     pub(super) fn key(&self) -> &BlobKey {
         self.blob.key()

@@ -13,6 +13,7 @@ use shoal_model::NodeId;
 use shoal_ops::Context;
 use tokio::sync::watch;
 
+use crate::expiry::show_expiry;
 use crate::keychain::Keychain;
 use crate::settings::Source;
 use crate::spiffe::Role;
@@ -54,13 +55,15 @@ impl Enrolment {
 /// Where files that are there already cannot be used.
 pub fn enrol(ctx: &Context, source: Source, applicant: Applicant) -> anyhow::Result<Enrolment> {
     let enrolled = watch::channel(true).1;
-    match source {
-        Source::Off => Ok(Enrolment { node: applicant.unproven, keychain: None, enrolled }),
+    let enrolment = match source {
+        Source::Off => Enrolment { node: applicant.unproven, keychain: None, enrolled },
         Source::Files(files) => {
             let keychain = follow(ctx, files, applicant.role)?;
             let node = keychain.current().map_or(applicant.unproven, |it| it.id.node.clone());
-            Ok(Enrolment { node, keychain: Some(keychain), enrolled })
+            Enrolment { node, keychain: Some(keychain), enrolled }
         }
-        Source::Gateway(joining) => gateway::join(ctx, joining, applicant),
-    }
+        Source::Gateway(joining) => gateway::join(ctx, joining, applicant)?,
+    };
+    enrolment.keychain.iter().for_each(|it| show_expiry(ctx, it));
+    Ok(enrolment)
 }

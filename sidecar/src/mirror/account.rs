@@ -1,0 +1,115 @@
+//! What is told of each request for a blob: numbers, and one line in the log when it has ended.
+
+use std::time::Duration;
+
+use http::{Method, Request, header};
+use shoal_model::Nearness;
+use tokio::time::Instant;
+
+use super::route::WantedBlob;
+use crate::metrics::{Origin, Outcome, SidecarMetrics, Supply};
+use crate::pull::Download;
+
+/// The most of a client's own name that is logged, in bytes.
+const MAX_CLIENT: usize = 100;
+
+/// One request for a blob, from its arrival on. It ends when this is dropped.
+pub(super) struct Account {
+    metrics: SidecarMetrics,
+    wanted: WantedBlob,
+    /// What the runtime calls itself.
+    client: String,
+    began: Instant,
+    supply: Option<Supply>,
+    first_byte: Option<Duration>,
+    n_bytes: u64,
+    outcome: Outcome,
+    /// What fetches the blob.
+    download: Option<Download>,
+}
+
+impl Account {
+    /// A request has come.
+    pub(super) fn open(wanted: WantedBlob, asked: &Request<()>, metrics: SidecarMetrics) -> Self {
+        metrics.streams().inc();
+        let client = asked.headers().get(header::USER_AGENT).and_then(|it| it.to_str().ok());
+        let mut client = client.unwrap_or_default().to_owned();
+        // What is visible in a header is ASCII.
+        client.truncate(MAX_CLIENT);
+        Self {
+            metrics,
+            wanted,
+            client,
+            began: Instant::now(),
+            supply: None,
+            first_byte: None,
+            n_bytes: 0,
+            outcome: if asked.method() == Method::HEAD { Outcome::Probed } else { Outcome::Left },
+            download: None,
+        }
+    }
+
+    /// Its bytes come from there.
+    pub(super) const fn supplied_by(mut self, supply: Supply) -> Self {
+        self.supply = Some(supply);
+        self
+    }
+
+    /// So many bytes go to the runtime.
+    pub(super) fn sent(&mut self, n_bytes: usize) {
+        let Some(supply) = self.supply else { return };
+        if self.first_byte.is_none() {
+            let after = self.began.elapsed();
+            self.first_byte = Some(after);
+            self.metrics.first_byte(supply, after);
+        }
+        self.n_bytes += n_bytes as u64;
+        self.metrics.served(supply, n_bytes as u64);
+    }
+
+    /// How it ends. Whoever has asked only for the head gets no more, whatever there would be.
+    pub(super) fn ends(&mut self, outcome: Outcome) {
+        if self.outcome != Outcome::Probed {
+            self.outcome = outcome;
+        }
+    }
+
+    /// This has brought the bytes, or what of them was not here.
+    pub(super) fn fetched_by(&mut self, download: Option<Download>) {
+        self.download = download;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.metrics.streams().dec();
+        self.metrics.pulled(self.outcome);
+        let (took, WantedBlob { registry, repository, digest }) = (self.began.elapsed(), &self.wanted);
+        if let (Outcome::Complete, Some(supply)) = (self.outcome, self.supply) {
+            self.metrics.last_byte(supply, took);
+        }
+        let outcome = self.outcome.label();
+        if self.outcome == Outcome::Probed {
+            tracing::debug!(%registry, %repository, %digest, client = self.client, outcome, "pull");
+            return;
+        }
+        let from = |origin| self.download.as_ref().and_then(|it| it.tally().of(origin));
+        tracing::info!(
+            %registry,
+            %repository,
+            %digest,
+            client = self.client,
+            outcome,
+            supply = self.supply.map(Supply::label),
+            bytes = self.n_bytes,
+            from_rack = from(Origin::Peer(Nearness::Rack)),
+            from_zone = from(Origin::Peer(Nearness::Zone)),
+            from_elsewhere = from(Origin::Peer(Nearness::Elsewhere)),
+            from_gateway = from(Origin::Gateway),
+            from_registry = from(Origin::Registry),
+            first_byte_millis = self.first_byte.map(|it| it.as_millis() as u64),
+            millis = took.as_millis() as u64,
+            "pull"
+        );
+    }
+}
