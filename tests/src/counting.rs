@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use http::header::{AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use rustls::ServerConfig;
@@ -83,6 +83,14 @@ struct Shared {
     notes: Mutex<Notes>,
     faults: Faults,
     rights: Option<Rights>,
+    quota: Mutex<Option<Quota>>,
+}
+
+/// How many pulls there may be in six hours, and how many are left.
+#[derive(Clone, Copy, Debug)]
+struct Quota {
+    limit: u32,
+    remaining: u32,
 }
 
 /// What is noted of each request, by a number that is never given again: what becomes of a request that has
@@ -122,6 +130,7 @@ impl Front {
             notes: Mutex::default(),
             faults: Faults::default(),
             rights,
+            quota: Mutex::default(),
         });
         let sent = SentLog::default();
         let server = Server::start_noting(host, port, tls, Arc::clone(&shared), sent.clone())?;
@@ -154,6 +163,12 @@ impl Front {
         self.shared.faults.add(path_part, times, effect);
     }
 
+    /// Says with each manifest from now on how many pulls are allowed and left, as Docker Hub does.
+    pub fn state_quota(&self, limit: u32, remaining: u32) {
+        let mut quota = self.shared.quota.lock().unwrap_or_else(PoisonError::into_inner);
+        *quota = Some(Quota { limit, remaining });
+    }
+
     /// Hurts nothing any more, but for the answers that are under way.
     pub fn heal(&self) {
         self.shared.faults.clear();
@@ -163,6 +178,10 @@ impl Front {
 impl Shared {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn quota(&self) -> Option<Quota> {
+        *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the user who asks, if that is one, may have what is asked for.
@@ -203,14 +222,21 @@ impl Answer for Shared {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, socket: Arc<Socket>) -> Response<Body> {
         let noted = Seen::new(&request);
         let effect = self.faults.take(&noted.path);
+        let quota = noted.path.contains("/manifests/").then(|| self.quota()).flatten();
         let number = self.notes().add(noted);
-        let response = match effect {
+        let mut response = match effect {
             Some(Effect::Hang) => std::future::pending().await,
             Some(Effect::Status { code, retry_after }) => refusal(code, retry_after),
             Some(Effect::Redirect(to)) => redirect(&to, request.uri()),
             _ if !self.admits(&request) => refusal(403, None),
             _ => self.clone().forward(request, number, effect, socket).await,
         };
+        if let Some(Quota { limit, remaining }) = quota {
+            for (name, n_pulls) in [("ratelimit-limit", limit), ("ratelimit-remaining", remaining)] {
+                let value = HeaderValue::try_from(format!("{n_pulls};w=21600"));
+                response.headers_mut().extend(value.map(|it| (HeaderName::from_static(name), it)));
+            }
+        }
         self.notes().change(number, |seen| seen.status = response.status().as_u16());
         response
     }

@@ -57,6 +57,8 @@ pub struct FleetSpec {
     pub disks: Option<ByteSize>,
     /// What the registry may be asked for, as the gateways' settings say it.
     pub limits: Value,
+    /// Whether other machines reach the parts' metrics.
+    pub is_watched: bool,
 }
 
 impl FleetSpec {
@@ -73,6 +75,7 @@ impl FleetSpec {
             redis: None,
             disks: None,
             limits,
+            is_watched: false,
         }
     }
 
@@ -131,6 +134,19 @@ impl FleetSpec {
         Self { disks: Some(size), ..self }
     }
 
+    /// The same whose metrics can be read from other machines.
+    pub fn watched(self) -> Self {
+        Self { is_watched: true, ..self }
+    }
+
+    /// Where a part's metrics are.
+    fn metrics_of(&self, part: Part) -> Value {
+        match self.is_watched {
+            true => json!({ "admin": { "listen": format!("0.0.0.0:{}", admin(part).port()) } }),
+            false => json!({}),
+        }
+    }
+
     /// Where the sidecar of this number stands.
     fn place(&self, number: usize) -> Value {
         match number.checked_rem(self.n_racks) {
@@ -183,7 +199,7 @@ impl Fleet {
         for host in &at_gateways {
             let settings = gateway_settings(host, &at_schedulers, &registry, &spec.limits);
             let settings = changed(settings, &shared_settings(host, &at_gateway, redis.as_ref()));
-            let settings = changed(settings, &spec.gateway);
+            let settings = changed(changed(settings, &spec.metrics_of(Part::Gateway)), &spec.gateway);
             more_gateways.push(Service::start(host, Part::Gateway, &settings, admin(Part::Gateway)).await?);
         }
         let gateway = more_gateways.remove(0);
@@ -193,13 +209,15 @@ impl Fleet {
         };
         let schedulers = at_schedulers.iter().map(async |it| {
             let settings = changed(scheduler_settings(it, &at_gateway), &urls(0));
+            let settings = changed(settings, &spec.metrics_of(Part::Scheduler));
             Service::start(it, Part::Scheduler, &settings, admin(Part::Scheduler)).await
         });
         let mut more_schedulers = try_join_all(schedulers).await?;
         let scheduler = more_schedulers.remove(0);
         let sidecars = lab.nodes().iter().enumerate().map(async |(number, node)| {
             let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.place(number));
-            let settings = changed(changed(settings, &urls(number)), &spec.sidecar);
+            let settings = changed(changed(settings, &urls(number)), &spec.metrics_of(Part::Sidecar));
+            let settings = changed(settings, &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });
         let sidecars = try_join_all(sidecars).await?;

@@ -49,6 +49,7 @@ pub mod member;
 pub mod preheat;
 pub mod private;
 pub mod process;
+pub mod prometheus;
 pub mod push;
 pub mod raw;
 pub mod redis;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 type Package = (&'static str, &'static str);
 
 /// What a lab runs.
-pub(crate) const LAB: [Package; 18] = [
+pub(crate) const LAB: [Package; 19] = [
     ("apache2-utils", "htpasswd"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
@@ -26,6 +26,7 @@ pub(crate) const LAB: [Package; 18] = [
     ("perl-base", "perl"),
     ("podman", "podman"),
     ("procps", "sysctl"),
+    ("prometheus", "promtool"),
     ("redis-server", "redis-server"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),

@@ -35,6 +35,8 @@ enum Group {
     Authority,
     /// Images on nodes before they are wanted, and several regions.
     Preheat,
+    /// What operators see: metrics, alerts, dashboards.
+    Operate,
     /// What dies, hangs, lies, fills up or comes back, and that no pull is lost by it.
     Faults,
 }
@@ -67,6 +69,7 @@ impl Group {
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
         const FAULTS: &[&str] = &["--package", "shoal-tests", "--test", "faults*"];
         const PREHEAT: &[&str] = &["--package", "shoal-tests", "--test", "preheat*", "--test", "regions*"];
+        const OPERATE: &[&str] = &["--package", "shoal-tests", "--test", "operate*"];
         const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
         match self {
             Self::Unit => &[
@@ -83,6 +86,7 @@ impl Group {
             ],
             Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
             Self::Preheat => &[Run { args: PREHEAT, has_labs: true }],
+            Self::Operate => &[Run { args: OPERATE, has_labs: true }],
             Self::Faults => &[Run { args: FAULTS, has_labs: true }],
         }
     }
