@@ -39,6 +39,8 @@ pub(crate) enum Outcome {
     Followed,
     /// Another gateway took over.
     Overtaken,
+    /// Somebody had the blob removed meanwhile.
+    Removed,
 }
 
 /// The counters of all registries.
@@ -139,6 +141,7 @@ impl OneRegistry {
             Outcome::Failed => "failed",
             Outcome::Followed => "followed",
             Outcome::Overtaken => "overtaken",
+            Outcome::Removed => "removed",
         };
         let labels = OutcomeLabels { registry: self.registry.clone(), outcome };
         self.all.seeds.get_or_create(&labels).inc();

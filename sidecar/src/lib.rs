@@ -123,7 +123,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
 
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
-    let service = service.storing(Arc::new(pulls.clone()));
+    let service = service.obeying(Arc::new(pulls.clone()));
     ctx.metrics.register(|registry| service.register(registry));
     let clients = Limits::new(MAX_CLIENTS.min(open_files::for_clients() / 2));
     ctx.serve(peers, service, Limits { stall: STALL, ..clients.clone() });
