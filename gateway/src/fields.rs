@@ -25,6 +25,11 @@ impl Mistakes {
     pub(crate) fn add(&mut self, text: impl Into<String>) {
         self.0.push(text.into());
     }
+
+    /// What was read, if nothing is wrong with it.
+    pub(crate) fn or<T>(self, read: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(read) } else { Err(self) }
+    }
 }
 
 /// Reads a body that is to be an object.

@@ -31,11 +31,12 @@ impl Fingerprints {
         }
     }
 
-    /// One blob of one repository, in little room.
+    /// One blob of one repository, which was forgotten so often before, in little room.
     pub(crate) fn membership(
         &self,
         registry: &RegistryName,
         repository: &Repository,
+        n_forgotten: u32,
         digest: Digest,
     ) -> Membership {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
@@ -43,6 +44,7 @@ impl Fingerprints {
         for part in [registry.as_str().as_bytes(), &[0], repository.as_str().as_bytes(), &[0]] {
             hasher.update(part);
         }
+        hasher.update(&n_forgotten.to_le_bytes());
         let mut membership = Membership::default();
         hasher.update(digest.as_bytes()).finalize_xof().fill(&mut membership);
         membership
@@ -65,17 +67,19 @@ mod tests {
 
     #[test]
     fn memberships_differ_by_each_part_and_by_process() {
-        let of = |key, registry: &str, repository: &str, digest| {
+        let of = |key, registry: &str, repository: &str, n_forgotten, digest| {
             let (registry, repository) = (registry.parse().unwrap(), repository.parse().unwrap());
-            Fingerprints::new([key; 32]).membership(&registry, &repository, Digest::from_sha256([digest; 32]))
+            let digest = Digest::from_sha256([digest; 32]);
+            Fingerprints::new([key; 32]).membership(&registry, &repository, n_forgotten, digest)
         };
-        let it = of(1, "a.example", "b/c", 7);
-        assert_eq!(it, of(1, "a.example", "b/c", 7));
+        let it = of(1, "a.example", "b/c", 0, 7);
+        assert_eq!(it, of(1, "a.example", "b/c", 0, 7));
         for other in [
-            of(2, "a.example", "b/c", 7),
-            of(1, "b.example", "b/c", 7),
-            of(1, "a.example", "b/d", 7),
-            of(1, "a.example", "b/c", 8),
+            of(2, "a.example", "b/c", 0, 7),
+            of(1, "b.example", "b/c", 0, 7),
+            of(1, "a.example", "b/d", 0, 7),
+            of(1, "a.example", "b/c", 1, 7),
+            of(1, "a.example", "b/c", 0, 8),
         ] {
             assert_ne!(it, other);
         }

@@ -78,6 +78,18 @@ impl Gate {
         self.upstreams.get(name)
     }
 
+    /// The trust group of a registry, where that is in it alone.
+    pub(crate) fn group_of(&self, registry: &RegistryName) -> Option<TrustGroup> {
+        let group = &self.upstream(registry)?.group;
+        let n_members = self.upstreams.values().filter(|it| it.group == *group).count();
+        (n_members == 1).then(|| group.clone())
+    }
+
+    /// The registries that are read by way of the hub.
+    pub(crate) fn behind_hub(&self) -> impl Iterator<Item = &RegistryName> {
+        self.upstreams.values().filter(|it| it.is_behind_hub()).map(|it| it.name())
+    }
+
     /// Gateways share the registries like this from now on.
     pub(crate) fn share(&self, sharing: &Sharing) {
         for upstream in self.upstreams.values() {
@@ -189,6 +201,14 @@ impl Gate {
             Ok(manifest) => self.authority().include(self.now(), right, own_blobs(&manifest)),
             // It passed through all the same; its blobs are proven one by one.
             Err(error) => tracing::debug!(registry = %right.registry, %error, "manifest not read"),
+        }
+    }
+
+    /// Forgets all that was proven of a repository, and what opens it at the hub.
+    pub(crate) fn forget(&self, registry: &RegistryName, repository: &Repository) {
+        self.authority().forget(registry, repository);
+        if let Some(upstream) = self.upstream(registry) {
+            upstream.forget(repository);
         }
     }
 

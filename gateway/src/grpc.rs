@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::open::Opener;
 use crate::regions::{self, Roll};
 use crate::tickets::{Fresh, Tickets};
+use crate::timestamp::Timestamp;
 
 /// How often the region's state is told again; nodes expect it at least every 10 s.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -66,7 +67,9 @@ impl Gateway for GatewayService {
     async fn region(&self, request: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
         let (_, from, RegionRequest { regional }) = request.into_parts();
         let attending = match (regions::identity(&from), regional) {
-            (Some(id), Some(regional)) => Some(self.regions.enter(id, regional).map_err(refused)?),
+            (Some(id), Some(regional)) => {
+                Some(self.regions.enter(id, regional, Timestamp::now()).map_err(refused)?)
+            }
             (Some(_), None) => return Err(Status::invalid_argument("region: it does not say which it is")),
             (None, _) => None,
         };

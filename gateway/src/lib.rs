@@ -18,11 +18,13 @@ mod authority;
 pub mod background;
 mod breaker;
 mod budget;
+mod census;
 pub mod credentials;
 mod cuts;
 pub mod fields;
 mod files;
 mod fingerprint;
+mod fleet;
 mod frames;
 mod gate;
 mod grpc;
@@ -30,6 +32,7 @@ pub mod harbor;
 mod hub;
 pub mod issuing;
 pub mod kind;
+mod ledger;
 pub mod limits;
 pub mod management;
 mod metrics;
@@ -80,12 +83,15 @@ pub use authority::access_token;
 
 use audit::Audit;
 use budget::{Lend, Sharing};
+use census::Census;
 use cuts::Cuts;
 use fingerprint::Fingerprints;
+use fleet::Fleet;
 use gate::Gate;
 use grpc::GatewayService;
 use hub::Hub;
 use issuing::{Issuing, Secured};
+use ledger::Ledger;
 use metrics::RegistryMetrics;
 use mirror::Mirror;
 use open::Opener;
@@ -143,6 +149,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let cuts = Arc::new(Cuts::new(store.clone(), settings.piece_length));
     let tickets = Arc::new(Tickets::new(keyring.clone(), verifier.clone(), settings.ticket_lives));
     let peers = PeerClient::new(dialer.clone());
+    let ledger = Arc::new(Ledger::new());
     let seeder = Seeder::new(Tools {
         gate: gate.clone(),
         store: store.clone(),
@@ -151,6 +158,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         tickets: tickets.clone(),
         sisters: sisters.clone(),
         peers: peers.clone(),
+        ledger: ledger.clone(),
         tasks: ctx.tasks.clone(),
     });
     let shelf = Arc::new(SeedingShelf {
@@ -159,6 +167,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         store: store.clone(),
         seeder: seeder.clone(),
         sisters: sisters.clone(),
+        ledger: ledger.clone(),
     });
     let (region, told) = watch::channel(RegionState {
         schedulers: settings.schedulers.clone(),
@@ -179,9 +188,12 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     );
     let stopping = ctx.tasks.stopping();
     let service = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
-    let service = service.storing(shelf.clone());
+    let service = service.obeying(shelf.clone());
     ctx.metrics.register(|registry| service.register(registry));
-    let opener = Arc::new(Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone()));
+    let opener =
+        Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone(), ledger.clone());
+    let opener = Arc::new(opener);
+    let census = Arc::new(Census::new(dialer.clone(), settings.schedulers.clone()));
     let means = Means {
         gate: gate.clone(),
         opener: opener.clone(),
@@ -189,22 +201,36 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         sisters: sisters.clone(),
         seeder: seeder.clone(),
         shelf: shelf.clone(),
-        peers,
-        dialer: dialer.clone(),
-        schedulers: settings.schedulers.clone(),
+        peers: peers.clone(),
+        census: census.clone(),
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
+    let regions = Regions::new(opener.clone(), seeder.clone(), ledger.clone(), &ctx.metrics);
+    let mirror = Mirror::new(gate.clone(), regions.clone());
+    let fleet = Fleet::new(fleet::Means {
+        census,
+        gate: gate.clone(),
+        ledger: ledger.clone(),
+        sisters: sisters.clone(),
+        seeder,
+        store: store.clone(),
+        shelf: shelf.clone(),
+        peers,
+        mirror: mirror.clone(),
+        hub,
+        regions: regions.roll(),
+    });
     let mut guarded = vec![preheat::api::routes(preheats.clone())];
+    guarded.extend(fleet::api::routes(fleet));
     guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
-    let regions = Regions::new(opener.clone(), seeder, &ctx.metrics);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
         peers: service,
-        mirror: Mirror::new(gate, regions),
+        mirror,
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };

@@ -75,10 +75,13 @@ pub(crate) enum Outcome {
     Followed,
     /// Another gateway took over.
     Overtaken,
+    /// Somebody had the blob removed meanwhile.
+    Removed,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Sealed, Self::Poisoned, Self::Failed, Self::Followed, Self::Overtaken];
+    const ALL: [Self; 6] =
+        [Self::Sealed, Self::Poisoned, Self::Failed, Self::Followed, Self::Overtaken, Self::Removed];
 
     const fn label(self) -> &'static str {
         match self {
@@ -87,6 +90,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Followed => "followed",
             Self::Overtaken => "overtaken",
+            Self::Removed => "removed",
         }
     }
 }

@@ -9,17 +9,20 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use shoal_blobstore::{Blob, Store};
 use shoal_model::BlobKey;
+use shoal_peer::remove::{Remover, remove_from};
 use shoal_peer::shelf::{Shelf, ShelfBlob};
 use shoal_peer::store::{Storer, Storing};
 use shoal_peer::ticket::TicketClaims;
-use shoal_proto::{Source, StoreBlob};
+use shoal_proto::{Removal, Source, StoreBlob};
 use shoal_swarm::Geometry;
 use tokio::time::Instant;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
+use crate::ledger::{Ledger, Traffic};
 use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
 use crate::sisters::Sisters;
@@ -31,6 +34,7 @@ pub(crate) struct SeedingShelf {
     pub(crate) store: Store,
     pub(crate) seeder: Seeder,
     pub(crate) sisters: Sisters,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl SeedingShelf {
@@ -71,6 +75,21 @@ impl Shelf for SeedingShelf {
         // as nothing, and says so at once.
         let complete = || self.store.get(key).filter(Blob::is_complete);
         seeded.or_else(|| Some(ShelfBlob { blob: complete()?, seed: None }))
+    }
+
+    fn sends(&self, key: &BlobKey, n_bytes: u64) {
+        self.ledger.moved(key, Traffic { sent: n_bytes, ..Traffic::default() });
+    }
+}
+
+impl Remover for SeedingShelf {
+    fn remove(&self, key: BlobKey) -> BoxFuture<'static, Removal> {
+        let (seeder, store) = (self.seeder.clone(), self.store.clone());
+        async move {
+            seeder.stop(&key).await;
+            remove_from(store, key).await
+        }
+        .boxed()
     }
 }
 

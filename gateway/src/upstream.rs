@@ -220,6 +220,13 @@ impl Upstream {
         }
     }
 
+    /// What callers showed for the repository is shown no more.
+    pub(crate) fn forget(&self, repository: &Repository) {
+        if let Source::Hub(hub) = &self.source {
+            hub.forget(repository);
+        }
+    }
+
     /// Sends a request, and notes whether the registry is silent.
     async fn sent(
         &self,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_model::{Authorization, BlobKey, Digest, Node, TrustGroup};
+use shoal_model::{Authorization, BlobKey, Digest, Node, NodeId, TrustGroup};
+use shoal_swarm::table::{Sought, Standing};
 use shoal_swarm::{Algorithm, Geometry, PieceIndex};
 
 /// The revision of the rules that this build follows, told in [`Hello`].
@@ -306,17 +308,60 @@ pub struct Lease {
     pub from: Node,
 }
 
-/// Asks a scheduler for every node that is joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodesRequest;
+/// Asks a scheduler which nodes are joined; the default asks for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesRequest {
+    /// Those whose names come after this one.
+    pub after: Option<NodeId>,
+    /// No more than so many; zero is no bound.
+    pub at_most: u32,
+    /// Those in this zone.
+    pub zone: Option<Arc<str>>,
+    /// Those that hold something of this blob or want it.
+    pub having: Option<BlobKey>,
+    /// Their blobs are to be counted.
+    pub counted: bool,
+}
 
 /// Some of the nodes that are joined.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodesReply(pub Vec<Node>);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodesReply(pub Vec<Joined>);
 
 impl NodesReply {
     /// The most nodes in one message.
     pub const MAX: usize = 1000;
+}
+
+/// A node that is joined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Joined {
+    /// Who.
+    pub node: Node,
+    /// Of how many blobs it holds something or wants it, where that was asked and is known.
+    pub n_blobs: Option<u32>,
+}
+
+/// Asks a scheduler for some of the blobs that nodes hold or want: those that all that is set here is true of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobsRequest {
+    /// Which.
+    pub sought: Sought,
+    /// No more than so many, from 1 to [`BlobsRequest::MAX`].
+    pub at_most: usize,
+}
+
+impl BlobsRequest {
+    /// The most blobs in one answer, and that may be named in a request.
+    pub const MAX: usize = 1000;
+}
+
+/// How some of the blobs stand, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlobsReply(pub Vec<Standing>);
+
+impl BlobsReply {
+    /// The most blobs in one message.
+    pub const MAX: usize = 250;
 }
 
 /// Has a node fetch blobs, keep them and share them.
@@ -366,6 +411,35 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The longest cause of a failure, in bytes.
+    pub const MAX_CAUSE: usize = 1024;
+}
+
+/// Has a node remove blobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoveRequest(pub Vec<BlobKey>);
+
+impl RemoveRequest {
+    /// The most blobs in one request.
+    pub const MAX: usize = 1000;
+}
+
+/// What a node has done about each of the blobs that it was to remove, in the same order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoveReply(pub Vec<Removal>);
+
+/// What was done about a blob that was to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Something of it was there, and is gone.
+    Removed,
+    /// Nothing of it was there.
+    Nothing,
+    /// It is still there, and why.
+    Failed(String),
+}
+
+impl Removal {
     /// The longest cause of a failure, in bytes.
     pub const MAX_CAUSE: usize = 1024;
 }

@@ -13,7 +13,9 @@ use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
 use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::Scheduler;
-use shoal_proto::{Hello, NodeMessage, NodesReply, NodesRequest, SchedulerMessage, Want};
+use shoal_proto::{
+    BlobsReply, BlobsRequest, Hello, NodeMessage, NodesReply, NodesRequest, SchedulerMessage, Want,
+};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -92,21 +94,31 @@ impl Door {
     }
 }
 
-/// Whether the sender of a request with these extensions may know who has joined.
-fn may_list(from: &Extensions) -> Result<(), Status> {
+/// Whether the sender of a request with these extensions may know who has joined, and what there is.
+fn may_list(what: &str, from: &Extensions) -> Result<(), Status> {
     let asker = Caller::of(from).and_then(|it| it.must_be_one_of(&[Role::Gateway]));
-    asker.map_err(|it| Status::permission_denied(format!("nodes: {it}")))
+    asker.map_err(|it| Status::permission_denied(format!("{what}: {it}")))
 }
 
 #[tonic::async_trait]
 impl Scheduler for Service {
     type JoinStream = Pin<Box<dyn Stream<Item = Result<SchedulerMessage, Status>> + Send>>;
     type NodesStream = Pin<Box<dyn Stream<Item = Result<NodesReply, Status>> + Send>>;
+    type BlobsStream = Pin<Box<dyn Stream<Item = Result<BlobsReply, Status>> + Send>>;
 
     async fn nodes(&self, req: Request<NodesRequest>) -> Result<Response<Self::NodesStream>, Status> {
-        may_list(req.extensions())?;
-        let nodes = self.board.nodes();
+        may_list("nodes", req.extensions())?;
+        let nodes = self.board.nodes(req.into_inner()).await;
+        let nodes = nodes.map_err(|it| Status::unavailable(it.to_string()))?;
         let replies: Vec<_> = nodes.chunks(NodesReply::MAX).map(|it| Ok(NodesReply(it.to_vec()))).collect();
+        Ok(Response::new(Box::pin(stream::iter(replies))))
+    }
+
+    async fn blobs(&self, req: Request<BlobsRequest>) -> Result<Response<Self::BlobsStream>, Status> {
+        may_list("blobs", req.extensions())?;
+        let blobs = self.board.blobs(req.into_inner()).await;
+        let blobs = blobs.map_err(|it| Status::unavailable(it.to_string()))?;
+        let replies: Vec<_> = blobs.chunks(BlobsReply::MAX).map(|it| Ok(BlobsReply(it.to_vec()))).collect();
         Ok(Response::new(Box::pin(stream::iter(replies))))
     }
 
@@ -230,16 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn only_gateways_are_told_who_has_joined() {
+    fn only_gateways_are_told_who_has_joined_and_what_there_is() {
         for role in shoal_identity::Role::ALL {
             let (node, until) = (NodeId::new("n"), SystemTime::now());
             let identity = Some(Identity { role, node, addresses: Vec::new(), until });
             let caller = Caller { address: [10, 0, 0, 1].into(), identity, is_secured: true };
             let mut from = Extensions::new();
             from.insert(Arc::new(caller));
-            assert_eq!(may_list(&from).is_ok(), role == shoal_identity::Role::Gateway, "{role}");
+            assert_eq!(may_list("nodes", &from).is_ok(), role == shoal_identity::Role::Gateway, "{role}");
         }
-        assert!(may_list(&Extensions::new()).is_err());
+        assert!(may_list("nodes", &Extensions::new()).is_err());
     }
 
     #[tokio::test]

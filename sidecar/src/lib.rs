@@ -128,7 +128,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
 
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
-    let service = service.storing(Arc::new(pulls.clone()));
+    let service = service.obeying(Arc::new(pulls.clone()));
     ctx.metrics.register(|registry| service.register(registry));
     let stats = Stats { node: id, census, metrics, uploaded: service.uploaded().clone() };
     stats.tell(&settings.storage.dir, &ctx);

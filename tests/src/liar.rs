@@ -24,8 +24,9 @@ use shoal_proto::peer_client::PeerClient;
 use shoal_proto::peer_server::{Peer, PeerServer};
 use shoal_proto::scheduler_client::SchedulerClient;
 use shoal_proto::{
-    Attestation, BlobNews, BlobProgress, Hello, NodeMessage, OpenedBlob, PROTOCOL, SeedProgress, Statement,
-    StoreProgress, StoreRequest, Ticket, Want, WantedBlob, WatchRequest,
+    Attestation, BlobNews, BlobProgress, Hello, NodeMessage, OpenedBlob, PROTOCOL, RemoveReply,
+    RemoveRequest, SeedProgress, Statement, StoreProgress, StoreRequest, Ticket, Want, WantedBlob,
+    WatchRequest,
 };
 use shoal_swarm::Geometry;
 use socket2::Socket;
@@ -321,6 +322,10 @@ impl Peer for Told {
 
     async fn store(&self, _: Call<StoreRequest>) -> Result<Reply<Self::StoreStream>, Status> {
         Err(Status::unimplemented("it stores nothing"))
+    }
+
+    async fn remove(&self, _: Call<RemoveRequest>) -> Result<Reply<RemoveReply>, Status> {
+        Err(Status::unimplemented("it has nothing"))
     }
 }
 

@@ -45,6 +45,7 @@ pub mod intruder;
 pub mod lab;
 pub mod liar;
 pub mod link;
+pub mod management;
 pub mod member;
 pub mod preheat;
 pub mod private;

@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::fleet::Fleet;
 use crate::image::Image;
 use crate::wait;
 
-/// The management API, as seen from the gateway's machine.
-const API: &str = "http://127.0.0.1:65023/api/v1/preheat";
 /// How long a job of the lab may take.
 const DEADLINE: Duration = Duration::from_secs(240);
 
@@ -56,22 +51,13 @@ impl Fleet {
         seen.await.with_context(|| format!("job {id} was last {}", last.borrow()))
     }
 
-    /// Calls the preheat API with the token that the gateway's first start has made.
+    /// Calls the preheat API.
     pub async fn call_preheat(
         &self,
         method: Method,
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Value)> {
-        let host = &self.gateway.host;
-        let token = std::fs::read_to_string(host.dir().join("gateway/management-token"))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{API}{path}"))
-            .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
-            .body(Full::new(Bytes::from(body)))?;
-        let answer = host.send(request).await?;
-        let value = serde_json::from_slice(answer.body()).unwrap_or_default();
-        Ok((answer.status(), value))
+        self.gateway.manage(method, &format!("/preheat{path}"), body).await
     }
 }

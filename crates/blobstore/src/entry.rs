@@ -226,6 +226,18 @@ impl Entry {
         self.write_journal_soon();
     }
 
+    /// Drops everything held and learned, from the disk as well. Blocks.
+    pub(crate) fn erase(&self, why: &str) -> Result<(), StoreError> {
+        let mut files = self.files.lock();
+        let state = self.state.lock();
+        let geometry = state.geometry;
+        self.reset(state, geometry, why);
+        files.clear().map_err(StoreError::io(&self.paths.journal))?;
+        // The journal need not be told of it once more.
+        self.state.lock().unwritten.cleared = false;
+        Ok(())
+    }
+
     /// Drops everything held and learned and starts a new generation with this cut.
     pub(crate) fn reset(&self, mut state: MutexGuard<'_, State>, geometry: Geometry, why: &str) {
         tracing::warn!(blob = %self.key, why, "blob cleared");

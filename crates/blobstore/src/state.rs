@@ -196,6 +196,11 @@ impl State {
         }
     }
 
+    /// Whether nothing is there or known.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.readable().is_empty() && self.attestations.is_empty()
+    }
+
     /// Whether the whole digest is vouched for.
     pub(crate) fn is_sealed(&self) -> bool {
         self.seal != Seal::Open

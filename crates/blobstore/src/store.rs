@@ -195,6 +195,22 @@ impl Store {
         &self.0.common
     }
 
+    /// Removes a blob whoever uses it, and says whether there was anything of it. Who reads it at this moment finds the
+    /// rest missing, and never other bytes. Blocks while files are removed, so keep it off the async runtime.
+    ///
+    /// Fails with `Io` where the disk does not let go of it: it is not given out any more, but may come back after a
+    /// restart.
+    pub fn remove(&self, key: &BlobKey, why: &str) -> Result<bool, StoreError> {
+        let Some(entry) = self.0.entries.lock().get(key).cloned() else { return Ok(false) };
+        let is_blank = entry.state.lock().is_blank();
+        if !is_blank {
+            entry.erase(why)?;
+        }
+        // What is left of one in use is an empty blob, which goes when it expires.
+        self.discard(key);
+        Ok(!is_blank)
+    }
+
     /// Removes what has expired and what has to make room. Blocks while files are removed, so keep it off
     /// the async runtime.
     pub fn collect(&self, now: SystemTime) -> Collected {

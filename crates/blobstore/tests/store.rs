@@ -160,3 +160,47 @@ async fn files_of_an_unused_blob_are_closed() {
     blob.read(0..10).await.unwrap();
     assert_eq!(n_open(), 1);
 }
+
+#[tokio::test]
+async fn a_blob_is_removed_for_good_also_from_under_its_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content, other) = (open(dir.path()), Content::new(3, 0), Content::new(2, 1));
+    let used = content.complete(&store).await;
+    drop(other.complete(&store).await);
+    assert_eq!(files(dir.path(), "data").len(), 2);
+
+    let generation = used.status().generation;
+    assert!(store.remove(&content.key, "a test says so").unwrap());
+    assert_eq!(files(dir.path(), "data").len(), 1);
+    assert_eq!(content.readable(&used).await, [], "whoever reads finds nothing");
+    assert!(!used.is_sealed() && used.status().generation > generation);
+    assert!(!store.remove(&content.key, "a test says so").unwrap(), "there is nothing any more");
+
+    // It can be had anew, by the same handle, and outlives a restart then.
+    content.complete_rest(&store).await;
+    assert_eq!(content.readable(&used).await, [0, 1, 2]);
+    drop((used, store));
+    let store = open(dir.path());
+    assert_eq!(store.list().len(), 2);
+
+    assert!(store.remove(&content.key, "a test says so").unwrap());
+    assert!(store.get(&content.key).is_none(), "nobody used it");
+    let unknown = Content::new(1, 7);
+    assert!(!store.remove(&unknown.key, "a test says so").unwrap());
+    drop(store);
+    let left: Vec<_> = open(dir.path()).list().into_iter().map(|it| it.key).collect();
+    assert_eq!(left, [other.key]);
+}
+
+#[tokio::test]
+async fn what_was_removed_while_it_was_written_does_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(3, 0));
+    let blob = content.listed(&store);
+    blob.write(0, content.chunks(0)).await.unwrap();
+    assert!(store.remove(&content.key, "a test says so").unwrap());
+    let written = blob.write(1, content.chunks(1)).await.unwrap();
+    assert_eq!(written, shoal_blobstore::Written::NoDigest, "its digest is to be learned anew");
+    drop((blob, store));
+    assert!(open(dir.path()).list().iter().all(|it| it.status.held.is_empty()));
+}

@@ -20,7 +20,7 @@ mod rng;
 mod tick;
 
 pub use authorization::Authorization;
-pub use blob::{BlobKey, TrustGroup};
+pub use blob::{BlobKey, BlobKeyError, TrustGroup};
 pub use digest::{Digest, DigestError};
 pub use node::{Nearness, Node, NodeId, Place, Role};
 pub use quantity::{ByteRate, ByteSize, QuantityError};

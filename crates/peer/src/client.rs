@@ -24,7 +24,9 @@ use shoal_identity::{Connector, Dialer, Expected};
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_oci::range::ContentRange;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
-use shoal_proto::{BlobNews, StoreProgress, StoreRequest, Ticket, WatchRequest};
+use shoal_proto::{
+    BlobNews, Removal, RemoveReply, RemoveRequest, StoreProgress, StoreRequest, Ticket, WatchRequest,
+};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -226,6 +228,21 @@ impl PeerClient {
         let mut grpc = PeerGrpc::new(self.link(node)?.watches);
         let response = within(grpc.store(request)).await?.map_err(|it| of_status(&it))?;
         Ok(StoringThere(response.into_inner()))
+    }
+
+    /// Has `node` remove blobs, for a gateway only. Returns what was done about each.
+    ///
+    /// # Errors
+    /// What the node, or the way there, has against it.
+    pub async fn remove(&self, node: &Node, request: RemoveRequest) -> Result<Vec<Removal>, Fault> {
+        let n_blobs = request.0.len();
+        let mut grpc = PeerGrpc::new(self.link(node)?.watches);
+        let answer = timeout(SILENCE, grpc.remove(request)).await.map_err(|_| Fault::Silent)?;
+        let RemoveReply(removals) = answer.map_err(|it| of_status(&it))?.into_inner();
+        match removals.len() == n_blobs {
+            true => Ok(removals),
+            false => Err(Fault::Unexpected(format!("{} outcomes for {n_blobs} blobs", removals.len()))),
+        }
     }
 
     fn link(&self, node: &Node) -> Result<Link, Fault> {

@@ -23,6 +23,7 @@ pub mod keys;
 pub mod piece_path;
 mod pieces;
 pub mod region;
+pub mod remove;
 pub mod report;
 pub mod schedulers;
 pub mod service;

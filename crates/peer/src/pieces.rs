@@ -123,6 +123,7 @@ impl PieceServer {
         let mut upload = Upload {
             blob: opened.blob,
             rest: range.clone(),
+            door: self.door.clone(),
             uploaded: self.uploaded.clone(),
             slot: Slot { receipts: Receipts::of(request), permit: Some(slot) },
         };
@@ -171,6 +172,7 @@ fn unreadable(error: StoreError) -> Refusal {
 struct Upload {
     blob: Blob,
     rest: Range<u64>,
+    door: Door,
     uploaded: Counter,
     #[expect(dead_code, reason = "dropped with the upload, which gives it back")]
     slot: Slot,
@@ -197,6 +199,7 @@ impl Upload {
         let bytes = self.blob.read_held(self.rest.start..end).await?;
         self.rest.start += bytes.len() as u64;
         self.uploaded.inc_by(bytes.len() as u64);
+        self.door.sends(self.blob.key(), bytes.len() as u64);
         Ok(bytes)
     }
 

@@ -16,7 +16,7 @@ use http::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use shoal_proto::peer_server::{Peer, PeerServer};
-use shoal_proto::{StoreProgress, StoreRequest, WatchRequest};
+use shoal_proto::{RemoveReply, RemoveRequest, StoreProgress, StoreRequest, WatchRequest};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Response as Answer, Status};
@@ -24,6 +24,7 @@ use tower::Service;
 
 use crate::piece_path;
 use crate::pieces::PieceServer;
+use crate::remove::{RemoveService, Remover};
 use crate::shelf::{Door, Refusals, Shelf};
 use crate::store::{StoreService, Storer};
 use crate::ticket::Verifier;
@@ -58,8 +59,8 @@ pub struct PeerService {
 /// The `Peer` service.
 struct Calls {
     watches: Arc<WatchService>,
-    /// Where gateways may have blobs stored.
-    stores: Option<StoreService>,
+    /// Where gateways may have blobs stored and removed.
+    wishes: Option<(StoreService, RemoveService)>,
 }
 
 #[tonic::async_trait]
@@ -79,8 +80,16 @@ impl Peer for Calls {
         request: tonic::Request<StoreRequest>,
     ) -> Result<Answer<Self::StoreStream>, Status> {
         let (_, from, request) = request.into_parts();
-        let stores = self.stores.as_ref().ok_or_else(|| Status::unimplemented("store: not done here"))?;
+        let wishes = self.wishes.as_ref();
+        let (stores, _) = wishes.ok_or_else(|| Status::unimplemented("store: not done here"))?;
         stores.begin(&from, request).map(Answer::new)
+    }
+
+    async fn remove(&self, request: tonic::Request<RemoveRequest>) -> Result<Answer<RemoveReply>, Status> {
+        let (_, from, request) = request.into_parts();
+        let wishes = self.wishes.as_ref();
+        let (_, removes) = wishes.ok_or_else(|| Status::unimplemented("remove: not done here"))?;
+        removes.answer(&from, request).await.map(Answer::new)
     }
 }
 
@@ -97,14 +106,15 @@ impl PeerService {
         let watches = Arc::new(WatchService::new(door.clone(), limits.watches, stopping.clone()));
         let refused = door.refused().clone();
         let pieces = PieceServer::new(door, limits.upload_slots);
-        let calls = PeerServer::new(Calls { watches: watches.clone(), stores: None });
+        let calls = PeerServer::new(Calls { watches: watches.clone(), wishes: None });
         Self { pieces, calls, watches, refused, stopping }
     }
 
-    /// The same, and gateways may have blobs fetched by `storer`.
-    pub fn storing(self, storer: Arc<dyn Storer>) -> Self {
-        let stores = Some(StoreService::new(storer, self.stopping.clone()));
-        let calls = PeerServer::new(Calls { watches: self.watches.clone(), stores });
+    /// The same, and gateways may have `keeper` fetch blobs and remove them.
+    pub fn obeying<K: Storer + Remover>(self, keeper: Arc<K>) -> Self {
+        let stores = StoreService::new(keeper.clone(), self.stopping.clone());
+        let wishes = Some((stores, RemoveService::new(keeper)));
+        let calls = PeerServer::new(Calls { watches: self.watches.clone(), wishes });
         Self { calls, ..self }
     }
 

@@ -23,6 +23,9 @@ pub trait Shelf: Send + Sync + 'static {
     /// The blob that a node may have by what its ticket says; `None` where there is none. Returns at once:
     /// a blob that has yet to be fetched is handed out empty and fills up.
     fn open(&self, key: &BlobKey, claims: &TicketClaims) -> Option<ShelfBlob>;
+
+    /// So many bytes of a blob's pieces go out.
+    fn sends(&self, _key: &BlobKey, _n_bytes: u64) {}
 }
 
 /// A blob to be shared.
@@ -86,6 +89,11 @@ impl Door {
         })?;
         let blob = self.open_again(&claims).ok_or_else(|| Refused::NotHere(key.clone()))?;
         Ok((blob, claims))
+    }
+
+    /// So many bytes of a blob's pieces go out.
+    pub(crate) fn sends(&self, key: &BlobKey, n_bytes: u64) {
+        self.shelf.sends(key, n_bytes);
     }
 
     /// The blob as it is by now, for a node that has been let in.

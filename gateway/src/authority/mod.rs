@@ -20,6 +20,7 @@
 
 pub mod access_token;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ const MEMBERSHIP: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_RIGHTS: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 /// How many memberships are kept, about 100 bytes each.
 const MAX_MEMBERS: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("not zero");
+/// How many repositories that were forgotten are told apart from those that were not.
+const MAX_FORGOTTEN: usize = 4096;
 /// How many blobs of one manifest are noted. Images have some dozen; a longer list, which anybody who
 /// may push can make, must not push everybody else's out.
 const MAX_BLOBS: usize = 2048;
@@ -103,6 +106,8 @@ pub(crate) struct Authority {
     fingerprints: Fingerprints,
     rights: LruCache<Right, Granted>,
     members: LruCache<Membership, Member>,
+    /// How often repositories were forgotten. What was noted before stands under another name than what is looked for.
+    forgotten: BTreeMap<(RegistryName, Repository), u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -119,7 +124,23 @@ struct Member {
 
 impl Authority {
     pub(crate) fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, rights: LruCache::new(MAX_RIGHTS), members: LruCache::new(MAX_MEMBERS) }
+        let (rights, members) = (LruCache::new(MAX_RIGHTS), LruCache::new(MAX_MEMBERS));
+        Self { fingerprints, rights, members, forgotten: BTreeMap::new() }
+    }
+
+    /// Forgets all that was proven of a repository.
+    pub(crate) fn forget(&mut self, registry: &RegistryName, repository: &Repository) {
+        let is_meant = |it: &Right| (&it.registry, &it.repository) == (registry, repository);
+        let meant: Vec<_> = self.rights.iter().map(|(it, _)| it).filter(|it| is_meant(it)).cloned().collect();
+        for right in meant {
+            self.rights.pop(&right);
+        }
+        if self.forgotten.len() >= MAX_FORGOTTEN {
+            // Whatever stood under an earlier name is gone with all the others.
+            self.members.clear();
+            self.forgotten.clear();
+        }
+        *self.forgotten.entry((registry.clone(), repository.clone())).or_default() += 1;
     }
 
     /// Notes that `right` was proven, to be believed for `lives`; longer where an earlier proof is.
@@ -165,7 +186,9 @@ impl Authority {
     }
 
     fn member(&self, right: &Right, digest: Digest) -> Membership {
-        self.fingerprints.membership(&right.registry, &right.repository, digest)
+        let of = (right.registry.clone(), right.repository.clone());
+        let n_forgotten = self.forgotten.get(&of).copied().unwrap_or_default();
+        self.fingerprints.membership(&right.registry, &right.repository, n_forgotten, digest)
     }
 }
 
@@ -273,6 +296,34 @@ mod tests {
             authority.include(Tick(0), &right, [(blob(1), said)]);
             assert_eq!(authority.decide(Tick(1), &right, blob(1)).unwrap().size, expected, "{said:?}");
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_proven_anew_and_the_rest_stays() {
+        let mut authority = convinced();
+        let [app, other] = ["prod/app", "prod/other"].map(|it| right("a.example", it, ANN));
+        authority.grant(Tick(0), &other, Proof::Manifest, LIVES);
+        authority.include(Tick(0), &other, [(blob(1), CLAIMED)]);
+        let is_known = |it: &mut Authority, right| it.decide(Tick(1), right, blob(1)).is_some();
+        authority.forget(&app.registry, &app.repository);
+        assert_eq!([&app, &other].map(|it| is_known(&mut authority, it)), [false, true]);
+        authority.grant(Tick(0), &app, Proof::Manifest, LIVES);
+        assert!(!is_known(&mut authority, &app), "that the blob belongs there is forgotten as well");
+        authority.include(Tick(0), &app, [(blob(1), CLAIMED)]);
+        assert!(is_known(&mut authority, &app));
+    }
+
+    #[test]
+    fn however_many_are_forgotten_nothing_comes_back() {
+        let mut authority = convinced();
+        let app = right("a.example", "prod/app", ANN);
+        authority.forget(&app.registry, &app.repository);
+        for number in 0..=MAX_FORGOTTEN {
+            authority.forget(&app.registry, &format!("r{number}").parse().unwrap());
+        }
+        authority.grant(Tick(0), &app, Proof::Manifest, LIVES);
+        assert_eq!(authority.decide(Tick(1), &app, blob(1)), None);
+        assert!(authority.forgotten.len() <= MAX_FORGOTTEN);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
+use crate::timestamp::Timestamp;
+
 /// How long a gateway may take to its first word.
 const FIRST: Duration = Duration::from_secs(2);
 /// A gateway speaks at least every 10 s.
@@ -24,13 +26,21 @@ const PONG: Duration = Duration::from_secs(4);
 /// How long to wait when none has answered.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A gateway of the hub that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answering {
+    /// `https://host:port`.
+    pub(crate) gateway: String,
+    pub(crate) since: Timestamp,
+}
+
 /// Keeps a stream to the first of `gateways` that answers, as a task of the process, and tells which that is.
 pub(super) fn start(
     gateways: Vec<String>,
     dialer: Dialer,
     me: Regional,
     ctx: &Context,
-) -> watch::Receiver<Option<String>> {
+) -> watch::Receiver<Option<Answering>> {
     let (answers, seen) = watch::channel(None);
     let stopping = ctx.tasks.stopping();
     ctx.tasks.spawn_infallible("hub", async move {
@@ -43,7 +53,7 @@ async fn attend(
     gateways: &[String],
     dialer: &Dialer,
     me: &Regional,
-    answers: &watch::Sender<Option<String>>,
+    answers: &watch::Sender<Option<Answering>>,
 ) {
     let mut is_told = false;
     loop {
@@ -67,7 +77,7 @@ async fn stay(
     gateway: &str,
     dialer: &Dialer,
     me: &Regional,
-    answers: &watch::Sender<Option<String>>,
+    answers: &watch::Sender<Option<Answering>>,
 ) -> Status {
     loop {
         if let Err(status) = follow(gateway, dialer, me, answers).await {
@@ -81,7 +91,7 @@ async fn follow(
     gateway: &str,
     dialer: &Dialer,
     me: &Regional,
-    answers: &watch::Sender<Option<String>>,
+    answers: &watch::Sender<Option<Answering>>,
 ) -> Result<(), Status> {
     let endpoint =
         Endpoint::from_shared(gateway.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
@@ -96,7 +106,14 @@ async fn follow(
             () = renewed.as_mut() => return Ok(()),
             state = timeout(SILENCE, next(&mut states)) => state.map_err(|_| silent())??,
         };
-        if answers.send_replace(Some(gateway.to_owned())).is_none() {
+        let is_news = answers.send_if_modified(|it| {
+            let is_news = it.as_ref().is_none_or(|it| it.gateway != gateway);
+            if is_news {
+                *it = Some(Answering { gateway: gateway.to_owned(), since: Timestamp::now() });
+            }
+            is_news
+        });
+        if is_news {
             tracing::info!(gateway, "the hub answers");
         }
     }

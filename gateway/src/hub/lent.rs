@@ -54,6 +54,11 @@ impl Lent {
         }
     }
 
+    /// Nothing is known to open the repository any more.
+    pub(super) fn forget(&self, repository: &Repository) {
+        self.kept().pop(repository);
+    }
+
     fn kept(&self) -> MutexGuard<'_, LruCache<Repository, (Authorization, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -39,6 +39,7 @@ use crate::frames;
 use crate::mode::Asker;
 use crate::priority::Urgency;
 use crate::settings::HubSettings;
+pub(crate) use attend::Answering;
 use lent::Lent;
 
 /// With whose right the region has its nodes read: `client` or `gateway`. The hub must say the same.
@@ -67,8 +68,8 @@ const LEAST_WINDOW: u32 = 65_535;
 pub(crate) struct Hub {
     dialer: Dialer,
     region: HeaderValue,
-    /// The one of its gateways that answers, `https://host:port`.
-    gateway: watch::Receiver<Option<String>>,
+    /// The one of its gateways that answers.
+    gateway: watch::Receiver<Option<Answering>>,
 }
 
 impl Hub {
@@ -90,6 +91,17 @@ impl Hub {
         // Who asks before that is told that the hub does not answer, which is no harm.
         let _ = timeout(FIRST, gateway.clone().wait_for(Option::is_some)).await;
         Ok(Self { dialer, region: named, gateway })
+    }
+
+    /// What this region is called there.
+    pub(crate) fn region(&self) -> &str {
+        // It was made of a text.
+        self.region.to_str().unwrap_or_default()
+    }
+
+    /// The one of its gateways that answers, if any does.
+    pub(crate) fn answering(&self) -> Option<Answering> {
+        self.gateway.borrow().clone()
     }
 
     /// A registry that is read by way of the hub, within this rate in all.
@@ -149,6 +161,11 @@ impl HubRegistry {
         self.lent.lend(repository, authorization);
     }
 
+    /// What callers showed for the repository is shown no more.
+    pub(crate) fn forget(&self, repository: &Repository) {
+        self.lent.forget(repository);
+    }
+
     /// Asks the hub what the registry would be asked.
     pub(crate) async fn ask(
         &self,
@@ -197,7 +214,7 @@ impl HubRegistry {
             what: format!("{told}: {fault}"),
             kind,
         };
-        let gateway = self.hub.gateway.borrow().clone();
+        let gateway = self.hub.answering().map(|it| it.gateway);
         let gateway = gateway.ok_or_else(|| fail(ErrorKind::Connect, &"no gateway of the hub answers"))?;
         let (mut parts, ()) = request.into_parts();
         parts.uri = self.target(&gateway, &parts.uri).map_err(|it| fail(ErrorKind::Protocol, &it))?;

@@ -116,7 +116,7 @@ mod tests {
             Err(&[
                 "\"scope\" is not a field",
                 "name \"a b\" is not a name, which has from 1 to 64 of the characters A-Z a-z 0-9 . _ -",
-                "scope \"root\" is not one of preheat, read, tokens, admin",
+                "scope \"root\" is not one of preheat, read, delete, tokens, admin",
                 "expires \"tomorrow\" is not a time in UTC such as 2027-01-01T00:00:00Z",
             ]),
         );

@@ -7,10 +7,12 @@ use shoal_ops::settings::Setting;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// To start jobs.
+    /// To start jobs, see them and stop them.
     Preheat,
-    /// To see jobs, tasks and nodes.
+    /// To see tasks, nodes and regions.
     Read,
+    /// To remove blobs from the region.
+    Delete,
     /// To see, make and withdraw tokens.
     Tokens,
     /// Everything.
@@ -19,13 +21,14 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Preheat, Self::Read, Self::Tokens, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Preheat, Self::Read, Self::Delete, Self::Tokens, Self::Admin];
 
     /// Its word in settings, requests and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Preheat => "preheat",
             Self::Read => "read",
+            Self::Delete => "delete",
             Self::Tokens => "tokens",
             Self::Admin => "admin",
         }
@@ -52,6 +55,6 @@ mod tests {
             assert_eq!(Scope::read(scope.as_str()), Ok(scope));
             assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
         }
-        assert_eq!(Scope::read("root"), Err("is not one of preheat, read, tokens, admin".into()));
+        assert_eq!(Scope::read("root"), Err("is not one of preheat, read, delete, tokens, admin".into()));
     }
 }

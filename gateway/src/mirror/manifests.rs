@@ -127,6 +127,11 @@ impl Manifests {
         Ok(answer)
     }
 
+    /// Forgets those of a repository.
+    pub(super) fn forget(&self, registry: &RegistryName, repository: &Repository) {
+        self.kept().forget(registry, repository);
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,6 +175,17 @@ impl Kept {
 
     fn get(&mut self, now: Instant, wanted: &Wanted) -> Option<Answer> {
         self.answers.get(wanted).filter(|it| now < it.1).map(|it| it.0.clone())
+    }
+
+    fn forget(&mut self, registry: &RegistryName, repository: &Repository) {
+        let is_meant = |it: &Wanted| (&it.right.registry, &it.right.repository) == (registry, repository);
+        let meant: Vec<_> =
+            self.answers.iter().map(|(it, _)| it).filter(|it| is_meant(it)).cloned().collect();
+        for wanted in meant {
+            if let Some((old, _)) = self.answers.pop(&wanted) {
+                self.n_bytes -= n_bytes(&wanted, &old);
+            }
+        }
     }
 
     /// Keeps an answer until then, unless one is kept that all who waited for it share.
@@ -233,6 +249,19 @@ mod tests {
         kept.put(until, until + PATIENCE, wanted(39), &answer(1));
         assert_eq!(kept.get(until, &wanted(39)).unwrap().body().len(), 1);
         assert_eq!(kept.n_bytes, MAX_BYTES - manifest::MAX_LEN + 1);
+    }
+
+    #[test]
+    fn the_manifests_of_one_repository_are_forgotten() {
+        let (mut kept, start) = (Kept::new(), Instant::now());
+        let other =
+            |n| Wanted { right: Right { repository: "prod/other".parse().unwrap(), ..right() }, ..wanted(n) };
+        for wanted in [wanted(0), wanted(1), other(0)] {
+            kept.put(start, start + PATIENCE, wanted, &answer(3));
+        }
+        kept.forget(&right().registry, &right().repository);
+        let is_kept = [wanted(0), wanted(1), other(0)].map(|it| kept.get(start, &it).is_some());
+        assert_eq!((is_kept, kept.n_bytes), ([false, false, true], 3));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use http_body_util::{Empty, Full};
 use shoal_identity::Caller;
 use shoal_oci::manifest::{self, IMAGE_TYPES};
 use shoal_oci::path::{self, Kind, Resource};
-use shoal_oci::{AnyDigest, ErrorCode, OciError, Reference, RegistryName};
+use shoal_oci::{AnyDigest, ErrorCode, OciError, Reference, RegistryName, Repository};
 use shoal_registry::RegistryBody;
 use tonic::body::Body;
 
@@ -75,6 +75,11 @@ impl Mirror {
     pub(crate) fn new(gate: Arc<Gate>, regions: Regions) -> Self {
         let manifests = Arc::new(Manifests::new(gate.clone()));
         Self { gate, manifests, regions }
+    }
+
+    /// Forgets the manifests of a repository.
+    pub(crate) fn forget(&self, registry: &RegistryName, repository: &Repository) {
+        self.manifests.forget(registry, repository);
     }
 
     /// Answers one request.

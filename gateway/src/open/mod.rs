@@ -27,6 +27,7 @@ use crate::audit::{Reason, Requested};
 use crate::authority::Right;
 use crate::cuts::Cuts;
 use crate::gate::{Gate, Unfit};
+use crate::ledger::{Ledger, Traffic};
 use crate::limits::SMALL;
 use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
@@ -48,6 +49,7 @@ pub(crate) struct Opener {
     seeder: Seeder,
     tickets: Arc<Tickets>,
     sisters: Sisters,
+    ledger: Arc<Ledger>,
     holders: Mutex<Holders>,
 }
 
@@ -69,9 +71,10 @@ impl Opener {
         seeder: Seeder,
         tickets: Arc<Tickets>,
         sisters: Sisters,
+        ledger: Arc<Ledger>,
     ) -> Self {
         let decider = Decider::new(gate.clone(), cuts, seeder.clone());
-        Self { gate, decider, seeder, tickets, sisters, holders: Mutex::new(Holders::new()) }
+        Self { gate, decider, seeder, tickets, sisters, ledger, holders: Mutex::new(Holders::new()) }
     }
 
     /// Decides about every blob of the request, which is to be from the node that it says. Each is answered for
@@ -121,7 +124,7 @@ impl Opener {
     ) -> Result<Geometry, Refusal> {
         let node = self.sisters.myself();
         let asking = Admitted { upstream, right, authorization, node, is_known: true, deadline };
-        let geometry = self.decider.decide(&asking, key).await?;
+        let geometry = self.decide(&asking, key).await?;
         asking.upstream.lend(&asking.right.repository, asking.authorization.as_ref());
         Ok(geometry)
     }
@@ -172,12 +175,19 @@ impl Opener {
             deadline: Instant::now() + ANSWER,
         };
         let key = BlobKey { group: upstream.group.clone(), digest };
-        self.decider.decide(&admitted, &key).await
+        self.decide(&admitted, &key).await
+    }
+
+    /// The blob's cut, if the caller may read it: so the blob belongs to the repository.
+    async fn decide(&self, admitted: &Admitted, key: &BlobKey) -> Result<Geometry, Refusal> {
+        let geometry = self.decider.decide(admitted, key).await?;
+        self.ledger.belongs(key, &admitted.right.registry, &admitted.right.repository);
+        Ok(geometry)
     }
 
     async fn open_one(&self, admitted: &Admitted, digest: Digest) -> Result<OpenedBlob, Refusal> {
         let key = BlobKey { group: admitted.upstream.group.clone(), digest };
-        let geometry = self.decider.decide(admitted, &key).await?;
+        let geometry = self.decide(admitted, &key).await?;
         admitted.upstream.lend(&admitted.right.repository, admitted.authorization.as_ref());
         self.seeder.is_awaited(&key);
         let content =
@@ -226,7 +236,9 @@ impl Opener {
         if !blob.is_complete() {
             return None;
         }
-        blob.read_held(0..geometry.size()).await.ok()
+        let content = blob.read_held(0..geometry.size()).await.ok()?;
+        self.ledger.moved(key, Traffic { sent: content.len() as u64, ..Traffic::default() });
+        Some(content)
     }
 }
 

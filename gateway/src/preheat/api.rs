@@ -166,7 +166,7 @@ impl ListQuery {
             };
             mistakes.0.extend(read.err());
         }
-        if mistakes.0.is_empty() { Ok(it) } else { Err(mistakes) }
+        mistakes.or(it)
     }
 }
 
@@ -201,7 +201,7 @@ fn read(body: &[u8]) -> Result<Asked, Mistakes> {
         timeout: fields.read("timeout", TIME, time, &mut mistakes),
         authorization: authorization(&fields, &mut mistakes),
     };
-    if mistakes.0.is_empty() { Ok(asked) } else { Err(mistakes) }
+    mistakes.or(asked)
 }
 
 fn time(value: &Value) -> Option<Duration> {

@@ -29,7 +29,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shoal_identity::Dialer;
 use shoal_oci::RegistryName;
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
@@ -41,6 +40,7 @@ use tokio::time::sleep;
 pub use view::{JobView, LayerView, Progress, Row, State};
 
 use crate::authority::Holder;
+use crate::census::Census;
 use crate::gate::Gate;
 use crate::mode::Asker;
 use crate::open::Opener;
@@ -64,9 +64,8 @@ pub(crate) struct Means {
     pub(crate) seeder: Seeder,
     pub(crate) shelf: Arc<SeedingShelf>,
     pub(crate) peers: PeerClient,
-    pub(crate) dialer: Dialer,
-    /// Where it is known which nodes there are.
-    pub(crate) schedulers: Vec<String>,
+    /// Knows which nodes there are.
+    pub(crate) census: Arc<Census>,
 }
 
 /// The jobs of this gateway; clones are of the same.

@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
 use http::HeaderValue;
 use shoal_model::{Node, NodeId, Rng, Tick};
 use shoal_peer::client::{Fault, PeerClient};
-use shoal_peer::fleet;
 use shoal_peer::store::{Storer, store};
-use shoal_proto::{Source, StoreBlob, StoreProgress, StoreRequest, Stored};
+use shoal_proto::{NodesRequest, Source, StoreBlob, StoreProgress, StoreRequest, Stored};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +24,7 @@ use super::job::{Action, Assignment, Event, Job, Layer, Limits, Setback};
 use super::request::{Request, Scope};
 use super::resolve::{Blob, CREDENTIAL_NEEDED, Resolver};
 use crate::authority::Right;
+use crate::census::Counted;
 use crate::mode::Asker;
 
 /// What happened and was not taken in yet.
@@ -252,25 +251,17 @@ impl Means {
         })
     }
 
-    /// Every node of the region, as all schedulers together know them: one that has just restarted knows few.
+    /// Every node of the region.
     async fn nodes(&self) -> Result<Vec<Node>, Setback> {
-        if self.schedulers.is_empty() {
+        if !self.census.has_schedulers() {
             return Err(Setback::lasting("schedulers: none is configured, so no node is known"));
         }
-        let asked = self.schedulers.iter().map(|it| fleet::nodes(&self.dialer, it));
-        let answers = join_all(asked).await;
-        let mut faults = Vec::new();
-        let mut nodes = BTreeMap::new();
-        for (address, answer) in self.schedulers.iter().zip(answers) {
-            match answer {
-                Ok(joined) => nodes.extend(joined.into_iter().map(|it| (it.id.clone(), it))),
-                Err(status) => faults.push(format!("{address}: {}", status.message())),
-            }
+        let Counted { found, silent, is_known } = self.census.nodes(&NodesRequest::default()).await;
+        if !is_known {
+            let faults: Vec<_> = silent.iter().map(|it| format!("{}: {}", it.scheduler, it.cause)).collect();
+            return Err(Setback::passing(format!("no scheduler answers: {}", faults.join("; "))));
         }
-        match faults.len() == self.schedulers.len() {
-            true => Err(Setback::passing(format!("no scheduler answers: {}", faults.join("; ")))),
-            false => Ok(nodes.into_values().collect()),
-        }
+        Ok(found.into_iter().map(|it| it.node).collect())
     }
 }
 

@@ -15,7 +15,7 @@ use http::{Extensions, HeaderMap};
 use shoal_identity::{Caller, Role};
 use shoal_model::NodeId;
 
-pub(crate) use roll::Roll;
+pub(crate) use roll::{Attended, Roll};
 pub(crate) use serve::{Asked, Regions};
 
 use crate::hub::REGION;

@@ -29,6 +29,7 @@ use super::roll::Roll;
 use super::stream::{StreamError, stream};
 use crate::frames::{self, Part};
 use crate::hub::BACKGROUND;
+use crate::ledger::{Ledger, Traffic};
 use crate::open::{Opener, cannot_decide};
 use crate::priority::Priority;
 use crate::seed::{Seeder, Wanted, Wanting};
@@ -49,6 +50,7 @@ type Transfers = LruCache<(NodeId, Repository, BlobKey), (Instant, Geometry)>;
 struct Inner {
     opener: Arc<Opener>,
     seeder: Seeder,
+    ledger: Arc<Ledger>,
     roll: Roll,
     transfers: Mutex<Transfers>,
     sent: Counter,
@@ -65,7 +67,7 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Regions {
-    pub(crate) fn new(opener: Arc<Opener>, seeder: Seeder, metrics: &Metrics) -> Self {
+    pub(crate) fn new(opener: Arc<Opener>, seeder: Seeder, ledger: Arc<Ledger>, metrics: &Metrics) -> Self {
         let (roll, sent) = (Roll::default(), Counter::default());
         metrics.register(|registry| {
             let help = "Gateways of other regions that attend";
@@ -74,7 +76,7 @@ impl Regions {
             registry.register("gateway_regions_sent_bytes", help, sent.clone());
         });
         let transfers = Mutex::new(LruCache::new(REMEMBERED));
-        Self(Arc::new(Inner { opener, seeder, roll, transfers, sent }))
+        Self(Arc::new(Inner { opener, seeder, ledger, roll, transfers, sent }))
     }
 
     /// Who is there.
@@ -129,8 +131,14 @@ impl Regions {
 
     /// A body that is framed shows signs of life as well.
     fn body(&self, shelf: shoal_peer::shelf::ShelfBlob, part: Range<u64>, is_framed: bool) -> Body {
-        let sent = self.0.sent.clone();
-        let parts = stream(shelf, part).flat_map(move |part| stream::iter(written(part, is_framed, &sent)));
+        let (sent, ledger, key) = (self.0.sent.clone(), self.0.ledger.clone(), shelf.blob.key().clone());
+        let parts = stream(shelf, part).inspect_ok(move |part| {
+            if let Part::Content(bytes) = part {
+                sent.inc_by(bytes.len() as u64);
+                ledger.moved(&key, Traffic { sent: bytes.len() as u64, ..Traffic::default() });
+            }
+        });
+        let parts = parts.flat_map(move |part| stream::iter(written(part, is_framed)));
         Body::new(StreamBody::new(parts.map_ok(Frame::data)))
     }
 
@@ -169,13 +177,9 @@ impl Regions {
 fn written(
     part: Result<Part, StreamError>,
     is_framed: bool,
-    sent: &Counter,
 ) -> impl Iterator<Item = Result<Bytes, StreamError>> + use<> {
     let (head, content) = match part {
-        Ok(Part::Content(bytes)) => {
-            sent.inc_by(bytes.len() as u64);
-            (is_framed.then(|| frames::head(bytes.len())), Some(Ok(bytes)))
-        }
+        Ok(Part::Content(bytes)) => (is_framed.then(|| frames::head(bytes.len())), Some(Ok(bytes))),
         Ok(Part::Life) => (is_framed.then(|| frames::head(0)), None),
         Err(error) => {
             tracing::warn!(%error, "a blob for another region ends early");

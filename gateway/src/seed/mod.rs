@@ -33,9 +33,11 @@ use shoal_swarm::{Geometry, PieceIndex};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
+use crate::ledger::Ledger;
 use crate::metrics::Outcome;
 use crate::priority::{Priority, Urgency};
 use crate::signing::Keyring;
@@ -65,6 +67,8 @@ enum SeedError {
     Contradiction { piece: PieceIndex },
     #[error("cut short: the blob was cleared, or the process stops")]
     Interrupted,
+    #[error("the blob is to be removed")]
+    Removed,
     #[error("another gateway has taken over")]
     Overtaken,
     #[error("the gateway whose turn it is does not serve it")]
@@ -131,6 +135,7 @@ pub(crate) struct Tools {
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) sisters: Sisters,
     pub(crate) peers: PeerClient,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) tasks: Tasks,
 }
 
@@ -151,6 +156,7 @@ struct Running {
     blob: Blob,
     progress: watch::Receiver<SeedProgress>,
     urgency: Urgency,
+    stop: CancellationToken,
 }
 
 impl Seeder {
@@ -191,12 +197,24 @@ impl Seeder {
         };
         let (pulse, progress) = Pulse::new();
         let urgency = Urgency::new(wanted.priority);
-        let running = Running { blob: blob.clone(), progress: progress.clone(), urgency: urgency.clone() };
+        let stop = CancellationToken::new();
+        let running = Running {
+            blob: blob.clone(),
+            progress: progress.clone(),
+            urgency: urgency.clone(),
+            stop: stop.clone(),
+        };
         state.running.insert(wanted.key.clone(), running);
         let is_doubted = state.rests.is_doubted(&wanted.key);
         drop(state);
-        self.start(wanted, blob.clone(), (pulse, urgency), is_doubted);
+        self.0.tools.ledger.belongs(&wanted.key, wanted.upstream.name(), &wanted.repository);
+        self.start(wanted, blob.clone(), (pulse, urgency, stop), is_doubted);
         Some(ShelfBlob { blob, seed: Some(progress) })
+    }
+
+    /// How far the blob's seed is, where one is at work here.
+    pub(crate) fn progress(&self, key: &BlobKey) -> Option<SeedProgress> {
+        self.0.state().running.get(key).map(|it| *it.progress.borrow())
     }
 
     /// Somebody waits for the blob: its seed, where one is at work, is no background one from now on.
@@ -224,12 +242,28 @@ impl Seeder {
             && self.0.tools.store.get(key).is_none_or(|it| !it.is_complete())
     }
 
+    /// Ends the blob's seed, where one is at work here, and waits until it is over: nothing more comes in by it.
+    pub(crate) async fn stop(&self, key: &BlobKey) {
+        let running = self.0.state().running.get(key).map(|it| (it.stop.clone(), it.progress.clone()));
+        if let Some((stop, mut progress)) = running {
+            stop.cancel();
+            // The seed has the sender.
+            while progress.changed().await.is_ok() {}
+        }
+    }
+
     /// Why the blob's last seed here failed, if it did.
     pub(crate) fn failure(&self, key: &BlobKey) -> Option<Arc<str>> {
         self.0.state().rests.why(key)
     }
 
-    fn start(&self, wanted: Wanted, blob: Blob, (pulse, urgency): (Pulse, Urgency), is_doubted: bool) {
+    fn start(
+        &self,
+        wanted: Wanted,
+        blob: Blob,
+        (pulse, urgency, stop): (Pulse, Urgency, CancellationToken),
+        is_doubted: bool,
+    ) {
         let tools = &self.0.tools;
         let (is_named, holders) = match wanted.by {
             Wanting::Scheduler { holders } => (true, holders),
@@ -252,14 +286,17 @@ impl Seeder {
             signer: tools.keyring.signer(),
             pulse,
             urgency,
+            ledger: tools.ledger.clone(),
         };
         let inner = self.0.clone();
         tools.tasks.spawn_infallible("seed", async move {
             let stopping = inner.tools.tasks.stopping();
             let began = Instant::now();
-            let res = stopping.run_until_cancelled(async {
+            let res = stop.run_until_cancelled(async {
                 if seed.is_wanted().await { Some(seed.run().await) } else { None }
             });
+            let res = async { res.await.unwrap_or(Some(Err(SeedError::Removed))) };
+            let res = stopping.run_until_cancelled(res);
             match res.await.unwrap_or(Some(Err(SeedError::Interrupted))) {
                 Some(res) => {
                     if matches!(res, Ok(Had::FromRegistry)) {
@@ -291,6 +328,10 @@ impl Inner {
             Err(error @ SeedError::Overtaken) => {
                 tracing::warn!(%registry, repository = %seed.repository, blob = %key, %error, "seed ended");
                 Outcome::Overtaken
+            }
+            Err(error @ SeedError::Removed) => {
+                tracing::info!(%registry, repository = %seed.repository, blob = %key, %error, "seed ended");
+                Outcome::Removed
             }
             Err(error) => {
                 tracing::warn!(%registry, repository = %seed.repository, blob = %key, %error, "seed failed");

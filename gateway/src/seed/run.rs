@@ -36,6 +36,7 @@ use crate::authority::{Holder, Right, Size};
 use crate::background::AtWork;
 use crate::frames::{self, Part};
 use crate::gate::Gate;
+use crate::ledger::{Ledger, Traffic};
 use crate::limits::{Advance, SMALL};
 use crate::metrics::{AtStage, Stage};
 use crate::mode::Asker;
@@ -67,6 +68,7 @@ pub(super) struct Seed {
     pub(super) others: Others,
     pub(super) pulse: Pulse,
     pub(super) urgency: Urgency,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// Whoever else may hold pieces.
@@ -196,6 +198,14 @@ impl Seed {
         }
     }
 
+    /// So much has been read of whoever is asked for the blob.
+    fn as_traffic(&self, n_bytes: u64) -> Traffic {
+        match self.upstream.is_behind_hub() {
+            true => Traffic { hub: n_bytes, ..Traffic::default() },
+            false => Traffic { registry: n_bytes, ..Traffic::default() },
+        }
+    }
+
     // === From others ===
 
     /// Returns when it is this gateway's turn, or, with true, when the blob is complete.
@@ -255,6 +265,7 @@ impl Seed {
         let gatherer = Gatherer::new(peers, &self.blob, sisters.keys(), ticket, &self.pulse);
         let gathered = gatherer.gather(nodes, follows).await?;
         self.upstream.metrics.gathered(gathered.n_bytes);
+        self.ledger.moved(self.blob.key(), Traffic { peers: gathered.n_bytes, ..Traffic::default() });
         Ok(gathered)
     }
 
@@ -423,6 +434,7 @@ impl Seed {
                 }
             };
             self.upstream.received(n_bytes);
+            self.ledger.moved(self.blob.key(), self.as_traffic(n_bytes as u64));
             let n_known = cutter.offset() + bytes.len() as u64;
             let n_left = (self.blob.geometry().size() + content.skip).saturating_sub(n_known);
             self.pulse.alive(advance.cover(n_bytes as u64, n_left)).await;

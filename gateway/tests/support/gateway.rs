@@ -1,11 +1,14 @@
 //! A real gateway on loopback, and what a node does with it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 use shoal_model::{Authorization, Node, NodeId, Place, Role};
 use shoal_ops::Context;
 use shoal_ops::settings::Reader;
@@ -19,8 +22,8 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::digest;
 use super::registry::Registry;
+use super::{digest, own_address};
 
 /// The name under which the registry is configured.
 pub(crate) const NAME: &str = "registry.example";
@@ -30,6 +33,8 @@ pub(crate) const REPOSITORY: &str = "prod/app";
 /// A gateway before one registry.
 pub(crate) struct Gateway {
     pub(crate) url: String,
+    /// Of the management API.
+    management: SocketAddr,
     ctx: Context,
     grpc: GatewayClient<Channel>,
     peers: PeerClient,
@@ -67,8 +72,9 @@ impl Gateway {
     }
 
     async fn start_with(dir: TempDir, further: &str) -> Self {
+        let management = own_address();
         let user = format!(
-            "{{listen: '127.0.0.1:0', management: {{listen: '127.0.0.1:0'}}, security: {{mtls: false}}, \
+            "{{listen: '127.0.0.1:0', management: {{listen: '{management}'}}, security: {{mtls: false}}, \
              storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
              download: {{pieceSize: 64Ki}}, {further}}}",
             dir.path().display(),
@@ -80,7 +86,8 @@ impl Gateway {
         let address = shoal_gateway::start(settings, ctx.clone()).await.unwrap();
         let url = format!("http://{address}");
         let grpc = GatewayClient::connect(url.clone()).await.unwrap();
-        Self { url, ctx, grpc, peers: PeerClient::new(shoal_identity::Dialer::new(None)), dir }
+        let peers = PeerClient::new(shoal_identity::Dialer::new(None));
+        Self { url, management, ctx, grpc, peers, dir }
     }
 
     /// Ends the process, as far as a test has one, and starts it anew over the same directory.
@@ -232,6 +239,29 @@ impl Gateway {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (head, body) = client.request(request).await.unwrap().into_parts();
         Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+    }
+
+    /// Calls the management API, with the first token or another.
+    pub(crate) async fn manage(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> (StatusCode, Value) {
+        let first = || std::fs::read_to_string(self.dir.path().join("management-token")).unwrap();
+        let token = token.map_or_else(first, str::to_owned);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}/api/v1{path}", self.management))
+            .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
+            .body(Full::new(bytes::Bytes::from(body.to_string())))
+            .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let answer = client.request(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
     /// The sum of all metrics whose line has this text.

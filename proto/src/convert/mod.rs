@@ -4,10 +4,12 @@
 //! geometry. What an older or newer build left out or added is tolerated as protobuf intends.
 
 mod certificates;
+mod fleet;
 mod gateway;
 mod peer;
-mod preheat;
+mod remove;
 mod scheduler;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +22,9 @@ use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
-    Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, NodesReply, NodesRequest, OpenReply,
-    OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
-    StoreProgress, StoreRequest, WatchRequest,
+    Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, NodeMessage, NodesReply,
+    NodesRequest, OpenReply, OpenRequest, RegionRequest, RegionState, RemoveReply, RemoveRequest, RenewReply,
+    RenewRequest, SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -78,6 +80,8 @@ macro_rules! bytes_form {
 bytes_form!(
     Attestation,
     BlobNews,
+    BlobsReply,
+    BlobsRequest,
     IssueReply,
     IssueRequest,
     NodeMessage,
@@ -87,6 +91,8 @@ bytes_form!(
     OpenRequest,
     RegionRequest,
     RegionState,
+    RemoveReply,
+    RemoveRequest,
     RenewReply,
     RenewRequest,
     SchedulerMessage,

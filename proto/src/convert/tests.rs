@@ -8,6 +8,7 @@ use crate::messages::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 use shoal_model::Authorization;
+use shoal_swarm::table::{Sought, Stage, Standing};
 use std::time::Duration;
 
 fn key() -> BlobKey {
@@ -84,8 +85,21 @@ fn what_is_sent_is_what_is_received() {
         algorithm: shoal_swarm::Algorithm::Ml,
         gateway: Some(node()),
     }));
-    survives(NodesRequest);
-    survives(NodesReply(vec![node(); 2]));
+    survives(NodesRequest::default());
+    let after = Some(NodeId::new("n"));
+    survives(NodesRequest { after, at_most: 7, zone: Some("z".into()), having: Some(key()), counted: true });
+    for n_blobs in [None, Some(0), Some(7)] {
+        survives(NodesReply(vec![Joined { node: node(), n_blobs }; 2]));
+    }
+    survives(BlobsRequest { sought: Sought::default(), at_most: BlobsRequest::MAX });
+    for stage in [Stage::Fetching, Stage::Complete, Stage::Partial] {
+        let among = [1, 2].map(|it| BlobKey { digest: Digest::from_sha256([it; 32]), ..key() }).into();
+        let (after, group, digest) = (Some(key()), Some(key().group), Some(key().digest));
+        let sought = Sought { after, group, digest, stage: Some(stage), among };
+        survives(BlobsRequest { sought, at_most: 1 });
+    }
+    let geometry = Geometry::by_rule(1 << 20);
+    survives(BlobsReply(vec![Standing { key: key(), geometry, n_whole: 3, n_part: 2, n_wanting: 1 }; 2]));
     let WantedBlob { key: stored, geometry, ticket, source } = wanted();
     let ticket_lives = Duration::from_secs(300);
     let blob = StoreBlob { key: stored, geometry, ticket, ticket_lives, gateway: node() };
@@ -93,6 +107,8 @@ fn what_is_sent_is_what_is_received() {
     let ends = [None, Some(Ok(())), Some(Err("the disk is full".to_owned()))];
     let stored = ends.into_iter().enumerate().map(|(index, end)| Stored { index, held: 7, end });
     survives(StoreProgress(stored.collect()));
+    survives(RemoveRequest(vec![key(); 2]));
+    survives(RemoveReply(vec![Removal::Removed, Removal::Nothing, Removal::Failed("no".to_owned())]));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
     survives(SchedulerMessage::Lease(lease));
     survives(Statement {
@@ -129,9 +145,34 @@ fn what_makes_no_sense_is_refused() {
     refused(&|it| it.blob = None);
 }
 
+#[test]
+fn an_answer_counts_the_blobs_of_all_its_nodes_or_of_none() {
+    let reply = |n_nodes, blobs| wire::NodesReply { nodes: vec![node().into_wire(); n_nodes], blobs };
+    let counts = |reply| NodesReply::from_wire(reply).map(|it| it.0.iter().map(|it| it.n_blobs).collect());
+    assert_eq!(counts(reply(2, vec![])), Ok(vec![None, None]));
+    assert_eq!(counts(reply(2, vec![1, 0])), Ok(vec![Some(1), Some(0)]));
+    for n_counts in [1, 3] {
+        assert!(counts(reply(2, vec![1; n_counts])).is_err(), "{n_counts}");
+    }
+}
+
+#[test]
+fn a_question_about_blobs_has_bounds() {
+    let asked = |at_most| wire::BlobsRequest { at_most, ..wire::BlobsRequest::default() };
+    let most = BlobsRequest::MAX as u32;
+    for (at_most, is_good) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+        assert_eq!(BlobsRequest::from_wire(asked(at_most)).is_ok(), is_good, "{at_most}");
+    }
+    let many = wire::BlobsRequest { among: vec![key().into_wire(); BlobsRequest::MAX + 1], ..asked(1) };
+    assert!(BlobsRequest::from_wire(many).is_err());
+    // Anything may be meant by a stage that this build does not know.
+    assert!(BlobsRequest::from_wire(wire::BlobsRequest { stage: 100, ..asked(1) }).is_err());
+}
+
 /// A build from before these fields says less, and is understood.
 #[test]
 fn what_is_left_out_is_not_missed() {
+    assert_eq!(NodesRequest::decode(&[]), Ok(NodesRequest::default()));
     let state = RegionState { gateway: Some(node()), own_keys: vec![[1; 32]], ..RegionState::default() };
     let older = wire::RegionState { gateway: None, own_keys: Vec::new(), ..state.into_wire() };
     assert_eq!(RegionState::from_wire(older), Ok(RegionState::default()));

@@ -10,6 +10,7 @@ use shoal_swarm::table::{Event, Order, Policy, Report, Table, What};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::look::Look;
 use super::metrics::BoardMetrics;
 use super::{Heard, Seat};
 
@@ -36,8 +37,8 @@ impl Keeper {
         }
     }
 
-    /// Works until nobody can say anything any more.
-    pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
+    /// Works until nobody can say anything any more. What is looked up takes its turn with what is heard.
+    pub(super) async fn run(mut self, mut heard: mpsc::Receiver<Heard>, mut looks: mpsc::Receiver<Look>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let wake = self.table.next_deadline(self.now());
@@ -52,6 +53,7 @@ impl Keeper {
                     0 => return,
                     _ => batch.drain(..).for_each(|it| self.hear(it)),
                 },
+                Some(look) = looks.recv() => look.at(&self.table),
                 () = deadline => self.decide(Event::Deadline),
             }
         }

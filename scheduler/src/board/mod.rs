@@ -14,6 +14,7 @@
 //! rather than waited for: its session ends at all shards, it joins again and tells everything anew.
 
 mod keeper;
+mod look;
 mod metrics;
 mod orders;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,14 +31,15 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_model::{BlobKey, Node, NodeId, Rng};
 use shoal_ops::Context;
-use shoal_proto::{NodeMessage, SchedulerMessage, Want, WantedBlob};
-use shoal_swarm::table::Policy;
+use shoal_proto::{BlobsRequest, Joined, NodeMessage, NodesRequest, SchedulerMessage, Want, WantedBlob};
+use shoal_swarm::table::{Policy, Standing};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use keeper::Keeper;
+use look::{Look, Stopped};
 use metrics::BoardMetrics;
 use orders::Orders;
 
@@ -62,9 +65,15 @@ pub(crate) struct Session {
     seated: Seated,
 }
 
-/// The queues of all shards.
+/// All shards.
 #[derive(Clone)]
-struct Shards(Arc<[mpsc::Sender<Heard>]>);
+struct Shards(Arc<[Shard]>);
+
+/// The queues of one.
+struct Shard {
+    heard: mpsc::Sender<Heard>,
+    looks: mpsc::Sender<Look>,
+}
 
 /// What a shard hears.
 #[derive(Clone)]
@@ -91,13 +100,13 @@ impl Board {
         // A gateway hears from all of them at once.
         let policy = Policy { seeds_at_once: (policy.seeds_at_once / n_shards).max(1), ..policy };
         let shard = |_| {
-            let (shard, heard) = mpsc::channel(HEARD);
+            let ((heard, hearing), (looks, looking)) = (mpsc::channel(HEARD), mpsc::channel(1));
             let keeper = Keeper::new(policy, Rng::new(rand::random()), metrics.clone());
             let stopping = ctx.tasks.stopping();
-            let run = async move { stopping.run_until_cancelled(keeper.run(heard)).await };
+            let run = async move { stopping.run_until_cancelled(keeper.run(hearing, looking)).await };
             let (runtime, run) = (Handle::current(), run.map(drop));
             ctx.tasks.spawn("shard", spawn_blocking(move || runtime.block_on(run)));
-            shard
+            Shard { heard, looks }
         };
         let shards = Shards((0..n_shards.get()).map(shard).collect());
         Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes, seated: Seated::default() }
@@ -126,11 +135,32 @@ impl Board {
         }
     }
 
-    /// Everybody who has joined, by name.
-    pub(crate) fn nodes(&self) -> Vec<Node> {
+    /// Those who have joined and are asked for, by name.
+    pub(crate) async fn nodes(&self, asked: NodesRequest) -> Result<Vec<Joined>, Stopped> {
+        let having = match asked.having.clone() {
+            Some(key) => Some(self.shards.members(key).await?),
+            None => None,
+        };
+        let nodes = self.seated(&asked, |it| having.as_ref().is_none_or(|having| having.contains(it)));
+        match asked.counted {
+            true => self.shards.count(nodes).await,
+            false => Ok(nodes.into_iter().map(|node| Joined { node, n_blobs: None }).collect()),
+        }
+    }
+
+    fn seated(&self, asked: &NodesRequest, is_meant: impl Fn(&NodeId) -> bool) -> Vec<Node> {
         let seated = self.seated.lock().unwrap_or_else(PoisonError::into_inner);
-        let listening = seated.values().filter(|it| !it.over.is_cancelled());
-        listening.map(|it| it.node.clone()).collect()
+        let from = asked.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = seated.range::<NodeId, _>((from, Bound::Unbounded)).map(|(_, it)| it);
+        let is_there = |it: &Seat| asked.zone.as_ref().is_none_or(|zone| *zone == it.node.place.zone);
+        let meant = later.filter(|it| !it.over.is_cancelled() && is_there(it) && is_meant(&it.node.id));
+        let at_most = if asked.at_most == 0 { usize::MAX } else { asked.at_most as usize };
+        meant.take(at_most).map(|it| it.node.clone()).collect()
+    }
+
+    /// How those blobs stand that are asked for, by key.
+    pub(crate) async fn blobs(&self, asked: BlobsRequest) -> Result<Vec<Standing>, Stopped> {
+        self.shards.look(asked).await
     }
 }
 
@@ -146,7 +176,7 @@ impl Session {
                     parts.entry(self.shards.index(&it.key)).or_default().push(it);
                 }
                 for (shard, part) in parts {
-                    if !self.tell(self.shards.shard(shard), NodeMessage::Progress(part)).await {
+                    if !self.tell(&self.shards.shard(shard).heard, NodeMessage::Progress(part)).await {
                         return false;
                     }
                 }
@@ -156,7 +186,7 @@ impl Session {
             | NodeMessage::Unwant(ref key)
             | NodeMessage::Stranded(ref key) => {
                 let shard = self.shards.shard(self.shards.index(key));
-                self.tell(shard, message).await
+                self.tell(&shard.heard, message).await
             }
         }
     }
@@ -200,14 +230,14 @@ impl Shards {
     }
 
     #[expect(clippy::indexing_slicing, reason = "numbers come from `index`")]
-    fn shard(&self, number: usize) -> &mpsc::Sender<Heard> {
+    fn shard(&self, number: usize) -> &Shard {
         &self.0[number]
     }
 
     /// False where the shards have stopped.
     async fn tell_all(&self, heard: Heard) -> bool {
         for shard in &*self.0 {
-            if shard.send(heard.clone()).await.is_err() {
+            if shard.heard.send(heard.clone()).await.is_err() {
                 return false;
             }
         }

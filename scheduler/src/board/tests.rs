@@ -5,6 +5,7 @@ use super::*;
 use shoal_model::{Digest, NodeId, Place, Role, TrustGroup};
 use shoal_proto::{BlobProgress, Source, Ticket};
 use shoal_swarm::Geometry;
+use shoal_swarm::table::{Sought, Stage};
 
 fn board() -> Board {
     Board::start(&Context::new("test", "0"), Policy::default(), NonZeroUsize::new(2).unwrap())
@@ -144,11 +145,64 @@ async fn who_has_joined_is_known_by_the_newest_stream_until_that_ends() {
     let older = board.join(node("a", Role::Sidecar)).await;
     let newer = board.join(Node { address: "elsewhere:1".into(), ..node("a", Role::Sidecar) }).await;
     let other = board.join(node("b", Role::Gateway)).await;
-    let known = || board.nodes().into_iter().map(|it| it.address.to_string()).collect::<Vec<_>>();
-    assert_eq!(known(), ["elsewhere:1", "b:1"]);
+    let known = async || {
+        let nodes = board.nodes(NodesRequest::default()).await.unwrap();
+        nodes.into_iter().map(|it| it.node.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(known().await, ["elsewhere:1", "b:1"]);
     drop(older);
-    assert_eq!(known(), ["elsewhere:1", "b:1"]);
+    assert_eq!(known().await, ["elsewhere:1", "b:1"]);
     drop(newer);
     drop(other);
-    assert!(known().is_empty());
+    assert!(known().await.is_empty());
+}
+
+#[tokio::test]
+async fn nodes_are_listed_in_parts_by_zone_and_by_what_they_have() {
+    let board = board();
+    let place = |zone: &str| Place { zone: zone.into(), rack: "".into() };
+    let mut sessions = Vec::new();
+    for (name, zone) in [("a", "x"), ("b", "y"), ("c", "x"), ("d", "x")] {
+        sessions.push(board.join(Node { place: place(zone), ..node(name, Role::Sidecar) }).await);
+    }
+    for number in 0..3 {
+        assert!(sessions[0].hear(want(number)).await);
+        assert_eq!(neighbours(&sessions[0], number).await, [], "it is heard by now");
+    }
+    let names = async |asked: NodesRequest| {
+        let nodes = board.nodes(asked).await.unwrap();
+        nodes.into_iter().map(|it| (it.node.id.to_string(), it.n_blobs)).collect::<Vec<_>>()
+    };
+    let check = async |asked: NodesRequest, expected: &[(&str, Option<u32>)]| {
+        let expected: Vec<_> =
+            expected.iter().map(|(name, n_blobs)| ((*name).to_owned(), *n_blobs)).collect();
+        assert_eq!(names(asked).await, expected);
+    };
+    let asked = NodesRequest { zone: Some("x".into()), ..NodesRequest::default() };
+    check(asked.clone(), &[("a", None), ("c", None), ("d", None)]).await;
+    check(NodesRequest { at_most: 2, ..asked.clone() }, &[("a", None), ("c", None)]).await;
+    check(NodesRequest { after: Some(NodeId::new("b")), ..asked }, &[("c", None), ("d", None)]).await;
+    let counted = NodesRequest { counted: true, ..NodesRequest::default() };
+    check(counted.clone(), &[("a", Some(3)), ("b", Some(0)), ("c", Some(0)), ("d", Some(0))]).await;
+    check(NodesRequest { having: Some(key(1)), ..counted.clone() }, &[("a", Some(3))]).await;
+    check(NodesRequest { having: Some(key(9)), ..counted }, &[]).await;
+}
+
+#[tokio::test]
+async fn blobs_of_all_shards_are_listed_in_order_and_in_parts() {
+    let board = board();
+    let a = board.join(node("a", Role::Sidecar)).await;
+    for number in 0..6 {
+        assert!(a.hear(want(number)).await);
+        assert_eq!(neighbours(&a, number).await, [], "it is heard by now");
+    }
+    let list = async |sought: Sought, at_most| {
+        let found = board.blobs(BlobsRequest { sought, at_most }).await.unwrap();
+        found.into_iter().map(|it| it.key.digest.as_bytes()[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(list(Sought::default(), 100).await, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(list(Sought::default(), 4).await, [0, 1, 2, 3]);
+    assert_eq!(list(Sought { after: Some(key(3)), ..Sought::default() }, 4).await, [4, 5]);
+    assert_eq!(list(Sought { stage: Some(Stage::Complete), ..Sought::default() }, 4).await, [0; 0]);
+    assert_eq!(list(Sought { among: [key(2), key(5), key(9)].into(), ..Sought::default() }, 4).await, [2, 5]);
 }

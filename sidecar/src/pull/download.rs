@@ -94,6 +94,7 @@ pub(super) struct Shared {
     refused: Notify,
     wishes: watch::Sender<Wishes>,
     tally: Tally,
+    removed: watch::Sender<bool>,
 }
 
 /// A reader's place: what it needs next is fetched first.
@@ -209,6 +210,17 @@ impl Download {
         let _ = self.shared.wishes.subscribe().wait_for(Wishes::is_none).await;
     }
 
+    /// The blob is to be removed: the download ends, whoever wants it.
+    pub(super) fn remove(&self) {
+        self.shared.removed.send_replace(true);
+    }
+
+    /// Waits until the blob is to be removed.
+    pub(super) async fn removed(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.shared.removed.subscribe().wait_for(|it| *it).await;
+    }
+
     /// Waits until nobody reads the blob.
     pub(super) async fn unattended(&self) {
         // The sender lives as long as this handle.
@@ -219,7 +231,7 @@ impl Download {
     pub(super) async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await.ok().and_then(|it| it.clone());
-        ended.unwrap_or_else(|| Err("the sidecar is stopping".into()))
+        ended.unwrap_or_else(|| Err("it was stopped".into()))
     }
 }
 
@@ -233,6 +245,7 @@ impl Shared {
             refused: Notify::new(),
             wishes: watch::Sender::default(),
             tally: Tally::default(),
+            removed: watch::Sender::new(false),
         }
     }
 

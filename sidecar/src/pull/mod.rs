@@ -15,6 +15,7 @@ mod fresh;
 mod open;
 mod rates;
 mod reader;
+mod removals;
 mod report;
 mod slots;
 mod stores;
@@ -237,6 +238,7 @@ impl Pulls {
                     // A process that stops still serves the streams that it has begun.
                     () = async { stopping.cancelled().await; attended.unattended().await } => break,
                     () = attended.abandoned() => if pulls.abandon(&key, &attended) { break },
+                    () = attended.removed() => break,
                 }
             }
             pulls.ended(&key);

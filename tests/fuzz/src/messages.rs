@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use shoal_proto::{
-    Attestation, BlobNews, IssueReply, IssueRequest, Malformed, NodeMessage, NodesReply, NodesRequest,
-    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage,
-    Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
+    Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, Malformed, NodeMessage,
+    NodesReply, NodesRequest, OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, Removal,
+    RemoveReply, RemoveRequest, RenewReply, RenewRequest, SchedulerMessage, Statement, StoreProgress,
+    StoreRequest, Stored, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -17,7 +18,7 @@ use crate::input::choices;
 use crate::{Check, contract};
 
 /// Every message that is sent, and those that are signed.
-const MESSAGES: [(&str, Check); 18] = [
+const MESSAGES: [(&str, Check); 22] = [
     ("Attestation", |it| round_trip(it, Attestation::decode, Attestation::encode, |_| {})),
     ("BlobNews", |it| round_trip(it, BlobNews::decode, BlobNews::encode, told)),
     ("IssueReply", |it| round_trip(it, IssueReply::decode, IssueReply::encode, |_| {})),
@@ -37,6 +38,10 @@ const MESSAGES: [(&str, Check); 18] = [
     ("NodesRequest", |it| round_trip(it, NodesRequest::decode, NodesRequest::encode, |_| {})),
     ("StoreProgress", |it| round_trip(it, StoreProgress::decode, StoreProgress::encode, stored)),
     ("StoreRequest", |it| round_trip(it, StoreRequest::decode, StoreRequest::encode, to_store)),
+    ("BlobsReply", |it| round_trip(it, BlobsReply::decode, BlobsReply::encode, listed)),
+    ("BlobsRequest", |it| round_trip(it, BlobsRequest::decode, BlobsRequest::encode, sought)),
+    ("RemoveReply", |it| round_trip(it, RemoveReply::decode, RemoveReply::encode, removed)),
+    ("RemoveRequest", |it| round_trip(it, RemoveRequest::decode, RemoveRequest::encode, to_remove)),
 ];
 
 /// Takes a byte that says which message, then the message, or choices for one.
@@ -119,6 +124,26 @@ fn stored(it: &StoreProgress) {
 fn to_store(it: &StoreRequest) {
     assert!(it.blobs.len() <= StoreRequest::MAX_BLOBS);
     it.blobs.iter().for_each(|it| cut(&it.geometry));
+}
+
+fn listed(it: &BlobsReply) {
+    assert!(it.0.len() <= BlobsReply::MAX);
+    it.0.iter().for_each(|it| cut(&it.geometry));
+}
+
+fn sought(it: &BlobsRequest) {
+    assert!((1..=BlobsRequest::MAX).contains(&it.at_most));
+    assert!(it.sought.among.len() <= BlobsRequest::MAX);
+}
+
+fn removed(it: &RemoveReply) {
+    assert!(it.0.len() <= RemoveRequest::MAX);
+    let is_long = |it: &Removal| matches!(it, Removal::Failed(why) if why.len() > Removal::MAX_CAUSE);
+    assert!(!it.0.iter().any(is_long));
+}
+
+fn to_remove(it: &RemoveRequest) {
+    assert!(it.0.len() <= RemoveRequest::MAX);
 }
 
 fn stated(it: &Statement) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::{self, key, soon};
 use shoal_model::BlobKey;
 use shoal_proto::scheduler_server::{Scheduler, SchedulerServer};
-use shoal_proto::{Neighbours, NodesReply, NodesRequest};
+use shoal_proto::{BlobsReply, BlobsRequest, Neighbours, NodesReply, NodesRequest};
 use shoal_swarm::Algorithm;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -37,6 +37,12 @@ impl Scheduler for Stub {
     type NodesStream = ReceiverStream<Result<NodesReply, Status>>;
 
     async fn nodes(&self, _: Request<NodesRequest>) -> Result<Response<Self::NodesStream>, Status> {
+        Err(Status::unimplemented("nobody asks in these tests"))
+    }
+
+    type BlobsStream = ReceiverStream<Result<BlobsReply, Status>>;
+
+    async fn blobs(&self, _: Request<BlobsRequest>) -> Result<Response<Self::BlobsStream>, Status> {
         Err(Status::unimplemented("nobody asks in these tests"))
     }
 }

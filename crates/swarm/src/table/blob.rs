@@ -83,6 +83,23 @@ impl BlobEntry {
         self.held.keys().copied()
     }
 
+    pub(super) fn n_members(&self) -> usize {
+        self.held.len()
+    }
+
+    /// How many members hold all of it, and how many some.
+    pub(super) fn n_holding(&self) -> (u32, u32) {
+        let (mut n_whole, mut n_part) = (0, 0);
+        for held in self.held.values() {
+            if held.is_full() {
+                n_whole += 1;
+            } else if !held.is_empty() {
+                n_part += 1;
+            }
+        }
+        (n_whole, n_part)
+    }
+
     pub(super) fn has_members(&self) -> bool {
         !self.held.is_empty()
     }

@@ -13,6 +13,7 @@
 mod blob;
 mod circle;
 mod leases;
+mod listing;
 mod mesh;
 mod message;
 mod numbers;
@@ -32,6 +33,7 @@ use circle::Level;
 use numbers::{Number, Numbers, Register};
 use place::{Around, Places, REGION};
 
+pub use listing::{Found, Sought, Stage, Standing};
 pub use message::{Event, Order, Report, What};
 
 /// How the table decides.

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Index, IndexMut};
+use std::ops::{Bound, Index, IndexMut};
 
 use slab::Slab;
 
@@ -71,6 +71,12 @@ impl<K: Clone + Ord, V> Register<K, V> {
 
     pub(super) fn name(&self, number: Number<K>) -> &K {
         &self.entries[number.0 as usize].0
+    }
+
+    /// All names from this one on with their numbers, in the order of names.
+    pub(super) fn names_from(&self, first: Option<&K>) -> impl Iterator<Item = (&K, Number<K>)> {
+        let from = first.map_or(Bound::Unbounded, Bound::Included);
+        self.numbers.range((from, Bound::Unbounded)).map(|(name, number)| (name, *number))
     }
 
     /// All names with their entries, in the order of their numbers.

@@ -5,6 +5,7 @@
 
 mod history;
 mod leases;
+mod listing;
 mod mesh;
 mod seeding;
 

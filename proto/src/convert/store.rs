@@ -1,36 +1,12 @@
-//! How a gateway finds nodes and has them fetch blobs.
+//! How a gateway has nodes fetch blobs.
 
 use std::time::Duration;
 
 use shoal_model::{BlobKey, Node};
 
 use super::{Checked, Wire, each, geometry, need, source, wrong};
-use crate::messages::{NodesReply, NodesRequest, StoreBlob, StoreProgress, StoreRequest, Stored, Ticket};
+use crate::messages::{StoreBlob, StoreProgress, StoreRequest, Stored, Ticket};
 use crate::wire;
-
-impl Wire for NodesRequest {
-    type Generated = wire::NodesRequest;
-
-    fn into_wire(self) -> wire::NodesRequest {
-        wire::NodesRequest {}
-    }
-
-    fn from_wire(_: wire::NodesRequest) -> Checked<Self> {
-        Ok(Self)
-    }
-}
-
-impl Wire for NodesReply {
-    type Generated = wire::NodesReply;
-
-    fn into_wire(self) -> wire::NodesReply {
-        wire::NodesReply { nodes: self.0.into_iter().map(Node::into_wire).collect() }
-    }
-
-    fn from_wire(it: wire::NodesReply) -> Checked<Self> {
-        each("nodes", it.nodes, Self::MAX, Node::from_wire).map(Self)
-    }
-}
 
 impl Wire for StoreRequest {
     type Generated = wire::StoreRequest;

@@ -1,0 +1,139 @@
+//! Forgetting a repository, and removing its blobs from the region.
+//!
+//! This gateway knows a blob as a repository's once it has opened it for that repository, and forgets that when it
+//! restarts or has seen many others since. So a blob that it knows under no other repository may be in one all the same:
+//! then whoever pulls that gets it anew. And a blob of the repository that this gateway has never opened stays.
+//!
+//! A blob is forgotten once it is gone everywhere, so that another call goes on with what is left.
+
+use serde::Serialize;
+use shoal_oci::{RegistryName, Repository};
+use shoal_proto::RemoveRequest;
+
+use super::Fleet;
+use super::removal::RemovalView;
+use crate::fields::{Fields, Mistakes, object};
+use crate::ledger::Known;
+
+const FIELDS: [&str; 2] = ["registry", "repository"];
+
+/// A repository that is to be forgotten.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Purge {
+    registry: RegistryName,
+    repository: Repository,
+}
+
+/// What was done about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PurgeView {
+    registry: String,
+    repository: String,
+    /// Blobs that were to be removed, that stay for another repository, and that the next call goes on with.
+    blobs: Sums,
+    /// Where that was done; null where there was nothing to do.
+    removal: Option<RemovalView>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sums {
+    own: usize,
+    shared: usize,
+    left: usize,
+}
+
+impl Purge {
+    /// `named` says which registry a name means.
+    pub(super) fn read(body: &[u8], named: impl Fn(&str) -> Option<RegistryName>) -> Result<Self, Mistakes> {
+        let map = object(body)?;
+        let (fields, mut mistakes) = (Fields::of(&map), Mistakes::default());
+        fields.refuse_others(&FIELDS, &mut mistakes);
+        let registry = fields.needed_text("registry", &mut mistakes).and_then(|it| {
+            let found = named(it);
+            if found.is_none() {
+                mistakes.add("registry is none that this gateway serves");
+            }
+            found
+        });
+        let repository = fields.needed_text("repository", &mut mistakes);
+        let repository = repository.and_then(|it| {
+            let parsed = it.parse::<Repository>();
+            parsed.map_err(|it| mistakes.add(it.message)).ok()
+        });
+        let named = registry.zip(repository).and_then(|(registry, repository)| {
+            let repository = repository.within(&registry).map_err(|it| mistakes.add(it.message)).ok()?;
+            Some(Self { registry, repository })
+        });
+        match named {
+            Some(it) => mistakes.or(it),
+            None => Err(mistakes),
+        }
+    }
+
+    /// As the audit log shows it.
+    pub(super) fn subject(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+}
+
+impl PurgeView {
+    /// Whether nothing is left of what is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.blobs.left == 0 && self.removal.as_ref().is_none_or(RemovalView::is_whole)
+    }
+}
+
+impl Fleet {
+    /// Forgets a repository and removes the blobs that are known as its alone.
+    pub(super) async fn purge(&self, Purge { registry, repository }: Purge) -> PurgeView {
+        self.0.gate.forget(&registry, &repository);
+        self.0.mirror.forget(&registry, &repository);
+        let Known { own, shared, n_left } =
+            self.0.ledger.known_of(&registry, &repository, RemoveRequest::MAX);
+        let blobs = Sums { own: own.len(), shared: shared.len(), left: n_left };
+        self.0.ledger.disown(&shared, &registry, &repository);
+        let removal = if own.is_empty() { None } else { Some(self.remove(own.clone()).await) };
+        if removal.as_ref().is_some_and(RemovalView::is_whole) {
+            self.0.ledger.disown(&own, &registry, &repository);
+        }
+        PurgeView { registry: registry.to_string(), repository: repository.to_string(), blobs, removal }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(body: &Value) -> Result<Purge, Mistakes> {
+        let known = |it: &str| ["a.example", "docker.io"].contains(&it).then(|| it.parse().unwrap());
+        Purge::read(body.to_string().as_bytes(), known)
+    }
+
+    #[test]
+    fn a_body_names_one_repository() {
+        let purge = |registry: &str, repository: &str| Purge {
+            registry: registry.parse().unwrap(),
+            repository: repository.parse().unwrap(),
+        };
+        let body = json!({ "registry": "a.example", "repository": "team/app" });
+        assert_eq!(read(&body), Ok(purge("a.example", "team/app")));
+        let official = read(&json!({ "registry": "docker.io", "repository": "alpine" })).unwrap();
+        assert_eq!(official.subject(), "docker.io/library/alpine");
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_body_is_said() {
+        let check = |body: Value, expected: &[&str]| {
+            assert_eq!(read(&body).unwrap_err().0, expected, "{body}");
+        };
+        check(json!({}), &["registry is missing", "repository is missing"]);
+        check(json!([]), &["the body is not a JSON object"]);
+        let unknown = json!({ "registry": "b.example", "repository": "a", "tag": "v1" });
+        check(unknown, &["\"tag\" is not a field", "registry is none that this gateway serves"]);
+        let bad = read(&json!({ "registry": "a.example", "repository": "Team" })).unwrap_err();
+        assert!(bad.0[0].starts_with("repository \"Team\": "), "{bad:?}");
+    }
+}
