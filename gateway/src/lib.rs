@@ -196,12 +196,18 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let mut guarded = vec![preheat::api::routes(preheats.clone())];
     guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
-    let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
+    let scheduled = schedule::run(settings.occasions.schedules, preheats.clone(), ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
     let regions = Regions::new(opener.clone(), seeder, &ctx.metrics);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
+        gateway: GatewayServer::new(GatewayService::new(
+            opener,
+            tickets,
+            regions.roll(),
+            preheats.clone(),
+            (told, stopping),
+        )),
         peers: service,
         mirror: Mirror::new(gate, regions),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
@@ -212,6 +218,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     // What this gateway signs is to be believed before anybody is sent to it.
     sisters.settle().await;
     join_schedulers(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
+    preheats.resume().await;
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
     ready.set(true);

@@ -20,9 +20,9 @@ use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
-    Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, NodesReply, NodesRequest, OpenReply,
-    OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
-    StoreProgress, StoreRequest, WatchRequest,
+    Attestation, BlobNews, IssueReply, IssueRequest, JobReply, JobRequest, JobsNews, JobsRequest,
+    NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, RegionRequest, RegionState, RenewReply,
+    RenewRequest, SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -80,6 +80,10 @@ bytes_form!(
     BlobNews,
     IssueReply,
     IssueRequest,
+    JobReply,
+    JobRequest,
+    JobsNews,
+    JobsRequest,
     NodeMessage,
     NodesReply,
     NodesRequest,
@@ -130,6 +134,14 @@ fn name(field: &'static str, text: String) -> Checked<String> {
     match text.len() {
         1..=512 => Ok(text),
         length => Err(wrong(field, format!("{length} bytes"), "1 to 512")),
+    }
+}
+
+/// Bytes of a length up to `most`.
+fn document(field: &'static str, bytes: Bytes, most: usize) -> Checked<Bytes> {
+    match bytes.len() {
+        length if length > most => Err(wrong(field, format!("{length} bytes"), "fewer")),
+        _ => Ok(bytes),
     }
 }
 

@@ -1,11 +1,14 @@
-//! How a gateway finds nodes and has them fetch blobs.
+//! How a gateway finds nodes and has them fetch blobs, and what gateways tell each other of such jobs.
 
 use std::time::Duration;
 
 use shoal_model::{BlobKey, Node};
 
-use super::{Checked, Wire, each, geometry, need, source, wrong};
-use crate::messages::{NodesReply, NodesRequest, StoreBlob, StoreProgress, StoreRequest, Stored, Ticket};
+use super::{Checked, MAX_ITEMS, Wire, capped, document, each, geometry, name, need, source, wrong};
+use crate::messages::{
+    JobReply, JobRequest, JobsNews, JobsRequest, NodesReply, NodesRequest, StoreBlob, StoreProgress,
+    StoreRequest, Stored, Ticket,
+};
 use crate::wire;
 
 impl Wire for NodesRequest {
@@ -119,5 +122,59 @@ impl Wire for Stored {
             Some(End::Done(false)) | None => None,
         };
         Ok(Self { index, held: it.held, end })
+    }
+}
+
+impl Wire for JobsRequest {
+    type Generated = wire::JobsRequest;
+
+    fn into_wire(self) -> wire::JobsRequest {
+        wire::JobsRequest {}
+    }
+
+    fn from_wire(_: wire::JobsRequest) -> Checked<Self> {
+        Ok(Self)
+    }
+}
+
+impl Wire for JobsNews {
+    type Generated = wire::JobsNews;
+
+    fn into_wire(self) -> wire::JobsNews {
+        wire::JobsNews { jobs: self.jobs, gone: self.gone }
+    }
+
+    fn from_wire(it: wire::JobsNews) -> Checked<Self> {
+        Ok(Self {
+            jobs: each("jobs", it.jobs, Self::MAX, |job| document("job", job, Self::MAX_JOB))?,
+            gone: capped("gone", it.gone, MAX_ITEMS)?,
+        })
+    }
+}
+
+impl Wire for JobRequest {
+    type Generated = wire::JobRequest;
+
+    fn into_wire(self) -> wire::JobRequest {
+        wire::JobRequest { id: self.id, cancelled_by: self.cancelled_by.unwrap_or_default() }
+    }
+
+    fn from_wire(it: wire::JobRequest) -> Checked<Self> {
+        let cancelled_by = Some(it.cancelled_by).filter(|by| !by.is_empty());
+        let cancelled_by = cancelled_by.map(|by| name("cancelled_by", by)).transpose()?;
+        Ok(Self { id: it.id, cancelled_by })
+    }
+}
+
+impl Wire for JobReply {
+    type Generated = wire::JobReply;
+
+    fn into_wire(self) -> wire::JobReply {
+        wire::JobReply { job: self.0.unwrap_or_default() }
+    }
+
+    fn from_wire(it: wire::JobReply) -> Checked<Self> {
+        let job = document("job", it.job, Self::MAX_JOB)?;
+        Ok(Self(Some(job).filter(|it| !it.is_empty())))
     }
 }
