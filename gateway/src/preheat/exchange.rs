@@ -74,8 +74,8 @@ impl Exchange {
         let answers = join_all(asked).await.into_iter().flatten();
         let jobs = answers.filter_map(|it| read(&it.into_inner().0?));
         match jobs.max_by_key(|it| it.state != State::Pending) {
-            Some(job) => Answer::Now(job),
-            None => told.map_or(Answer::Unknown, |it| Answer::AsTold(it)),
+            Some(job) => Answer::Now(Arc::new(job)),
+            None => told.map_or(Answer::Unknown, Answer::AsTold),
         }
     }
 
@@ -148,7 +148,7 @@ impl Exchange {
 /// What is known of a job that another gateway has.
 pub(super) enum Answer {
     /// She says so.
-    Now(JobView),
+    Now(Arc<JobView>),
     /// She does not answer, and has told this before.
     AsTold(Arc<JobView>),
     Unknown,

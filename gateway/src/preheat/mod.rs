@@ -280,8 +280,7 @@ impl Preheats {
             return Some(job);
         }
         match self.0.exchange.ask(id, None).await {
-            Answer::Now(job) => Some(job),
-            Answer::AsTold(job) => Some((*job).clone()),
+            Answer::Now(job) | Answer::AsTold(job) => Some(Arc::unwrap_or_clone(job)),
             Answer::Unknown => None,
         }
     }
@@ -358,10 +357,9 @@ impl Preheats {
             return Ok(Some(job));
         }
         match self.0.exchange.ask(id, Some(by)).await {
-            Answer::Now(job) => Ok(Some(job)),
+            Answer::AsTold(job) if job.state == State::Pending => Err(OutOfReach(id)),
+            Answer::Now(job) | Answer::AsTold(job) => Ok(Some(Arc::unwrap_or_clone(job))),
             Answer::Unknown => Ok(None),
-            Answer::AsTold(job) if job.state != State::Pending => Ok(Some((*job).clone())),
-            Answer::AsTold(_) => Err(OutOfReach(id)),
         }
     }
 
