@@ -1,4 +1,4 @@
-//! The `Gateway` service: opening blobs, and what the region consists of.
+//! The `Gateway` service: opening blobs, what the region consists of, and preheat jobs as gateways tell each other.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -7,13 +7,17 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use shoal_identity::Caller;
 use shoal_proto::gateway_server::Gateway;
-use shoal_proto::{OpenReply, OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest};
+use shoal_proto::{
+    JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
+    RenewReply, RenewRequest,
+};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::open::Opener;
+use crate::preheat::Preheats;
 use crate::regions::{self, Roll};
 use crate::tickets::{Fresh, Tickets};
 use crate::timestamp::Timestamp;
@@ -26,6 +30,7 @@ pub(crate) struct GatewayService {
     opener: Arc<Opener>,
     tickets: Arc<Tickets>,
     regions: Roll,
+    preheats: Preheats,
     region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
@@ -35,9 +40,10 @@ impl GatewayService {
         opener: Arc<Opener>,
         tickets: Arc<Tickets>,
         regions: Roll,
+        preheats: Preheats,
         (region, stopping): (watch::Receiver<RegionState>, CancellationToken),
     ) -> Self {
-        Self { opener, tickets, regions, region, stopping }
+        Self { opener, tickets, regions, preheats, region, stopping }
     }
 }
 
@@ -45,6 +51,7 @@ impl GatewayService {
 impl Gateway for GatewayService {
     type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
+    type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {
         let (_, from, request) = request.into_parts();
@@ -87,6 +94,16 @@ impl Gateway for GatewayService {
             Some((Ok(state), (region, again, attending)))
         });
         Ok(Response::new(states.take_until(self.stopping.clone().cancelled_owned()).boxed()))
+    }
+
+    // The port lets nobody but gateways ask for either.
+    async fn jobs(&self, _: Request<JobsRequest>) -> Result<Response<Self::JobsStream>, Status> {
+        let news = self.preheats.tell().take_until(self.stopping.clone().cancelled_owned());
+        Ok(Response::new(news.boxed()))
+    }
+
+    async fn job(&self, request: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
+        Ok(Response::new(self.preheats.answer(request.into_inner()).await))
     }
 }
 

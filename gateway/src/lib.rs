@@ -203,6 +203,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         shelf: shelf.clone(),
         peers: peers.clone(),
         census: census.clone(),
+        dialer: dialer.clone(),
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
     let regions = Regions::new(opener.clone(), seeder.clone(), ledger.clone(), &ctx.metrics);
@@ -224,11 +225,17 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     guarded.extend(fleet::api::routes(fleet));
     guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
-    let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
+    let scheduled = schedule::run(settings.occasions.schedules, preheats.clone(), ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
+        gateway: GatewayServer::new(GatewayService::new(
+            opener,
+            tickets,
+            regions.roll(),
+            preheats.clone(),
+            (told, stopping),
+        )),
         peers: service,
         mirror,
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
@@ -239,6 +246,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     // What this gateway signs is to be believed before anybody is sent to it.
     sisters.settle().await;
     join_schedulers(&ctx, &dialer, settings.schedulers, gateway, shelf, verifier);
+    preheats.resume().await;
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store, registry));
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
     ready.set(true);

@@ -413,7 +413,7 @@ fn at(host: &Host, port: u16) -> String {
 }
 
 /// `settings` with every key that `changes` has taken from there.
-pub(crate) fn changed(mut settings: Value, changes: &Value) -> Value {
+pub fn changed(mut settings: Value, changes: &Value) -> Value {
     match (settings.as_object_mut(), changes.as_object()) {
         (Some(of), Some(changes)) => {
             for (key, change) in changes {

@@ -23,7 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
 use shoal_proto::gateway_client::GatewayClient;
-use shoal_proto::{OpenRequest, OpenedBlob};
+use shoal_proto::{JobsNews, JobsRequest, OpenRequest, OpenedBlob};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -143,6 +143,17 @@ impl Host {
         let reply = timeout(DEADLINE, replies.message()).await??;
         let opened = reply.and_then(|mut it| it.0.pop()).context("the gateway answered for no blob")?;
         opened.outcome.map_err(|it| anyhow::anyhow!("refused: {it:?}"))
+    }
+
+    /// What a gateway tells of its preheat jobs, in its first two words.
+    pub async fn jobs_of(&self, gateway: SocketAddr, certificate: Certificate) -> Result<[JobsNews; 2]> {
+        let channel = self.channel(gateway, certificate).await?;
+        let mut news = timeout(DEADLINE, GatewayClient::new(channel).jobs(JobsRequest)).await??.into_inner();
+        let mut told = [JobsNews::default(), JobsNews::default()];
+        for word in &mut told {
+            *word = timeout(DEADLINE, news.message()).await??.context("the gateway says no more")?;
+        }
+        Ok(told)
     }
 
     /// A connection for gRPC under TLS.

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_model::{Node, NodeId, Place, Role};
 use shoal_proto::{OpenRequest, OpenedBlob, Source};
 use shoal_tests::fleet::{Fleet, FleetSpec};
 use shoal_tests::image::Image;
-use shoal_tests::intruder::Certificate;
+use shoal_tests::intruder::{Ca, Certificate};
 use shoal_tests::lab::{Lab, LabSpec};
 use shoal_tests::wait;
 
@@ -60,8 +60,11 @@ impl Region {
             authorization: None,
             node: stated.clone(),
         };
-        let gateway = SocketAddr::new(self.fleet.gateway.host.address().into(), GATEWAY_PORT);
-        self.lab.nodes()[at].open(gateway, self.certificate(at)?, request).await
+        self.lab.nodes()[at].open(self.gateway(), self.certificate(at)?, request).await
+    }
+
+    fn gateway(&self) -> SocketAddr {
+        SocketAddr::new(self.fleet.gateway.host.address().into(), GATEWAY_PORT)
     }
 
     /// Waits until the gateway has told its audit log that it turned a node away, and why.
@@ -101,5 +104,25 @@ async fn a_node_is_named_to_others_at_an_address_of_its_own_only() -> Result<()>
     assert_eq!(region.open(0, &displaced).await?.holders, std::slice::from_ref(&other));
     region.open(0, &own).await?;
     assert_eq!(region.open(1, &other).await?.holders, [own]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preheat_jobs_are_told_to_gateways_and_to_no_node() -> Result<()> {
+    let region = Region::start("jobs-told").await?;
+    let image = region.fleet.named(&region.image);
+    let id = region.fleet.preheat(&json!({ "image": image })).await?;
+    region.fleet.ended_job(id).await?;
+    let node = &region.lab.nodes()[0];
+    let Err(error) = node.jobs_of(region.gateway(), region.certificate(0)?).await else {
+        anyhow::bail!("jobs are told to a sidecar")
+    };
+    ensure!(format!("{error:#}").contains("a sidecar may not do this"), "{error:#}");
+    // Who may is told, so that it was not for another reason.
+    let identity = region.certificate(0)?.identity()?.replace("/sidecar/", "/gateway/");
+    let gateway = Ca::kept_in(&region.fleet.gateway.host.dir().join("gateway/ca"))?.certify(&identity)?;
+    let told = node.jobs_of(region.gateway(), gateway).await?;
+    let job: Value = serde_json::from_slice(told[1].jobs.first().context("no job is told")?)?;
+    assert_eq!((&job["id"], &job["state"]), (&json!(id), &json!("SUCCESS")), "{job}");
     Ok(())
 }

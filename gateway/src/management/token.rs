@@ -255,18 +255,19 @@ mod tests {
         let (now, before, after) =
             ("2026-06-01T12:00:00Z", "2026-06-01T11:59:59Z", "2026-06-01T12:00:00.001Z");
         #[track_caller]
-        fn check(scopes: &[Scope], expires: Option<&str>, now: &str, expected: [Result<(), Refusal>; 4]) {
+        fn check(scopes: &[Scope], expires: Option<&str>, now: &str, expected: [Result<(), Refusal>; 5]) {
             let seen = Scope::ALL.map(|it| token(scopes, expires).check(now.parse().unwrap(), it));
             assert_eq!(seen, expected, "{scopes:?} {expires:?}");
         }
         let lacks = |scope| Err(Refusal::Lacks(scope));
-        let [no_preheat, no_read, no_tokens, no_admin] = Scope::ALL.map(lacks);
-        check(&[], None, now, [no_preheat, no_read, no_tokens, no_admin]);
-        check(&[Scope::Preheat], Some(after), now, [Ok(()), no_read, no_tokens, no_admin]);
-        check(&[Scope::Read, Scope::Tokens], None, now, [no_preheat, Ok(()), Ok(()), no_admin]);
-        check(&[Scope::Admin], None, now, [Ok(()); 4]);
+        let [no_preheat, no_read, no_delete, no_tokens, no_admin] = Scope::ALL.map(lacks);
+        check(&[], None, now, [no_preheat, no_read, no_delete, no_tokens, no_admin]);
+        check(&[Scope::Preheat], Some(after), now, [Ok(()), no_read, no_delete, no_tokens, no_admin]);
+        check(&[Scope::Read, Scope::Tokens], None, now, [no_preheat, Ok(()), no_delete, Ok(()), no_admin]);
+        check(&[Scope::Delete], None, now, [no_preheat, no_read, Ok(()), no_tokens, no_admin]);
+        check(&[Scope::Admin], None, now, [Ok(()); 5]);
         for expired in [now, before] {
-            check(&[Scope::Admin], Some(expired), now, [Err(Refusal::Expired); 4]);
+            check(&[Scope::Admin], Some(expired), now, [Err(Refusal::Expired); 5]);
         }
     }
 

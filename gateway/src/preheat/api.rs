@@ -26,7 +26,7 @@ use utoipa_axum::routes;
 
 use super::request::{self, Asked, Request};
 use super::view::{JobView, State};
-use super::{Listed, Preheats, Refused};
+use super::{Listed, OutOfReach, Preheats, Refused};
 use crate::fields::{Fields, Mistakes, object};
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
 
@@ -88,12 +88,12 @@ async fn create(
 /// A job as it is now.
 #[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
 async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<JobView>, Response> {
-    let job = id.parse().ok().and_then(|it| preheats.get(it));
-    job.map(Json).ok_or_else(|| unknown(&id))
+    let Ok(number) = id.parse() else { return Err(unknown(&id)) };
+    preheats.get(number).await.map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// Stops a job.
-#[utoipa::path(delete, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
+#[utoipa::path(delete, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job"), (status = 503, description = "the gateway that has it does not answer")))]
 async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -101,7 +101,7 @@ async fn cancel(
 ) -> Result<Response, Response> {
     let Ok(number) = id.parse() else { return Err(unknown(&id)) };
     let job = preheats.cancel(number, &bearer.name.to_string()).await;
-    let job = job.ok_or_else(|| unknown(&id))?;
+    let job = job.map_err(|it| Reply::from(it).into_response())?.ok_or_else(|| unknown(&id))?;
     Ok((Extension(Subject(id)), Json(job)).into_response())
 }
 
@@ -111,14 +111,7 @@ async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> 
     let ListQuery { state, page, per_page } =
         ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
     let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
-    let brief = |it: JobView| JobView {
-        layers: Vec::new(),
-        rows_left_out: it.rows_left_out + it.success.len() + it.failure.len(),
-        success: Vec::new(),
-        failure: Vec::new(),
-        ..it
-    };
-    Ok(Json(Page { jobs: jobs.into_iter().map(brief).collect(), total: n_all }))
+    Ok(Json(Page { jobs, total: n_all }))
 }
 
 fn unknown(id: &str) -> Response {
@@ -134,6 +127,12 @@ impl From<Refused> for Reply {
             Refused::Ending => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
+    }
+}
+
+impl From<OutOfReach> for Reply {
+    fn from(out_of_reach: OutOfReach) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, out_of_reach.to_string())
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) const MAX_RUNNING: usize = 8;
 pub(super) const MAX_QUEUED: usize = 1000;
 /// How many that have ended are kept, and for how long.
 const MAX_ENDED: usize = 500;
+/// The most jobs that a gateway has.
+pub(super) const MAX_JOBS: usize = MAX_RUNNING + MAX_QUEUED + MAX_ENDED;
 const ENDED_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What makes two requests one job.
@@ -65,30 +67,41 @@ pub(super) struct Full;
 
 impl Book {
     /// The number of the next job is at least this.
-    pub(super) fn new(next_id: u64, ended: impl IntoIterator<Item = JobView>) -> Self {
-        let ended = ended.into_iter().map(|it| (it.id, Arc::new(it))).collect();
+    pub(super) fn new(next_id: u64, ended: impl IntoIterator<Item = Arc<JobView>>) -> Self {
+        let ended = ended.into_iter().map(|it| (it.id, it)).collect();
         Self { next_id: next_id.max(1), going_on: BTreeMap::new(), queued: VecDeque::new(), ended }
     }
 
-    /// Takes in a job that was asked for.
-    pub(super) fn enter(&mut self, job: Sameness) -> Result<Entered, Full> {
-        if let Some((id, _)) = self.going_on.iter().find(|(_, it)| **it == job) {
-            return Ok(Entered::Joined(*id));
+    /// The same job, if it goes on.
+    pub(super) fn same(&self, job: &Sameness) -> Option<u64> {
+        self.going_on.iter().find(|(_, it)| *it == job).map(|(id, _)| *id)
+    }
+
+    /// Takes in a job that was asked for. Its number is at least `least`.
+    pub(super) fn enter(&mut self, job: Sameness, least: u64) -> Result<Entered, Full> {
+        if let Some(id) = self.same(&job) {
+            return Ok(Entered::Joined(id));
         }
         if self.queued.len() >= MAX_QUEUED {
             return Err(Full);
         }
-        let id = self.next_id;
-        self.next_id += 1;
+        let id = self.next_id.max(least);
         self.resume(id, job);
         Ok(Entered::New(id))
     }
 
-    /// Takes in a job from before.
+    /// Takes in a job from before, or from another gateway. It waits behind those that were asked for earlier.
     pub(super) fn resume(&mut self, id: u64, job: Sameness) {
-        self.next_id = self.next_id.max(id + 1);
+        self.next_id = self.next_id.max(id.saturating_add(1));
         self.going_on.insert(id, job);
-        self.queued.push_back(id);
+        let place = self.queued.partition_point(|it| *it < id);
+        self.queued.insert(place, id);
+    }
+
+    /// Whether a job of this number would begin at once.
+    pub(super) fn has_room_for(&self, id: u64) -> bool {
+        let n_running = self.going_on.len() - self.queued.len();
+        n_running < MAX_RUNNING && self.queued.front().is_none_or(|it| id < *it)
     }
 
     /// The next job to begin, if one may.
@@ -104,15 +117,16 @@ impl Book {
         self.queued.len() < before
     }
 
-    /// There is no such job after all.
+    /// This gateway has no such job any more.
     pub(super) fn forget(&mut self, id: u64) {
+        self.unqueue(id);
         self.going_on.remove(&id);
     }
 
     /// A job has ended, and this is what is left of it. Returns those that are kept no longer.
-    pub(super) fn ended(&mut self, now: Timestamp, view: JobView) -> Vec<u64> {
+    pub(super) fn ended(&mut self, now: Timestamp, view: Arc<JobView>) -> Vec<u64> {
         self.going_on.remove(&view.id);
-        self.ended.insert(view.id, Arc::new(view));
+        self.ended.insert(view.id, view);
         let n_over = self.ended.len().saturating_sub(MAX_ENDED);
         let is_old = |it: &JobView| now.since(it.updated) > ENDED_FOR;
         let gone = self.ended.iter().enumerate();
@@ -153,37 +167,41 @@ mod tests {
         Sameness::of(&request(tag), Holder::Anonymous)
     }
 
-    fn view(id: u64, now: Timestamp) -> JobView {
+    fn view(id: u64, now: Timestamp) -> Arc<JobView> {
         let view = JobView::new(id, "ann".to_owned(), &request(1), now);
-        JobView { state: State::Success, ..view }
+        Arc::new(JobView { state: State::Success, ..view })
     }
 
     #[test]
     fn the_same_request_joins_a_job_that_goes_on_and_no_other() {
         let mut book = Book::new(0, []);
-        assert_eq!(book.enter(job(1)), Ok(Entered::New(1)));
-        assert_eq!(book.enter(job(1)), Ok(Entered::Joined(1)));
-        assert_eq!(book.enter(job(2)), Ok(Entered::New(2)));
+        assert_eq!(book.enter(job(1), 0), Ok(Entered::New(1)));
+        assert_eq!(book.enter(job(1), 0), Ok(Entered::Joined(1)));
+        assert_eq!(book.enter(job(2), 0), Ok(Entered::New(2)));
         let other = Sameness { holder: Holder::Caller([1; 32]), ..job(1) };
-        assert_eq!(book.enter(other), Ok(Entered::New(3)), "another's credential may be worth more or less");
+        assert_eq!(
+            book.enter(other, 0),
+            Ok(Entered::New(3)),
+            "another's credential may be worth more or less"
+        );
         assert_eq!(book.begin(), Some(1));
-        assert_eq!(book.enter(job(1)), Ok(Entered::Joined(1)));
+        assert_eq!(book.enter(job(1), 0), Ok(Entered::Joined(1)));
         book.ended(Timestamp::now(), view(1, Timestamp::now()));
-        assert_eq!(book.enter(job(1)), Ok(Entered::New(4)));
+        assert_eq!(book.enter(job(1), 0), Ok(Entered::New(4)));
     }
 
     #[test]
     fn so_many_are_at_work_so_many_wait_and_more_are_turned_away() {
         let mut book = Book::new(0, []);
         for n in 0..MAX_QUEUED {
-            assert!(book.enter(job(n)).is_ok());
+            assert!(book.enter(job(n), 0).is_ok());
         }
-        assert_eq!(book.enter(job(9999)), Err(Full));
+        assert_eq!(book.enter(job(9999), 0), Err(Full));
         for n in 1..=MAX_RUNNING as u64 {
             assert_eq!(book.begin(), Some(n));
         }
         assert_eq!(book.begin(), None);
-        assert!(book.enter(job(9999)).is_ok());
+        assert!(book.enter(job(9999), 0).is_ok());
         book.ended(Timestamp::now(), view(3, Timestamp::now()));
         assert_eq!(book.begin(), Some(MAX_RUNNING as u64 + 1));
     }
@@ -193,8 +211,29 @@ mod tests {
         let ended = view(7, Timestamp::now());
         let mut book = Book::new(12, [ended]);
         book.resume(20, job(1));
-        assert_eq!(book.enter(job(2)), Ok(Entered::New(21)));
-        assert_eq!(Book::new(12, []).enter(job(2)), Ok(Entered::New(12)));
+        assert_eq!(book.enter(job(2), 0), Ok(Entered::New(21)));
+        assert_eq!(Book::new(12, []).enter(job(2), 0), Ok(Entered::New(12)));
+    }
+
+    #[test]
+    fn where_others_give_numbers_too_the_next_is_as_large_as_is_said() {
+        let mut book = Book::new(12, []);
+        assert_eq!(book.enter(job(1), 1_000_000), Ok(Entered::New(1_000_000)));
+        assert_eq!(book.enter(job(2), 7), Ok(Entered::New(1_000_001)), "a clock that is set back");
+    }
+
+    #[test]
+    fn a_job_from_elsewhere_waits_behind_those_that_were_asked_for_earlier() {
+        let mut book = Book::new(1, []);
+        [5, 9].into_iter().for_each(|id| book.resume(id, job(id as usize)));
+        assert!(book.has_room_for(4) && !book.has_room_for(7));
+        book.resume(7, job(7));
+        assert_eq!([book.begin(), book.begin(), book.begin()], [Some(5), Some(7), Some(9)]);
+        (10..15).for_each(|id| book.resume(id, job(id as usize)));
+        while book.begin().is_some() {}
+        assert!(!book.has_room_for(1), "as many are at work as may be");
+        book.forget(9);
+        assert!(book.has_room_for(1));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(super) struct PreheatMetrics {
     going_on: Family<Label, Gauge>,
     ended: Family<Label, Counter>,
     refused: Counter,
+    moved: Family<Label, Counter>,
 }
 
 impl PreheatMetrics {
@@ -26,6 +27,8 @@ impl PreheatMetrics {
             registry.register("gateway_preheat_jobs_ended", help, it.ended.clone());
             let help = "Preheat jobs that were not taken in, because too many wait";
             registry.register("gateway_preheat_jobs_refused", help, it.refused.clone());
+            let help = "Preheat jobs that went to another gateway or came from one, by which";
+            registry.register("gateway_preheat_jobs_moved", help, it.moved.clone());
         });
         it
     }
@@ -41,5 +44,13 @@ impl PreheatMetrics {
 
     pub(super) fn refused(&self) {
         self.refused.inc();
+    }
+
+    pub(super) fn taken_over(&self) {
+        self.moved.get_or_create(&[("direction", "here")]).inc();
+    }
+
+    pub(super) fn handed_over(&self) {
+        self.moved.get_or_create(&[("direction", "away")]).inc();
     }
 }

@@ -10,13 +10,19 @@
 //!
 //! A job's credential is in memory only. After a restart jobs begin anew, without it: where it was needed, the job ends
 //! and says so.
+//!
+//! Of several gateways each tells the others of its jobs ([`exchange`]), so that a job is seen, joined and stopped at any
+//! of them. One that is gone loses its jobs to the others ([`others`]); with Redis, and not without, because only a lease
+//! there says that nobody else carries out or ends the same job.
 
 pub(crate) mod api;
 mod book;
 mod choice;
+mod exchange;
 pub mod image;
 mod job;
 mod metrics;
+mod others;
 pub mod request;
 mod resolve;
 mod run;
@@ -29,12 +35,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shoal_identity::Dialer;
+use shoal_model::NodeId;
 use shoal_oci::RegistryName;
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
 use shoal_peer::client::PeerClient;
-use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
 pub use view::{JobView, LayerView, Progress, Row, State};
@@ -46,14 +54,21 @@ use crate::mode::Asker;
 use crate::open::Opener;
 use crate::seed::Seeder;
 use crate::shelf::SeedingShelf;
-use crate::sisters::Sisters;
+use crate::sisters::{Sisters, Tenure};
 use crate::tickets::Tickets;
 use crate::timestamp::Timestamp;
 use book::{Book, Entered, Full, Sameness};
+use exchange::{Answer, Exchange};
 use metrics::PreheatMetrics;
 use request::Request;
 use run::{Progressing, Runner};
-use store::{JobStore, Kept};
+use store::{JobStore, Kept, StoreError};
+
+/// How long nobody takes up a job that is just being ended, and one that has ended.
+const ENDING: Duration = Duration::from_secs(60);
+const ENDED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often another number is tried where a gateway has given the same at the same moment.
+const NUMBERS: usize = 3;
 
 /// What jobs are carried out with.
 pub(crate) struct Means {
@@ -66,6 +81,8 @@ pub(crate) struct Means {
     pub(crate) peers: PeerClient,
     /// Knows which nodes there are.
     pub(crate) census: Arc<Census>,
+    /// How other gateways are asked.
+    pub(crate) dialer: Dialer,
 }
 
 /// The jobs of this gateway; clones are of the same.
@@ -78,18 +95,40 @@ struct Inner {
     tasks: Tasks,
     metrics: PreheatMetrics,
     state: Mutex<Jobs>,
+    exchange: Exchange,
+    /// A job is new, has begun, has ended or is gone.
+    changed: watch::Sender<()>,
 }
 
 struct Jobs {
     book: Book,
     /// Those that go on: as they were asked for, and as they are.
     going_on: BTreeMap<u64, GoingOn>,
+    /// Those that went on when the gateway last ended, until they do again.
+    left: BTreeMap<u64, Arc<JobView>>,
 }
 
 #[derive(Clone)]
 struct GoingOn {
     view: Arc<JobView>,
     progressing: Arc<Progressing>,
+    /// By what right this gateway carries it out.
+    tenure: Arc<Tenure>,
+}
+
+/// How far a job is, in little room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    AtWork(&'static str, Progress),
+    Ended,
+}
+
+/// What became of a request.
+enum TakenIn {
+    New(Arc<JobView>),
+    /// The same as the job of this number.
+    Joined(u64),
 }
 
 /// Why there is no job.
@@ -103,7 +142,12 @@ pub(crate) enum Refused {
     Ending,
 }
 
-/// Part of a list of jobs.
+/// The gateway that has a job does not answer, and so it cannot be stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("preheat job {0}: the gateway that has it does not answer: ask again later")]
+pub(crate) struct OutOfReach(u64);
+
+/// Part of a list of jobs, each without what became of its blobs: that can be thousands of rows.
 pub(crate) struct Listed {
     pub(crate) jobs: Vec<JobView>,
     /// How many there are in all.
@@ -111,24 +155,46 @@ pub(crate) struct Listed {
 }
 
 impl Preheats {
-    /// Opens what was kept in `dir` and goes on with the jobs of before.
+    /// Opens what was kept in `dir`. The jobs of before wait for [`Preheats::resume`].
     pub(crate) async fn start(means: Means, dir: &Path, ctx: &Context) -> anyhow::Result<Self> {
         let dir = dir.to_owned();
         let (store, kept) = spawn_blocking(move || JobStore::start(&dir)).await??;
         let Kept { jobs, next_id } = kept;
-        let (pending, ended): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|it| it.state == State::Pending);
+        let jobs = jobs.into_iter().map(Arc::new);
+        let (pending, ended): (Vec<_>, Vec<_>) = jobs.partition(|it| it.state == State::Pending);
+        let state = Jobs {
+            book: Book::new(next_id, ended),
+            going_on: BTreeMap::new(),
+            left: pending.into_iter().map(|it| (it.id, it)).collect(),
+        };
         let it = Self(Arc::new(Inner {
+            exchange: Exchange::new(means.sisters.clone(), means.dialer.clone()),
             means: Arc::new(means),
             store,
             tasks: ctx.tasks.clone(),
             metrics: PreheatMetrics::register(&ctx.metrics),
-            state: Mutex::new(Jobs { book: Book::new(next_id, ended), going_on: BTreeMap::new() }),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
         }));
-        for view in pending {
-            it.resume(view).await;
-        }
-        it.begin_more();
+        let (attending, stopping) = (it.clone().attend(), ctx.tasks.stopping());
+        ctx.tasks.spawn_infallible("preheat sisters", async move {
+            stopping.run_until_cancelled(attending).await;
+        });
         Ok(it)
+    }
+
+    /// Goes on with the jobs of before. Whoever else may have them should be known by now.
+    pub(crate) async fn resume(&self) {
+        let lost = "the gateway was restarted before the job had ended, and the credential that came with it is not \
+                    kept: ask again";
+        loop {
+            let Some((id, view)) = self.state().left.first_key_value().map(|(id, it)| (*id, it.clone()))
+            else {
+                break;
+            };
+            self.take_up(view, self.0.means.sisters.job(id), lost).await;
+        }
+        self.begin_more();
     }
 
     /// The configured registry that a host is a name of.
@@ -149,30 +215,18 @@ impl Preheats {
     }
 
     async fn take_in(&self, request: Request, asked_by: String) -> Result<JobView, Refused> {
-        let sameness = Sameness::of(&request, self.holder(&request));
-        let view = {
-            let mut state = self.state();
-            match state.book.enter(sameness) {
-                Ok(Entered::Joined(id)) => {
-                    drop(state);
-                    // It may have ended this moment.
-                    return self.get(id).ok_or(Refused::NotKept);
-                }
-                Ok(Entered::New(id)) => {
-                    let view = Arc::new(JobView::new(id, asked_by, &request, Timestamp::now()));
-                    let going_on = GoingOn::new(view.clone(), request);
-                    self.mind(id, &going_on);
-                    state.going_on.insert(id, going_on);
-                    view
-                }
-                Err(Full) => {
-                    self.0.metrics.refused();
-                    return Err(Refused::Full);
-                }
-            }
+        if let Some(id) = self.same_elsewhere(&request)
+            && let Some(job) = self.get(id).await
+        {
+            return Ok(job);
+        }
+        let view = match self.enter(request, &asked_by).await? {
+            TakenIn::New(view) => view,
+            // It may have ended this moment.
+            TakenIn::Joined(id) => return self.get(id).await.ok_or(Refused::NotKept),
         };
         let (id, image) = (view.id, &view.request.image);
-        if !self.keep(view.clone(), Vec::new()).await {
+        if !self.keep(view.clone()).await {
             self.drop_job(id);
             return Err(Refused::NotKept);
         }
@@ -181,65 +235,242 @@ impl Preheats {
         Ok((*view).clone())
     }
 
-    /// A job as it is by now.
-    pub(crate) fn get(&self, id: u64) -> Option<JobView> {
-        let going_on = {
+    /// Gives a job its number, or finds the one that it joins.
+    async fn enter(&self, request: Request, asked_by: &str) -> Result<TakenIn, Refused> {
+        let sisters = &self.0.means.sisters;
+        for _ in 0..NUMBERS {
+            let sameness = Sameness::of(&request, self.holder(&request));
+            let GoingOn { view, tenure, .. } = {
+                let mut state = self.state();
+                let id = match state.book.enter(sameness, sisters.number().unwrap_or(0)) {
+                    Ok(Entered::New(id)) => id,
+                    Ok(Entered::Joined(id)) => return Ok(TakenIn::Joined(id)),
+                    Err(Full) => break,
+                };
+                let view = Arc::new(JobView::new(id, asked_by.to_owned(), &request, Timestamp::now()));
+                let going_on = GoingOn::new(view, request.clone(), sisters.job(id));
+                self.mind(id, &going_on);
+                state.going_on.insert(id, going_on.clone());
+                going_on
+            };
+            if tenure.confirm().await.is_some() {
+                return Ok(TakenIn::New(view));
+            }
+            // Another gateway has given the same number at the same microsecond.
+            self.forget(view.id);
+        }
+        self.0.metrics.refused();
+        Err(Refused::Full)
+    }
+
+    /// The job of another gateway that a request joins. Whose credential a job came with only its own gateway can tell.
+    fn same_elsewhere(&self, request: &Request) -> Option<u64> {
+        let holder = self.holder(request);
+        if matches!(holder, Holder::Caller(_))
+            || self.state().book.same(&Sameness::of(request, holder)).is_some()
+        {
+            return None;
+        }
+        self.0.exchange.same(&request.to_asked(), holder != Holder::Gateway)
+    }
+
+    // === What there is ===
+
+    /// A job as it is by now, whatever gateway has it.
+    pub(crate) async fn get(&self, id: u64) -> Option<JobView> {
+        if let Some(job) = self.get_own(id) {
+            return Some(job);
+        }
+        match self.0.exchange.ask(id, None).await {
+            Answer::Now(job) | Answer::AsTold(job) => Some(Arc::unwrap_or_clone(job)),
+            Answer::Unknown => None,
+        }
+    }
+
+    /// A job of this gateway as it is by now.
+    fn get_own(&self, id: u64) -> Option<JobView> {
+        self.look(id, |ended| (**ended).clone(), GoingOn::now)
+    }
+
+    /// The same without what became of each blob.
+    fn get_brief(&self, id: u64) -> Option<JobView> {
+        self.look(id, |kept| kept.brief(), GoingOn::brief)
+    }
+
+    fn look<T>(
+        &self,
+        id: u64,
+        kept: impl FnOnce(&Arc<JobView>) -> T,
+        going_on: impl FnOnce(&GoingOn) -> T,
+    ) -> Option<T> {
+        let found = {
             let state = self.state();
-            if let Some(ended) = state.book.get_ended(id) {
-                return Some((**ended).clone());
+            if let Some(view) = state.book.get_ended(id).or_else(|| state.left.get(&id)) {
+                return Some(kept(view));
             }
             state.going_on.get(&id)?.clone()
         };
-        Some(going_on.now())
+        Some(going_on(&found))
+    }
+
+    /// How far each job of this gateway is.
+    fn stages(&self) -> BTreeMap<u64, Stage> {
+        let (mut stages, going_on): (BTreeMap<_, _>, Vec<_>) = {
+            let state = self.state();
+            let (ended, _) = state.book.ids();
+            let ended = ended.map(|it| (it.id, Stage::Ended));
+            let waiting = state.left.keys().map(|id| (*id, Stage::Waiting));
+            (ended.chain(waiting).collect(), state.going_on.values().cloned().collect())
+        };
+        stages.extend(going_on.iter().map(|it| (it.view.id, it.stage())));
+        stages
     }
 
     /// Jobs of this state, or of any, the latest first.
     pub(crate) fn list(&self, wanted: Option<State>, skip: usize, n_most: usize) -> Listed {
-        let mut ids: Vec<u64> = {
+        let fits = |it: State| wanted.is_none_or(|wanted| wanted == it);
+        let mut states: BTreeMap<u64, (State, Option<Arc<JobView>>)> =
+            self.0.exchange.all().into_iter().map(|it| (it.id, (it.state, Some(it)))).collect();
+        {
             let state = self.state();
             let (ended, going_on) = state.book.ids();
-            let fits = |it: State| wanted.is_none_or(|wanted| wanted == it);
-            let ended = ended.filter(|it| fits(it.state)).map(|it| it.id);
-            ended.chain(going_on.filter(|_| fits(State::Pending))).collect()
-        };
-        ids.sort_unstable_by(|one, other| other.cmp(one));
-        let n_all = ids.len();
-        let jobs = ids.into_iter().skip(skip).take(n_most).filter_map(|id| self.get(id)).collect();
-        Listed { jobs, n_all }
+            states.extend(ended.map(|it| (it.id, (it.state, None))));
+            let pending = going_on.chain(state.left.keys().copied());
+            states.extend(pending.map(|id| (id, (State::Pending, None))));
+        }
+        states.retain(|_, (state, _)| fits(*state));
+        let n_all = states.len();
+        let wanted = states.into_iter().rev().skip(skip).take(n_most);
+        let jobs = wanted.filter_map(|(id, (_, told))| match told {
+            Some(told) => Some((*told).clone()),
+            None => self.get_brief(id),
+        });
+        Listed { jobs: jobs.collect(), n_all }
     }
 
-    /// Has a job end, in the name of `by`. One that has ended stays as it is.
-    pub(crate) async fn cancel(&self, id: u64, by: &str) -> Option<JobView> {
+    // === How they end ===
+
+    /// Has a job end, in the name of `by`, whatever gateway has it. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// Where that gateway does not answer, and this one cannot take the job over.
+    pub(crate) async fn cancel(&self, id: u64, by: &str) -> Result<Option<JobView>, OutOfReach> {
+        if let Some(job) = self.cancel_own(id, by).await {
+            return Ok(Some(job));
+        }
+        match self.0.exchange.ask(id, Some(by)).await {
+            Answer::AsTold(job) if job.state == State::Pending => Err(OutOfReach(id)),
+            Answer::Now(job) | Answer::AsTold(job) => Ok(Some(Arc::unwrap_or_clone(job))),
+            Answer::Unknown => Ok(None),
+        }
+    }
+
+    /// The same of a job that this gateway has.
+    async fn cancel_own(&self, id: u64, by: &str) -> Option<JobView> {
         let going_on = self.state().going_on.get(&id).cloned();
-        let Some(GoingOn { view, progressing }) = going_on else { return self.get(id) };
+        let Some(GoingOn { view, progressing, .. }) = going_on else { return self.get_own(id) };
         let is_queued = self.state().book.unqueue(id);
         if is_queued {
-            self.ended(view.failed(format!("cancelled by {by}"), Timestamp::now())).await;
+            let (tell, told) = oneshot::channel();
+            let (this, view) = (self.clone(), view.failed(format!("cancelled by {by}"), Timestamp::now()));
+            self.0.tasks.spawn_infallible("preheat end", async move {
+                this.ended(view).await;
+                // Whoever wanted it may have gone.
+                let _ = tell.send(());
+            });
+            // Where nothing is told, the gateway is ending.
+            let _ = told.await;
         } else {
             progressing.cancel(by);
         }
-        self.get(id)
+        self.get_own(id)
     }
 
-    /// Goes on with a job from before this process.
-    async fn resume(&self, view: JobView) {
+    /// Goes on with a job that has no credential any more; `lost` is what is said where it needs it.
+    async fn take_up(&self, view: Arc<JobView>, tenure: Tenure, lost: &str) {
+        let id = view.id;
         let asked = view.request.clone();
-        let request = match Request::new(asked, |it| self.registry_named(it)) {
-            Ok(request) => request,
-            Err(faults) => return self.ended(view.failed(faults.join("; "), Timestamp::now())).await,
+        let request = Request::new(asked, |it| self.registry_named(it)).map_err(|it| it.join("; "));
+        let needs_credential = |it: &Request| view.has_credential && self.asker(it) != Some(Asker::Gateway);
+        let request = match request {
+            Ok(request) if needs_credential(&request) => Err(lost.to_owned()),
+            request => request,
         };
-        if view.has_credential && self.asker(&request) != Some(Asker::Gateway) {
-            let why = "the gateway was restarted before the job had ended, and the credential that came with it \
-                       is not kept: ask again";
-            return self.ended(view.failed(why.to_owned(), Timestamp::now())).await;
+        match request {
+            Ok(request) => {
+                let sameness = Sameness::of(&request, self.holder(&request));
+                tracing::info!(id, image = view.request.image, "preheat job begins anew");
+                let going_on = GoingOn::new(view, request, tenure);
+                self.mind(id, &going_on);
+                let mut state = self.state();
+                state.left.remove(&id);
+                state.book.resume(id, sameness);
+                state.going_on.insert(id, going_on);
+            }
+            Err(why) => {
+                self.end(view.failed(why, Timestamp::now()), &tenure).await;
+                self.state().left.remove(&id);
+            }
         }
-        let sameness = Sameness::of(&request, self.holder(&request));
-        tracing::info!(id = view.id, image = view.request.image, "preheat job begins anew");
-        let (id, going_on) = (view.id, GoingOn::new(Arc::new(view), request));
-        self.mind(id, &going_on);
+        self.changed();
+    }
+
+    /// Goes on with the jobs of gateways that are gone, for as long as there is room.
+    async fn take_over(&self) {
+        let sisters = &self.0.means.sisters;
+        // Without a lease two could take up the same job.
+        if !sisters.has_redis() {
+            return;
+        }
+        for (gateway, view) in self.0.exchange.orphans() {
+            let id = view.id;
+            if self.look(id, |_| (), |_| ()).is_some() {
+                continue;
+            }
+            if !self.state().book.has_room_for(id) {
+                return;
+            }
+            let tenure = sisters.job(id);
+            if tenure.win().await {
+                self.inherit(&gateway, &view, tenure).await;
+            }
+        }
+    }
+
+    async fn inherit(&self, gateway: &NodeId, view: &JobView, tenure: Tenure) {
+        tracing::warn!(id = view.id, %gateway, "preheat job taken over from a gateway that is gone");
+        self.0.metrics.taken_over();
+        let view = Arc::new(view.anew());
+        if !self.keep(view.clone()).await {
+            // It goes on all the same, and is lost if this gateway ends as well.
+            tracing::warn!(id = view.id, "preheat job that was taken over is not written down");
+        }
+        let lost = format!(
+            "the gateway {gateway} is gone, and the credential that came with the job was there alone: ask again"
+        );
+        self.take_up(view, tenure, &lost).await;
+        self.begin_more();
+    }
+
+    /// Leaves a job to the gateway that has it now.
+    async fn hand_over(&self, id: u64) {
+        tracing::warn!(id, "preheat job is another gateway's by now, and left to it");
+        self.0.metrics.handed_over();
+        self.forget(id);
+        self.begin_more();
+        self.unkeep(vec![id]).await;
+    }
+
+    /// This gateway has no such job any more.
+    fn forget(&self, id: u64) {
         let mut state = self.state();
-        state.book.resume(id, sameness);
-        state.going_on.insert(id, going_on);
+        state.book.forget(id);
+        state.left.remove(&id);
+        if let Some(it) = state.going_on.remove(&id) {
+            it.progressing.end();
+        }
+        drop(state);
+        self.changed();
     }
 
     fn begin_more(&self) {
@@ -251,6 +482,7 @@ impl Preheats {
                 self.count(&state);
                 begun
             };
+            self.changed();
             let Some(going_on) = begun else { return };
             let this = self.clone();
             self.0.tasks.spawn_infallible("preheat", async move { this.run(going_on).await });
@@ -259,16 +491,43 @@ impl Preheats {
 
     async fn run(&self, going_on: GoingOn) {
         let stopping = self.0.tasks.stopping();
-        going_on.progressing.begin(going_on.waited());
-        let running = Runner::run(self.0.means.clone(), going_on.progressing.clone());
+        let GoingOn { view, progressing, tenure } = &going_on;
+        let running = async {
+            tenure.confirm().await?;
+            progressing.begin(going_on.waited());
+            tokio::select! {
+                () = Runner::run(self.0.means.clone(), progressing.clone()) => Some(()),
+                () = tenure.keep() => None,
+            }
+        };
         // One that is cut short goes on after the restart.
-        if stopping.run_until_cancelled(running).await.is_some() {
-            self.ended(going_on.now()).await;
+        match stopping.run_until_cancelled(running).await {
+            None => {}
+            Some(Some(())) => self.ended(going_on.now()).await,
+            Some(None) => self.hand_over(view.id).await,
         }
     }
 
+    /// A job that went on has come to its end.
     async fn ended(&self, view: JobView) {
+        let going_on = self.state().going_on.get(&view.id).cloned();
+        if let Some(GoingOn { tenure, .. }) = going_on {
+            self.end(view, &tenure).await;
+        }
+    }
+
+    /// Ends a job, unless it is another gateway's by now. Nobody sees the end before it is certain to be the only one.
+    async fn end(&self, view: JobView, tenure: &Tenure) {
         let JobView { id, state: outcome, .. } = view;
+        let view = Arc::new(view);
+        // Should this gateway die while it writes, another may go on soon.
+        if !tenure.hold_for(ENDING).await {
+            return self.hand_over(id).await;
+        }
+        self.keep(view.clone()).await;
+        if !tenure.hold_for(ENDED).await {
+            return self.hand_over(id).await;
+        }
         tracing::info!(
             id, image = view.request.image, outcome = outcome.as_str(), nodes = view.progress.nodes,
             nodes_done = view.progress.nodes_done, errors = ?view.errors, "preheat job ended"
@@ -276,34 +535,45 @@ impl Preheats {
         self.0.metrics.ended(outcome);
         let gone = {
             let mut state = self.state();
-            let gone = state.book.ended(Timestamp::now(), view.clone());
+            let gone = state.book.ended(Timestamp::now(), view);
             if let Some(it) = state.going_on.remove(&id) {
                 it.progressing.end();
             }
             gone
         };
-        // They need not wait for the disk.
         self.begin_more();
-        self.keep(Arc::new(view), gone).await;
+        self.unkeep(gone).await;
     }
 
     /// Writes a job down; false where the disk does not take it.
-    async fn keep(&self, view: Arc<JobView>, gone: Vec<u64>) -> bool {
+    async fn keep(&self, view: Arc<JobView>) -> bool {
         let store = self.0.store.clone();
-        let kept = spawn_blocking(move || store.put(&view, &gone)).await;
-        let kept = kept.map_err(|it| it.to_string()).and_then(|it| it.map_err(|it| it.to_string()));
-        if let Err(error) = &kept {
-            tracing::error!(error, "preheat job not written down");
+        self.written(spawn_blocking(move || store.put(&view))).await
+    }
+
+    /// Keeps these jobs no longer.
+    async fn unkeep(&self, ids: Vec<u64>) {
+        let store = self.0.store.clone();
+        if !ids.is_empty() {
+            self.written(spawn_blocking(move || store.remove(&ids))).await;
         }
-        kept.is_ok()
+    }
+
+    async fn written(&self, writing: JoinHandle<Result<(), StoreError>>) -> bool {
+        let written =
+            writing.await.map_err(|it| it.to_string()).and_then(|it| it.map_err(|it| it.to_string()));
+        if let Err(error) = &written {
+            tracing::error!(error, "preheat jobs not written down");
+        }
+        written.is_ok()
     }
 
     /// Takes back a job that could not be written down.
     fn drop_job(&self, id: u64) {
         let mut state = self.state();
         if state.book.unqueue(id) {
-            state.book.forget(id);
-            state.going_on.remove(&id);
+            drop(state);
+            self.forget(id);
         } else if let Some(it) = state.going_on.get(&id) {
             it.progressing.cancel("the gateway, which cannot write it down");
         }
@@ -350,14 +620,19 @@ impl Preheats {
         self.0.metrics.going_on(n_queued, n_running);
     }
 
+    /// The others are to hear of it.
+    fn changed(&self) {
+        self.0.changed.send_replace(());
+    }
+
     fn state(&self) -> MutexGuard<'_, Jobs> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl GoingOn {
-    fn new(view: Arc<JobView>, request: Request) -> Self {
-        Self { view, progressing: Arc::new(Progressing::new(request)) }
+    fn new(view: Arc<JobView>, request: Request, tenure: Tenure) -> Self {
+        Self { view, progressing: Arc::new(Progressing::new(request)), tenure: Arc::new(tenure) }
     }
 
     /// For how long it has been waited for. A clock that is set back costs the job nothing, one that is set forward
@@ -370,6 +645,20 @@ impl GoingOn {
         match &*self.progressing.job() {
             Some(job) => self.view.with(job, &self.progressing.request, Timestamp::now()),
             None => (*self.view).clone(),
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match &*self.progressing.job() {
+            Some(job) => Stage::AtWork(job.doing(), view::progress(job)),
+            None => Stage::Waiting,
+        }
+    }
+
+    fn brief(&self) -> JobView {
+        match &*self.progressing.job() {
+            Some(job) => self.view.brief_with(job, Timestamp::now()),
+            None => self.view.brief(),
         }
     }
 }

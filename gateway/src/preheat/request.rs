@@ -71,6 +71,16 @@ pub struct Asked {
     pub authorization: Option<Authorization>,
 }
 
+impl Asked {
+    /// Whether both have the same image at the same nodes, by whatever right and however fast. Each is as
+    /// [`Request::to_asked`] words it.
+    pub(super) fn is_same_work(&self, other: &Self) -> bool {
+        let work =
+            |it: &Self| Self { layers: None, nodes: None, timeout: None, authorization: None, ..it.clone() };
+        work(self) == work(other)
+    }
+}
+
 /// What a preheat job does. `Debug` shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

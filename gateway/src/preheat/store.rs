@@ -113,9 +113,14 @@ impl JobStore {
         self.named(self.read())
     }
 
-    /// Keeps a job as it is, and drops others.
-    pub(super) fn put(&self, job: &JobView, gone: &[u64]) -> Result<(), StoreError> {
-        self.named(self.write(job, gone))
+    /// Keeps a job as it is.
+    pub(super) fn put(&self, job: &JobView) -> Result<(), StoreError> {
+        self.named(self.write(job))
+    }
+
+    /// Keeps these no longer.
+    pub(super) fn remove(&self, ids: &[u64]) -> Result<(), StoreError> {
+        self.named(self.erase(ids))
     }
 
     fn read(&self) -> Result<Kept, redb::Error> {
@@ -138,18 +143,25 @@ impl JobStore {
         Ok(Kept { jobs, next_id })
     }
 
-    fn write(&self, job: &JobView, gone: &[u64]) -> Result<(), redb::Error> {
+    fn write(&self, job: &JobView) -> Result<(), redb::Error> {
         let bytes = serde_json::to_vec(job).map_err(|it| redb::Error::Io(it.into()))?;
         let writing = self.0.database.begin_write()?;
         {
-            let mut jobs = writing.open_table(JOBS)?;
-            jobs.insert(job.id, bytes.as_slice())?;
-            for id in gone {
-                jobs.remove(id)?;
-            }
+            writing.open_table(JOBS)?.insert(job.id, bytes.as_slice())?;
             let mut numbers = writing.open_table(NUMBERS)?;
             let next = numbers.get(NEXT)?.map_or(1, |it| it.value());
             numbers.insert(NEXT, next.max(job.id.saturating_add(1)))?;
+        }
+        Ok(writing.commit()?)
+    }
+
+    fn erase(&self, ids: &[u64]) -> Result<(), redb::Error> {
+        let writing = self.0.database.begin_write()?;
+        {
+            let mut jobs = writing.open_table(JOBS)?;
+            for id in ids {
+                jobs.remove(id)?;
+            }
         }
         Ok(writing.commit()?)
     }
@@ -192,8 +204,9 @@ mod tests {
         let store = JobStore::open(dir.path()).unwrap();
         assert_eq!(store.load().unwrap().next_id, 1);
         let second = job(2);
-        store.put(&job(1), &[]).unwrap();
-        store.put(&second, &[1]).unwrap();
+        store.put(&job(1)).unwrap();
+        store.put(&second).unwrap();
+        store.remove(&[1]).unwrap();
         drop(store);
         let kept = JobStore::open(dir.path()).unwrap().load().unwrap();
         assert_eq!((kept.jobs, kept.next_id), (vec![second], 3));
@@ -204,8 +217,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = JobStore::open(dir.path()).unwrap();
         store.load().unwrap();
-        store.put(&job(7), &[]).unwrap();
-        store.put(&job(3), &[7]).unwrap();
+        store.put(&job(7)).unwrap();
+        store.remove(&[7]).unwrap();
+        store.put(&job(3)).unwrap();
         assert_eq!(store.load().unwrap().next_id, 8);
     }
 
@@ -232,7 +246,7 @@ mod tests {
         let (store, kept) =
             JobStore::in_memory(dir.path()).and_then(|it| it.load().map(|kept| (it, kept))).unwrap();
         assert!(kept.jobs.is_empty() && kept.next_id > 1_000_000_000);
-        store.put(&job(kept.next_id), &[]).unwrap();
+        store.put(&job(kept.next_id)).unwrap();
         assert_eq!(store.load().unwrap().next_id, kept.next_id + 1);
     }
 

@@ -140,27 +140,62 @@ impl JobView {
 
     /// The same as it is by now.
     pub(super) fn with(&self, job: &Job, request: &Request, now: Timestamp) -> Self {
-        let verdict = job.verdict();
-        let state = match verdict.map(|it| it.succeeded) {
-            None => State::Pending,
-            Some(true) => State::Success,
-            Some(false) => State::Failure,
-        };
-        let mut it = Self {
-            state,
-            doing: job.doing().to_owned(),
-            updated: now,
-            errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
-            layers: layers(job),
-            progress: progress(job),
-            ..self.clone()
-        };
+        let mut it = Self { layers: layers(job), ..self.at(job, now) };
         let url = |digest: Digest| {
             let image = &request.image;
             format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository)
         };
         it.list(job, url);
         it
+    }
+
+    /// The same as it is by now, without what became of each blob.
+    pub(super) fn brief_with(&self, job: &Job, now: Timestamp) -> Self {
+        let rows_left_out = parts(job).filter(|(_, part)| part.end.is_some()).count();
+        Self { rows_left_out, ..self.at(job, now) }
+    }
+
+    /// The same without what became of each blob.
+    pub(super) fn brief(&self) -> Self {
+        Self {
+            id: self.id,
+            state: self.state,
+            doing: self.doing.clone(),
+            asked_by: self.asked_by.clone(),
+            has_credential: self.has_credential,
+            request: self.request.clone(),
+            created: self.created,
+            updated: self.updated,
+            progress: self.progress,
+            errors: self.errors.clone(),
+            layers: Vec::new(),
+            success: Vec::new(),
+            failure: Vec::new(),
+            rows_left_out: self.rows_left_out + self.success.len() + self.failure.len(),
+        }
+    }
+
+    fn at(&self, job: &Job, now: Timestamp) -> Self {
+        let verdict = job.verdict();
+        let state = match verdict.map(|it| it.succeeded) {
+            None => State::Pending,
+            Some(true) => State::Success,
+            Some(false) => State::Failure,
+        };
+        Self {
+            state,
+            doing: job.doing().to_owned(),
+            updated: now,
+            errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
+            progress: progress(job),
+            ..self.clone()
+        }
+    }
+
+    /// The same, to begin anew.
+    pub(super) fn anew(&self) -> Self {
+        let (doing, progress) = ("queued".to_owned(), Progress::default());
+        Self { doing, progress, rows_left_out: 0, ..self.brief() }
     }
 
     /// The same, ended before it could do anything.
@@ -211,7 +246,7 @@ fn layers(job: &Job) -> Vec<LayerView> {
         .collect()
 }
 
-fn progress(job: &Job) -> Progress {
+pub(super) fn progress(job: &Job) -> Progress {
     let size = |part: &Part| job.layers().get(part.layer).map_or(0, |it| it.size);
     let (nodes, mut it) = (job.targets(), Progress::default());
     for (_, part) in parts(job) {
@@ -223,4 +258,59 @@ fn progress(job: &Job) -> Progress {
     it.nodes_done = nodes.iter().filter(|it| it.is_whole()).count();
     it.nodes_failed = nodes.iter().filter(|it| it.is_over() && !it.is_whole()).count();
     it
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::{Node, NodeId, Place, Role, Tick};
+    use shoal_proto::Stored;
+
+    use super::super::job::{Assignment, Event, Layer, Limits};
+    use super::*;
+
+    /// A job of two blobs of 10 bytes at one node, which holds the first and cannot get the second.
+    fn half_done() -> (Job, Request) {
+        let asked = Asked { image: "a.example/b:1".to_owned(), ..Asked::default() };
+        let request = Request::new(asked, |it| it.parse().ok()).unwrap();
+        let limits = Limits { targets: 1, timeout: request.timeout };
+        let layers = [1, 2].map(|n| Layer { digest: Digest::from_sha256([n; 32]), size: 10 });
+        let node = Node {
+            id: NodeId::new("n"),
+            address: "10.0.0.1:1".into(),
+            role: Role::Sidecar,
+            place: Place::default(),
+        };
+        let ends = [Some(Ok(())), Some(Err("the disk is full".to_owned()))];
+        let ends = ends.into_iter().enumerate().map(|(index, end)| Stored { index, held: 10, end });
+        let mut job = Job::new(Tick(0), limits, Default::default());
+        for event in [
+            Event::Tick,
+            Event::Resolved(Ok(layers.into())),
+            Event::Assigned(Ok(vec![Assignment { node, layers: vec![0, 1] }])),
+            Event::Told { target: 0, stored: ends.collect() },
+            Event::Cancelled("ann".to_owned()),
+        ] {
+            job.on_event(Tick(0), event, &mut Vec::new());
+        }
+        (job, request)
+    }
+
+    #[test]
+    fn a_brief_view_says_all_but_what_became_of_each_blob() {
+        let (job, request) = half_done();
+        let now = Timestamp::of_millis(1);
+        let asked_for = JobView::new(7, "ann".to_owned(), &request, now);
+        let full = asked_for.with(&job, &request, now);
+        assert_eq!((full.layers.len(), full.success.len(), full.failure.len()), (2, 1, 1));
+        assert_eq!(full.failure[0].description.as_deref(), Some("the disk is full"));
+        let brief = JobView {
+            layers: Vec::new(),
+            success: Vec::new(),
+            failure: Vec::new(),
+            rows_left_out: 2,
+            ..full.clone()
+        };
+        assert_eq!(asked_for.brief_with(&job, now), brief);
+        assert_eq!(full.brief(), brief);
+    }
 }

@@ -126,7 +126,7 @@ mod tests {
     fn a_region_is_there_for_as_long_as_one_of_its_streams() {
         let roll = Roll::default();
         let [a, b] = ["a", "b"].map(NodeId::new);
-        let enter = |id: &NodeId, address, second| {
+        let enter = |id: &NodeId, address, second: u64| {
             roll.enter(id.clone(), regional(address), Timestamp::of_millis(second * 1000)).unwrap()
         };
         let first = enter(&a, "10.0.0.1:1", 1);

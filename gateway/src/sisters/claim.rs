@@ -1,4 +1,5 @@
-//! A seed's claim to read its blob from the registry: when it may, and when another gateway does.
+//! A claim to do what one gateway is to do at a time, such as to read a blob from its registry: when this one may, and
+//! when another does.
 //!
 //! With Redis whoever has the *lease* on a blob reads it, whether it owns the blob or not. A lease lives for a few
 //! seconds unless it is renewed; its holder believes in it for a little less, counted from before it asked, so that it
@@ -10,11 +11,15 @@
 //! Who is asked for a blob that it does not own leaves it to the owner, unless the scheduler has named this gateway, or
 //! the owner does not serve it.
 //!
-//! Knows nothing of: Redis, sockets, what a blob is.
+//! Preheat jobs are carried out by the same rules: a gateway owns those that it has taken in or taken over, and works on
+//! one while it has the lease. The lease on one that has ended lives on for a day, so that nobody takes it up again.
+//!
+//! Knows nothing of: Redis, sockets, what a blob or a job is.
 
+use std::fmt;
 use std::time::Duration;
 
-use shoal_model::NodeId;
+use shoal_model::{BlobKey, NodeId};
 use tokio::time::Instant;
 
 /// How long a lease lives unless it is renewed.
@@ -26,7 +31,25 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// After so long whoever waits for another's lease looks again.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One seed's claim.
+/// What is claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Matter {
+    /// To read this blob.
+    Blob(BlobKey),
+    /// To carry out this gateway's preheat job of that number.
+    Job(u64),
+}
+
+impl fmt::Display for Matter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blob(key) => write!(f, "lease:{key}"),
+            Self::Job(id) => write!(f, "job:{id}"),
+        }
+    }
+}
+
+/// One claim.
 #[derive(Debug)]
 pub(super) struct Claim {
     me: NodeId,
@@ -43,7 +66,7 @@ pub(super) struct Claim {
 #[derive(Debug)]
 enum Held {
     Unknown,
-    /// This seed believes that it has it, until then.
+    /// This gateway believes that it has it, until then.
     Mine {
         until: Instant,
     },
@@ -63,10 +86,10 @@ pub(super) enum Answer {
     Another(NodeId),
 }
 
-/// What a seed may do now.
+/// What the claimant may do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Read from the registry and publish.
+    /// Do it: read from the registry and publish.
     Read,
     /// Ask for the lease.
     Ask,
@@ -127,6 +150,8 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TICK: Duration = Duration::from_millis(1);
@@ -201,5 +226,118 @@ mod tests {
             let expected = if has_redis { Turn::Ask } else { Turn::Read };
             assert_eq!(claim.turn(Instant::now(), has_redis, &id("sister")), expected);
         }
+    }
+
+    // === Several at one matter ===
+
+    /// What Redis does with a question, as its script says (`redis.rs`).
+    #[derive(Default)]
+    struct Leases {
+        lease: Option<(u64, NodeId, Instant)>,
+        last: u64,
+    }
+
+    impl Leases {
+        fn hold(&mut self, now: Instant, me: &NodeId, leased: Option<u64>, life: Duration) -> Answer {
+            let held = self.lease.take().filter(|(_, _, until)| now < *until);
+            let (epoch, holder, until) = match held {
+                Some((epoch, holder, until)) if holder != *me => (epoch, holder, until),
+                Some((epoch, holder, _)) if Some(epoch) == leased => (epoch, holder, now + life),
+                _ => (self.last + 1, me.clone(), now + life),
+            };
+            self.last = self.last.max(epoch);
+            self.lease = Some((epoch, holder.clone(), until));
+            if holder == *me { Answer::Yours { epoch } } else { Answer::Another(holder) }
+        }
+    }
+
+    /// Three gateways that each believe they have the same job, as after a gateway died.
+    struct Heirs {
+        now: Instant,
+        leases: Leases,
+        claims: Vec<Claim>,
+        /// Who has ended the job, each once.
+        enders: Vec<usize>,
+    }
+
+    impl Heirs {
+        fn new() -> Self {
+            let claims = (0..3).map(|it| Claim::new(id(&format!("g{it}")), 0, false)).collect();
+            Self { now: Instant::now(), leases: Leases::default(), claims, enders: Vec::new() }
+        }
+
+        /// Asks, and hears the answer after so long.
+        fn ask(&mut self, who: usize, life: Duration, delay: Duration) -> Turn {
+            let (claim, asked) = (&mut self.claims[who], self.now);
+            let answer = self.leases.hold(asked, &claim.me, claim.leased(), life);
+            self.now += delay;
+            claim.heard(asked, self.now, answer);
+            self.turn(who)
+        }
+
+        fn turn(&self, who: usize) -> Turn {
+            let claim = &self.claims[who];
+            claim.turn(self.now, true, &claim.me)
+        }
+
+        /// Ends the job as a gateway does that is at work on it, with a pause in the middle.
+        fn end(&mut self, who: usize, pause: Duration) {
+            let is_over = self.enders.contains(&who) || self.turn(who) != Turn::Read;
+            if is_over || matches!(self.ask(who, ENDING, pause), Turn::Follow(_)) {
+                return;
+            }
+            let ended = self.ask(who, ENDED, Duration::ZERO);
+            if !matches!(ended, Turn::Follow(_)) {
+                self.enders.push(who);
+            }
+        }
+    }
+
+    const ENDING: Duration = Duration::from_secs(60);
+    const ENDED: Duration = Duration::from_secs(24 * 60 * 60);
+
+    proptest! {
+        #[test]
+        fn whoever_pauses_when_a_job_is_carried_out_by_one_at_a_time_and_ended_once(
+            steps in prop::collection::vec((0_usize..3, 0_u8..4, 0_u64..90_000), 1..60)
+        ) {
+            let mut heirs = Heirs::new();
+            for (who, what, millis) in steps {
+                let time = Duration::from_millis(millis);
+                match what {
+                    0 => heirs.now += time / 30,
+                    1 => drop(heirs.ask(who, LIFE, Duration::ZERO)),
+                    // A gateway that hangs before it hears.
+                    2 => drop(heirs.ask(who, LIFE, time / 10)),
+                    _ => heirs.end(who, time),
+                }
+                let n_at_work = (0..3).filter(|it| heirs.turn(*it) == Turn::Read).count();
+                prop_assert!(n_at_work <= 1, "{} at work", n_at_work);
+                prop_assert!(heirs.enders.len() <= 1, "ended by {:?}", heirs.enders);
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_one_ends_a_job_and_the_others_find_it_ended() {
+        let mut heirs = Heirs::new();
+        assert_eq!(heirs.ask(0, LIFE, Duration::ZERO), Turn::Read);
+        assert_eq!(heirs.ask(1, LIFE, Duration::ZERO), follow("g0"));
+        // It hangs, and another takes over.
+        heirs.now += LIFE;
+        assert_eq!(heirs.ask(1, LIFE, Duration::ZERO), Turn::Read);
+        assert_eq!(heirs.turn(0), Turn::Ask);
+        heirs.end(0, Duration::ZERO);
+        assert!(heirs.enders.is_empty());
+        heirs.end(1, Duration::ZERO);
+        assert_eq!(heirs.enders, [1]);
+        heirs.now += ENDED - TICK;
+        assert_eq!(heirs.ask(2, LIFE, Duration::ZERO), follow("g1"));
+        // One that hangs while it writes loses it again.
+        let mut heirs = Heirs::new();
+        heirs.ask(0, LIFE, Duration::ZERO);
+        assert!(!matches!(heirs.ask(0, ENDING, ENDING), Turn::Follow(_)));
+        assert_eq!(heirs.ask(1, LIFE, Duration::ZERO), Turn::Read);
+        assert_eq!(heirs.ask(0, ENDED, Duration::ZERO), follow("g1"));
     }
 }

@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_ops::metrics::Metrics;
 
+use super::claim::Matter;
+
 /// What became of a question for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -30,6 +32,7 @@ pub(super) struct SisterMetrics {
     /// 1 while Redis answers.
     pub(super) redis_up: Gauge,
     leases: Family<[(&'static str, &'static str); 1], Counter>,
+    job_leases: Family<[(&'static str, &'static str); 1], Counter>,
     lots: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -45,6 +48,8 @@ impl SisterMetrics {
             registry.register("gateway_redis_up", help, it.redis_up.clone());
             let help = "Questions for the lease on a blob, by what became of them";
             registry.register("gateway_seed_leases", help, it.leases.clone());
+            let help = "Questions for the lease on a preheat job, by what became of them";
+            registry.register("gateway_preheat_leases", help, it.job_leases.clone());
             let help = "Questions for a part of what gateways may ask of a registry together";
             registry.register("gateway_lots", help, it.lots.clone());
         });
@@ -58,7 +63,7 @@ impl SisterMetrics {
     }
 
     /// Counts a question for a lease.
-    pub(super) fn asked(&self, asked: Asked) {
+    pub(super) fn asked(&self, matter: &Matter, asked: Asked) {
         let outcome = match asked {
             Asked::Taken => "taken",
             Asked::Renewed => "renewed",
@@ -66,6 +71,10 @@ impl SisterMetrics {
             Asked::Lost => "lost",
             Asked::Unanswered => "unanswered",
         };
-        self.leases.get_or_create(&[("outcome", outcome)]).inc();
+        let leases = match matter {
+            Matter::Blob(_) => &self.leases,
+            Matter::Job(_) => &self.job_leases,
+        };
+        leases.get_or_create(&[("outcome", outcome)]).inc();
     }
 }

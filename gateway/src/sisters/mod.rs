@@ -10,7 +10,7 @@
 //!
 //! A gateway without settings for any of this has no sisters: it owns every blob and asks nobody.
 //!
-//! Knows nothing of: registries, what a seed does with its turn.
+//! Knows nothing of: registries, what a seed does with its turn, what a preheat job is.
 
 mod claim;
 mod clock;
@@ -34,11 +34,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use claim::Turn;
-pub(crate) use roll::{Company, Roll};
+pub(crate) use roll::{Company, Roll, Standing};
 pub(crate) use tenure::Tenure;
 
 use crate::budget::Lend;
 use crate::settings::SistersSettings;
+use claim::Matter;
 use clock::EpochClock;
 use links::Links;
 use metrics::SisterMetrics;
@@ -56,6 +57,8 @@ struct Inner {
     redis: Option<Redis>,
     metrics: SisterMetrics,
     epochs: EpochClock,
+    /// Nobody else is looked for.
+    is_alone: bool,
     /// Whether everybody that was named has been tried once.
     tried: watch::Sender<bool>,
 }
@@ -63,7 +66,7 @@ struct Inner {
 impl Sisters {
     /// For a gateway that is alone.
     pub(crate) fn none(me: Node, own_keys: Vec<[u8; 32]>) -> Self {
-        Self::new(me, own_keys, None, SisterMetrics::default())
+        Self::new(me, own_keys, None, SisterMetrics::default(), true)
     }
 
     /// Looks for the others, and keeps in touch with them, as tasks of the process.
@@ -78,16 +81,22 @@ impl Sisters {
             return Self::none(me, own_keys);
         }
         let metrics = SisterMetrics::register(&ctx.metrics);
-        let it = Self::new(me, own_keys, settings.redis.map(Redis::new), metrics);
+        let it = Self::new(me, own_keys, settings.redis.map(Redis::new), metrics, false);
         let links = Links::new(it.clone(), settings.addresses, dialer);
         ctx.tasks.spawn_infallible("sisters", links.run(ctx.tasks.stopping()));
         it
     }
 
-    fn new(me: Node, own_keys: Vec<[u8; 32]>, redis: Option<Redis>, metrics: SisterMetrics) -> Self {
+    fn new(
+        me: Node,
+        own_keys: Vec<[u8; 32]>,
+        redis: Option<Redis>,
+        metrics: SisterMetrics,
+        is_alone: bool,
+    ) -> Self {
         let roll = watch::Sender::new(Roll::new(me, own_keys));
         let tried = watch::Sender::new(true);
-        Self(Arc::new(Inner { roll, redis, metrics, epochs: EpochClock::default(), tried }))
+        Self(Arc::new(Inner { roll, redis, metrics, epochs: EpochClock::default(), is_alone, tried }))
     }
 
     /// Waits until those who can be found have been, and believe what this gateway signs; a few seconds at the most.
@@ -140,6 +149,22 @@ impl Sisters {
         self.0.roll.borrow().answering().cloned().collect()
     }
 
+    /// How another gateway is to this one.
+    pub(crate) fn standing(&self, id: &NodeId) -> Standing {
+        self.0.roll.borrow().standing(id)
+    }
+
+    /// Whether there is a Redis, and it answers.
+    pub(crate) fn has_redis(&self) -> bool {
+        self.0.redis.as_ref().is_some_and(Redis::is_up)
+    }
+
+    /// A number that no other gateway gives, unless at the same microsecond, and larger than all before; `None` for a
+    /// gateway that is alone, and may count by itself.
+    pub(crate) fn number(&self) -> Option<u64> {
+        (!self.0.is_alone).then(|| self.0.epochs.tell())
+    }
+
     /// Whose signatures are believed.
     pub(crate) fn keys(&self) -> RegionKeys {
         // Each of them was usable when it was told, and there are no more than are allowed.
@@ -168,7 +193,12 @@ impl Sisters {
 
     /// The claim of a seed that begins now. `is_named`: the scheduler wants it to be this gateway's.
     pub(crate) fn tenure(&self, key: BlobKey, is_named: bool) -> Tenure {
-        Tenure::new(self.clone(), key, is_named)
+        Tenure::new(self.clone(), Matter::Blob(key), is_named)
+    }
+
+    /// The claim to carry out a preheat job that this gateway has.
+    pub(crate) fn job(&self, id: u64) -> Tenure {
+        Tenure::new(self.clone(), Matter::Job(id), false)
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
-use shoal_model::{BlobKey, NodeId};
+use shoal_model::NodeId;
 
-use super::claim::{Answer, LIFE};
+use super::claim::Answer;
 use super::dial::{Connection, Dialler, secrets};
 use super::roll::MAX_SISTERS;
 use crate::budget::CREDIT;
@@ -129,17 +129,18 @@ impl Redis {
         self.note(dialled.await)
     }
 
-    /// Asks for the lease on a blob, or renews the one of the epoch `leased`. A fresh one has an epoch of at least `clock`.
+    /// Asks for a lease that shall live so long, or renews the one of the epoch `leased`. A fresh one has an epoch of at
+    /// least `clock`.
     pub(super) async fn hold(
         &self,
-        key: &BlobKey,
+        lease: &str,
         me: &NodeId,
-        leased: Option<u64>,
-        clock: u64,
+        life: Duration,
+        (leased, clock): (Option<u64>, u64),
     ) -> Result<Answer, RedisError> {
         let mut question = redis::cmd("EVAL");
-        question.arg(HOLD).arg(2).arg(self.lease(key)).arg(self.key("epoch"));
-        question.arg(me.as_str()).arg(leased.unwrap_or(0)).arg(clock).arg(millis(LIFE));
+        question.arg(HOLD).arg(2).arg(self.key(lease)).arg(self.key("epoch"));
+        question.arg(me.as_str()).arg(leased.unwrap_or(0)).arg(clock).arg(millis(life));
         let held: String = self.ask(&question).await?;
         match held.split_once(' ').and_then(|(epoch, holder)| Some((epoch.parse().ok()?, holder))) {
             Some((epoch, holder)) if holder == me.as_str() => Ok(Answer::Yours { epoch }),
@@ -149,9 +150,9 @@ impl Redis {
     }
 
     /// Gives a lease back.
-    pub(super) async fn release(&self, key: &BlobKey, me: &NodeId, leased: u64) -> Result<(), RedisError> {
+    pub(super) async fn release(&self, lease: &str, me: &NodeId, leased: u64) -> Result<(), RedisError> {
         let mut question = redis::cmd("EVAL");
-        question.arg(RELEASE).arg(1).arg(self.lease(key)).arg(format!("{leased} {me}"));
+        question.arg(RELEASE).arg(1).arg(self.key(lease)).arg(format!("{leased} {me}"));
         self.ask::<u64>(&question).await.map(drop)
     }
 
@@ -216,10 +217,6 @@ impl Redis {
             error,
             "redis is away: gateways that were last known share the work by their names and the limits by their number"
         );
-    }
-
-    fn lease(&self, key: &BlobKey) -> String {
-        self.key(&format!("lease:{key}"))
     }
 
     fn key(&self, name: &str) -> String {

@@ -50,6 +50,17 @@ pub(crate) struct Roll {
     n_words: u64,
 }
 
+/// How a gateway is to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// She does not answer, and Redis lists her no more.
+    Gone,
+    /// She does not answer, and nobody knows why.
+    Silent,
+    /// A stream to her lives.
+    Answers,
+}
+
 /// What follows from who there is, for those who have to know of each change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Company {
@@ -172,6 +183,15 @@ impl Roll {
     /// Whether a sister of this name has been heard of.
     pub(super) fn knows(&self, id: &NodeId) -> bool {
         self.sisters.contains_key(id)
+    }
+
+    /// How a gateway is to this one. Without Redis none is ever gone that was there.
+    pub(crate) fn standing(&self, id: &NodeId) -> Standing {
+        match self.sisters.get(id) {
+            Some(it) if it.n_streams > 0 => Standing::Answers,
+            Some(it) if it.is_counted => Standing::Silent,
+            _ => Standing::Gone,
+        }
     }
 
     /// Whose turn it is to seed the blob: by the same rule as schedulers go by.
@@ -316,10 +336,13 @@ mod tests {
         // The one that answers is the one that is listed; a third one is not reached yet.
         list(&mut roll, &[1, 2, 3]);
         assert_eq!(roll.n_sharing(), 3);
+        assert_eq!(roll.standing(&node(2).id), Standing::Answers);
         roll.leave(&node(2).id);
         assert_eq!(roll.n_sharing(), 3, "who knows what she reads");
+        list(&mut roll, &[1, 2, 3]);
+        assert_eq!(roll.standing(&node(2).id), Standing::Silent);
         list(&mut roll, &[1, 3]);
-        assert_eq!(roll.n_sharing(), 2);
+        assert_eq!((roll.n_sharing(), roll.standing(&node(2).id)), (2, Standing::Gone));
         assert!(roll.enter(word(2)));
         list(&mut roll, &[1]);
         assert_eq!(roll.n_sharing(), 2, "she answers, so she is there");

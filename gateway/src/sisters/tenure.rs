@@ -1,55 +1,73 @@
-//! The claim of one seed that is at work, kept up with Redis.
+//! A claim that is made use of, kept up with Redis.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use shoal_model::{BlobKey, NodeId};
+use shoal_model::NodeId;
 use tokio::time::{Instant, sleep};
 
 use super::Sisters;
-use super::claim::{Answer, Claim, RENEWAL, Turn};
+use super::claim::{Answer, Claim, LIFE, Matter, RENEWAL, Turn};
 use super::metrics::Asked;
 
-/// One seed's claim to read its blob.
+/// One claim of this gateway's.
 pub(crate) struct Tenure {
     sisters: Sisters,
-    key: BlobKey,
+    matter: Matter,
     me: NodeId,
     claim: Mutex<Claim>,
 }
 
 impl Tenure {
-    pub(super) fn new(sisters: Sisters, key: BlobKey, is_named: bool) -> Self {
+    pub(super) fn new(sisters: Sisters, matter: Matter, is_named: bool) -> Self {
         let me = sisters.me();
         let claim = Mutex::new(Claim::new(me.clone(), sisters.0.epochs.tell(), is_named));
-        Self { sisters, key, me, claim }
+        Self { sisters, matter, me, claim }
     }
 
-    /// What the seed may do now.
+    /// What may be done now.
     pub(crate) fn turn(&self) -> Turn {
-        let has_redis = self.sisters.0.redis.as_ref().is_some_and(super::Redis::is_up);
-        let roll = self.sisters.0.roll.borrow();
-        self.claim().turn(Instant::now(), has_redis, &roll.owner(&self.key).id)
+        self.claim().turn(Instant::now(), self.sisters.has_redis(), &self.owner())
     }
 
     /// Asks for the lease, or renews it. Takes a moment at the most.
     pub(crate) async fn ask(&self) {
+        self.ask_for(LIFE).await;
+    }
+
+    /// Asks for the lease, and says whether it was had: not merely believed because Redis is away.
+    pub(crate) async fn win(&self) -> bool {
+        self.ask().await;
+        self.claim().leased().is_some()
+    }
+
+    /// Makes sure that nobody else takes the matter up for so long, whatever becomes of this gateway. False where
+    /// another gateway has it.
+    pub(crate) async fn hold_for(&self, life: Duration) -> bool {
+        self.ask_for(life).await;
+        !matches!(self.turn(), Turn::Follow(_))
+    }
+
+    async fn ask_for(&self, life: Duration) {
         let Some(redis) = &self.sisters.0.redis else { return };
         let (asked, leased) = (Instant::now(), self.claim().leased());
-        let answer = redis.hold(&self.key, &self.me, leased, self.sisters.0.epochs.tell()).await;
-        self.sisters.0.metrics.asked(match &answer {
+        let epochs = (leased, self.sisters.0.epochs.tell());
+        let answer = redis.hold(&self.matter.to_string(), &self.me, life, epochs).await;
+        let outcome = match &answer {
             Ok(Answer::Yours { epoch }) if leased == Some(*epoch) => Asked::Renewed,
             Ok(Answer::Yours { .. }) => Asked::Taken,
             Ok(Answer::Another(_)) if leased.is_some() => Asked::Lost,
             Ok(Answer::Another(_)) => Asked::Another,
             Err(_) => Asked::Unanswered,
-        });
+        };
+        self.sisters.0.metrics.asked(&self.matter, outcome);
         match answer {
             Ok(answer) => self.claim().heard(asked, Instant::now(), answer),
-            Err(error) => tracing::debug!(blob = %self.key, %error, "no lease"),
+            Err(error) => tracing::debug!(lease = %self.matter, %error, "no lease"),
         }
     }
 
-    /// Makes sure that this seed may publish at this moment; returns the epoch that it does so in. `None` where another
+    /// Makes sure that it may be done at this moment; returns the epoch that this belongs to. `None` where another
     /// gateway has taken over.
     pub(crate) async fn confirm(&self) -> Option<u64> {
         loop {
@@ -75,11 +93,11 @@ impl Tenure {
 
     /// The gateway that was followed does not serve the blob.
     pub(crate) fn was_left_by(&self, followed: &NodeId) {
-        let owner = self.sisters.0.roll.borrow().owner(&self.key).id.clone();
+        let owner = self.owner();
         self.claim().was_left_by(&owner, followed);
     }
 
-    /// What is signed now belongs to this epoch.
+    /// What is done now belongs to this epoch.
     pub(crate) fn epoch(&self) -> u64 {
         self.claim().epoch()
     }
@@ -88,9 +106,16 @@ impl Tenure {
     pub(crate) async fn release(&self) {
         let leased = self.claim().leased();
         if let (Some(redis), Some(leased)) = (&self.sisters.0.redis, leased)
-            && let Err(error) = redis.release(&self.key, &self.me, leased).await
+            && let Err(error) = redis.release(&self.matter.to_string(), &self.me, leased).await
         {
-            tracing::debug!(blob = %self.key, %error, "lease not given back; it ends by itself");
+            tracing::debug!(lease = %self.matter, %error, "lease not given back; it ends by itself");
+        }
+    }
+
+    fn owner(&self) -> NodeId {
+        match &self.matter {
+            Matter::Blob(key) => self.sisters.0.roll.borrow().owner(key).id.clone(),
+            Matter::Job(_) => self.me.clone(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod certificates;
 mod fleet;
 mod gateway;
+mod jobs;
 mod peer;
 mod remove;
 mod scheduler;
@@ -22,9 +23,10 @@ use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
-    Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, NodeMessage, NodesReply,
-    NodesRequest, OpenReply, OpenRequest, RegionRequest, RegionState, RemoveReply, RemoveRequest, RenewReply,
-    RenewRequest, SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
+    Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, JobReply, JobRequest,
+    JobsNews, JobsRequest, NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, RegionRequest,
+    RegionState, RemoveReply, RemoveRequest, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
+    StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -84,6 +86,10 @@ bytes_form!(
     BlobsRequest,
     IssueReply,
     IssueRequest,
+    JobReply,
+    JobRequest,
+    JobsNews,
+    JobsRequest,
     NodeMessage,
     NodesReply,
     NodesRequest,
@@ -136,6 +142,14 @@ fn name(field: &'static str, text: String) -> Checked<String> {
     match text.len() {
         1..=512 => Ok(text),
         length => Err(wrong(field, format!("{length} bytes"), "1 to 512")),
+    }
+}
+
+/// Bytes of a length up to `most`.
+fn document(field: &'static str, bytes: Bytes, most: usize) -> Checked<Bytes> {
+    match bytes.len() {
+        length if length > most => Err(wrong(field, format!("{length} bytes"), "fewer")),
+        _ => Ok(bytes),
     }
 }
 

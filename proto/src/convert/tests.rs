@@ -109,6 +109,13 @@ fn what_is_sent_is_what_is_received() {
     survives(StoreProgress(stored.collect()));
     survives(RemoveRequest(vec![key(); 2]));
     survives(RemoveReply(vec![Removal::Removed, Removal::Nothing, Removal::Failed("no".to_owned())]));
+    survives(JobsRequest);
+    survives(JobsNews { jobs: vec![Bytes::from_static(b"{}"); 2], gone: vec![7, 8] });
+    for cancelled_by in [None, Some("ann".to_owned())] {
+        survives(JobRequest { id: 7, cancelled_by });
+    }
+    survives(JobReply(None));
+    survives(JobReply(Some(Bytes::from_static(b"{}"))));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
     survives(SchedulerMessage::Lease(lease));
     survives(Statement {
@@ -167,6 +174,19 @@ fn a_question_about_blobs_has_bounds() {
     assert!(BlobsRequest::from_wire(many).is_err());
     // Anything may be meant by a stage that this build does not know.
     assert!(BlobsRequest::from_wire(wire::BlobsRequest { stage: 100, ..asked(1) }).is_err());
+}
+
+#[test]
+fn what_gateways_tell_of_jobs_has_bounds() {
+    let long = |length| Bytes::from(vec![b' '; length]);
+    let news = |jobs| JobsNews::from_wire(wire::JobsNews { jobs, gone: Vec::new() });
+    assert!(news(vec![long(JobsNews::MAX_JOB); JobsNews::MAX]).is_ok());
+    assert!(news(vec![long(JobsNews::MAX_JOB + 1)]).is_err());
+    assert!(news(vec![Bytes::new(); JobsNews::MAX + 1]).is_err());
+    assert!(JobsNews::from_wire(wire::JobsNews { jobs: Vec::new(), gone: vec![1; MAX_ITEMS + 1] }).is_err());
+    assert!(JobReply::from_wire(wire::JobReply { job: long(JobReply::MAX_JOB + 1) }).is_err());
+    let by = |length| JobRequest::from_wire(wire::JobRequest { id: 1, cancelled_by: "x".repeat(length) });
+    assert!(by(512).is_ok() && by(513).is_err());
 }
 
 /// A build from before these fields says less, and is understood.

@@ -11,7 +11,8 @@ use shoal_peer::attest::Signer;
 use shoal_peer::ticket::{Issuer, MAX_LIVES, TicketClaims};
 use shoal_proto::gateway_server::{Gateway, GatewayServer};
 use shoal_proto::{
-    OpenReply, OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest, Source, Ticket,
+    JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
+    RenewReply, RenewRequest, Source, Ticket,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval_at};
@@ -58,6 +59,7 @@ pub(crate) fn tickets(node: &NodeId, keys: &[BlobKey]) -> Vec<Ticket> {
 impl Gateway for Region {
     type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
+    type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
     async fn region(&self, _: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
         let state = RegionState {
@@ -74,5 +76,13 @@ impl Gateway for Region {
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         Err(Status::unimplemented("nothing to renew here"))
+    }
+
+    async fn jobs(&self, _: Request<JobsRequest>) -> Result<Response<Self::JobsStream>, Status> {
+        Err(Status::unimplemented("no jobs here"))
+    }
+
+    async fn job(&self, _: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
+        Err(Status::unimplemented("no jobs here"))
     }
 }

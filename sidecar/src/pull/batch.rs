@@ -151,7 +151,9 @@ mod tests {
     use futures_util::future::join_all;
     use futures_util::stream::{self, BoxStream, StreamExt as _};
     use shoal_proto::gateway_server::{Gateway, GatewayServer};
-    use shoal_proto::{RegionRequest, RegionState, RenewReply, RenewRequest};
+    use shoal_proto::{
+        JobReply, JobRequest, JobsNews, JobsRequest, RegionRequest, RegionState, RenewReply, RenewRequest,
+    };
     use tonic::{Request, Response};
 
     use super::*;
@@ -170,6 +172,7 @@ mod tests {
     impl Gateway for FakeGateway {
         type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
         type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
+        type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
         async fn open(&self, request: Request<OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {
             let digests = request.into_inner().digests;
@@ -192,6 +195,14 @@ mod tests {
 
         async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
             Err(Status::unimplemented("renew"))
+        }
+
+        async fn jobs(&self, _: Request<JobsRequest>) -> Result<Response<Self::JobsStream>, Status> {
+            Err(Status::unimplemented("jobs"))
+        }
+
+        async fn job(&self, _: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
+            Err(Status::unimplemented("job"))
         }
     }
 

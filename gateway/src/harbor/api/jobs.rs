@@ -22,7 +22,7 @@ use crate::fields::Mistakes;
 use crate::harbor::job_reply::Job;
 use crate::harbor::jobs;
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
-use crate::preheat::{Listed, Preheats, State};
+use crate::preheat::{JobView, Listed, Preheats, State};
 
 const PATH: &str = "/oapi/v1/jobs";
 /// How many jobs a page has, unless it is said, and at the most.
@@ -52,29 +52,31 @@ async fn create(
 /// A job as it is now.
 #[utoipa::path(get, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
 async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<Job>, Response> {
-    let job = id.parse().ok().and_then(|it| preheats.get(it));
-    job.map(|it| Json(Job::from(&it))).ok_or_else(unknown)
+    let number = id.parse().map_err(|_| unknown())?;
+    preheats.get(number).await.map(|it| Json(Job::from(&it))).ok_or_else(unknown)
 }
 
 /// Stops a job.
-#[utoipa::path(delete, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
+#[utoipa::path(delete, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job"), (status = 503, description = "the gateway that has it does not answer")))]
 async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     Path(id): Path<String>,
 ) -> Result<Response, Response> {
     let number = id.parse().map_err(|_| unknown())?;
-    let job = preheats.cancel(number, &bearer.name.to_string()).await.ok_or_else(unknown)?;
+    let job = preheats.cancel(number, &bearer.name.to_string()).await;
+    let job = job.map_err(|it| Reply::from(it).into_response())?.ok_or_else(unknown)?;
     Ok((Extension(Subject(job.id.to_string())), Json(Job::from(&job))).into_response())
 }
 
-/// Jobs, the latest first. The header `Link` leads to other pages.
+/// Jobs, the latest first, without what became of each blob. The header `Link` leads to other pages.
 #[utoipa::path(get, path = "/oapi/v1/jobs", tag = "harbor", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a list"), (status = 422, description = "all that is wrong")))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Response, Response> {
     let query = ListQuery::read(query.as_deref().unwrap_or_default()).map_err(one_text)?;
     let skip = (query.page - 1).saturating_mul(query.per_page);
     let Listed { jobs, n_all } = preheats.list(query.state, skip, query.per_page);
-    let jobs: Vec<_> = jobs.iter().map(Job::from).collect();
+    // No list has rows, which is nothing to be said of a job.
+    let jobs: Vec<_> = jobs.into_iter().map(|it| Job::from(&JobView { rows_left_out: 0, ..it })).collect();
     Ok((AppendHeaders([(LINK, query.links(n_all))]), Json(jobs)).into_response())
 }
 
