@@ -43,7 +43,7 @@ pub mod preheat;
 mod presence;
 mod priority;
 mod queue;
-mod regions;
+pub mod regions;
 mod seed;
 pub mod settings;
 mod shelf;
@@ -92,7 +92,7 @@ use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
 use preheat::{Means, Preheats, schedule};
-use regions::Regions;
+use regions::{Desk, Regions};
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -180,28 +180,35 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let service = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
     let service = service.storing(shelf.clone());
     ctx.metrics.register(|registry| service.register(registry));
-    let opener = Arc::new(Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone()));
+    let opener =
+        Arc::new(Opener::new(gate.clone(), cuts.clone(), seeder.clone(), tickets.clone(), sisters.clone()));
+    let regions = Regions::new(opener.clone(), seeder.clone(), cuts, verifier.clone(), &ctx.metrics);
+    let desk = Desk::new(tickets.clone(), regions.roll());
     let means = Means {
         gate: gate.clone(),
         opener: opener.clone(),
         tickets: tickets.clone(),
         sisters: sisters.clone(),
-        seeder: seeder.clone(),
+        seeder,
         shelf: shelf.clone(),
         peers,
         dialer: dialer.clone(),
         schedulers: settings.schedulers.clone(),
+        desk: desk.clone(),
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
+    if let Some(hub) = &hub {
+        hub.take_orders(&preheats, &ctx);
+    }
     let mut guarded = vec![preheat::api::routes(preheats.clone())];
     guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats, ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
-    let regions = Regions::new(opener.clone(), seeder, &ctx.metrics);
+    let service_to_nodes = GatewayService::new(opener, tickets, (regions.roll(), desk), (told, stopping));
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(opener, tickets, regions.roll(), (told, stopping))),
+        gateway: GatewayServer::new(service_to_nodes),
         peers: service,
         mirror: Mirror::new(gate, regions),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),

@@ -30,6 +30,7 @@ use crate::mirror::Mirror;
 const CERTIFICATES: &str = "/shoal.v1.Certificates/";
 const GATEWAY: &str = "/shoal.v1.Gateway/";
 const REGION: &str = "/shoal.v1.Gateway/Region";
+const ATTEND: &str = "/shoal.v1.Gateway/Attend";
 
 /// How many may ask for certificates at the same time: anybody who reaches the port may.
 pub(crate) const MAX_JOINING: usize = 64;
@@ -70,6 +71,7 @@ impl Service<Request<Incoming>> for NodePort {
         let roles = match path {
             // A scheduler hears of the region, and gets no content and nothing that leads to it.
             REGION => &Role::ALL[..],
+            ATTEND => &[Role::Region],
             // Another region reads registries, and takes no part in anything else.
             _ if is_mirror => &[Role::Gateway, Role::Sidecar, Role::Region],
             _ => &[Role::Gateway, Role::Sidecar],

@@ -7,7 +7,6 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use shoal_gateway::settings::{DEFAULT, Settings};
 use shoal_ops::Context;
 use shoal_ops::settings::Reader;
 use support::registry::Registry;
-use support::{content, digest};
+use support::{content, digest, own_address};
 use tempfile::TempDir;
 
 /// The registry as the recorded bodies name it.
@@ -45,13 +44,6 @@ struct Gateway {
     ctx: Context,
     registry: Registry,
     _dir: TempDir,
-}
-
-/// An address of this process's own: nobody else has the port between its being chosen and its being used.
-fn own_address() -> SocketAddr {
-    static N_GIVEN: AtomicU16 = AtomicU16::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    SocketAddr::from(([127, 77, high, low], 20_000 + N_GIVEN.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A management token of the name's own and its hash.

@@ -1,4 +1,4 @@
-//! Asking a fleet's gateway for preheat jobs, as a person does.
+//! Asking a gateway for preheat jobs, as a person does.
 
 use std::time::Duration;
 
@@ -9,8 +9,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
 
-use crate::fleet::Fleet;
-use crate::image::Image;
+use crate::shoal::Service;
 use crate::wait;
 
 /// The management API, as seen from the gateway's machine.
@@ -18,12 +17,7 @@ const API: &str = "http://127.0.0.1:65023/api/v1/preheat";
 /// How long a job of the lab may take.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-impl Fleet {
-    /// An image of the fleet's registry as jobs name it.
-    pub fn named(&self, image: &Image) -> String {
-        self.registry.reference(image)
-    }
-
+impl Service {
     /// Asks for a job; returns its number.
     pub async fn preheat(&self, body: &Value) -> Result<u64> {
         let (status, job) = self.call_preheat(Method::POST, "", body.to_string()).await?;
@@ -63,14 +57,13 @@ impl Fleet {
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Value)> {
-        let host = &self.gateway.host;
-        let token = std::fs::read_to_string(host.dir().join("gateway/management-token"))?;
+        let token = std::fs::read_to_string(self.host.dir().join("gateway/management-token"))?;
         let request = Request::builder()
             .method(method)
             .uri(format!("{API}{path}"))
             .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
             .body(Full::new(Bytes::from(body)))?;
-        let answer = host.send(request).await?;
+        let answer = self.host.send(request).await?;
         let value = serde_json::from_slice(answer.body()).unwrap_or_default();
         Ok((answer.status(), value))
     }

@@ -3,6 +3,8 @@
 //! It has three states only, because Harbor takes any other for a failure. Unlike the original it does not repeat what
 //! it was given to show the registry.
 
+use std::iter;
+
 use serde::Serialize;
 
 use crate::preheat::request::Asked;
@@ -100,14 +102,16 @@ impl From<&JobView> for Job {
 
 impl Outcome {
     fn of(view: &JobView) -> Self {
+        let all = || iter::once(&view.held).chain(view.regions.iter().map(|it| &it.held));
         let rows = Rows {
-            success_tasks: view.success.clone(),
-            failure_tasks: view.failure.clone(),
+            success_tasks: all().flat_map(|it| it.success.clone()).collect(),
+            failure_tasks: all().flat_map(|it| it.failure.clone()).collect(),
             scheduler_cluster_id: 0,
         };
+        let n_left_out = all().fold(0_usize, |n, it| n.saturating_add(it.rows_left_out));
         let mut errors = view.errors.clone();
-        if view.rows_left_out > 0 {
-            errors.push(format!("{} more rows are not shown", view.rows_left_out));
+        if n_left_out > 0 {
+            errors.push(format!("{n_left_out} more rows are not shown"));
         }
         // One at least, for the rows.
         if errors.is_empty() {
@@ -145,6 +149,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::preheat::{Held, RegionView};
 
     fn view(state: State) -> JobView {
         let row = |description: Option<&str>| Row {
@@ -188,9 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn what_other_regions_hold_is_told_with_the_rest() {
+        let own = view(State::Success);
+        let (name, doing, errors) = ("eu".to_owned(), "ended".to_owned(), Vec::new());
+        let region = RegionView { name, state: State::Success, doing, errors, held: own.held.clone() };
+        let job = shown(&JobView { regions: vec![region], ..own });
+        let rows = &job["result"]["job_states"][0]["results"][0];
+        let n_rows = |kind: &str| rows[kind].as_array().map(Vec::len);
+        assert_eq!((n_rows("success_tasks"), n_rows("failure_tasks")), (Some(2), Some(2)));
+    }
+
+    #[test]
     fn each_error_is_one_that_harbor_shows() {
         let errors = vec!["layer 1: the registry says 404".to_owned(), "no node answers".to_owned()];
-        let job = shown(&JobView { errors: errors.clone(), rows_left_out: 3, ..view(State::Failure) });
+        let failed = view(State::Failure);
+        let held = Held { rows_left_out: 3, ..failed.held.clone() };
+        let job = shown(&JobView { errors: errors.clone(), held, ..failed });
         let states = job["result"]["job_states"].as_array().unwrap();
         let told: Vec<_> = states.iter().map(|it| it["error"].as_str().unwrap()).collect();
         assert_eq!(told, [&errors[0], &errors[1], "3 more rows are not shown"]);

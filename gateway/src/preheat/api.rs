@@ -35,7 +35,7 @@ const PER_PAGE: usize = 10;
 const MAX_PER_PAGE: usize = 100;
 /// What a time is written as.
 const TIME: &str = "a time such as \"10m\", or a number of nanoseconds";
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "image",
     "url",
     "type",
@@ -46,6 +46,7 @@ const FIELDS: [&str; 16] = [
     "count",
     "percentage",
     "zone",
+    "regions",
     "concurrent_task_count",
     "concurrent_peer_count",
     "timeout",
@@ -111,14 +112,7 @@ async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> 
     let ListQuery { state, page, per_page } =
         ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
     let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
-    let brief = |it: JobView| JobView {
-        layers: Vec::new(),
-        rows_left_out: it.rows_left_out + it.success.len() + it.failure.len(),
-        success: Vec::new(),
-        failure: Vec::new(),
-        ..it
-    };
-    Ok(Json(Page { jobs: jobs.into_iter().map(brief).collect(), total: n_all }))
+    Ok(Json(Page { jobs: jobs.into_iter().map(JobView::brief).collect(), total: n_all }))
 }
 
 fn unknown(id: &str) -> Response {
@@ -196,6 +190,7 @@ fn read(body: &[u8]) -> Result<Asked, Mistakes> {
         count: fields.number("count", &mut mistakes),
         percentage: fields.number("percentage", &mut mistakes),
         zone: owned(fields.text("zone", &mut mistakes)),
+        regions: fields.texts("regions", &mut mistakes),
         layers: fields.number("concurrent_task_count", &mut mistakes),
         nodes: fields.number("concurrent_peer_count", &mut mistakes),
         timeout: fields.read("timeout", TIME, time, &mut mistakes),
@@ -261,6 +256,7 @@ mod tests {
             "count": 2,
             "percentage": null,
             "zone": "z",
+            "regions": ["eu"],
             "concurrent_task_count": 4,
             "concurrent_peer_count": 50,
             "timeout": 600_000_000_000_u64,
@@ -274,6 +270,7 @@ mod tests {
             count: Some(2),
             percentage: None,
             zone: Some("z".to_owned()),
+            regions: vec!["eu".to_owned()],
             layers: Some(4),
             nodes: Some(50),
             timeout: Some(Duration::from_secs(600)),

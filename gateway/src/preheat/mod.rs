@@ -5,6 +5,9 @@
 //! ([`resolve`]), nodes are chosen ([`choice`]), and each is told to fetch the blobs, by the same way as for a pull.
 //! What came of it anybody may see who may see jobs ([`view`]).
 //!
+//! A job may have other regions do the same, which read by way of this gateway: each has a part in it ([`branch`]). The
+//! other way round, what this gateway's hub orders is carried out like a job ([`ordered`]), and told ([`telling`]).
+//!
 //! Nothing is opened to anybody by it. The image has to be one that the asker's credential reads, or in gateway mode
 //! one that nodes may pull; and whoever reads at a node what a job has put there is opened for himself.
 //!
@@ -13,15 +16,18 @@
 
 pub(crate) mod api;
 mod book;
+mod branch;
 mod choice;
 pub mod image;
 mod job;
 mod metrics;
+mod ordered;
 pub mod request;
 mod resolve;
 mod run;
 pub mod schedule;
 mod store;
+mod telling;
 mod view;
 
 use std::collections::BTreeMap;
@@ -38,12 +44,14 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-pub use view::{JobView, LayerView, Progress, Row, State};
+pub(crate) use ordered::Ordered;
+pub use view::{Held, JobView, LayerView, Progress, RegionView, Row, State};
 
 use crate::authority::Holder;
 use crate::gate::Gate;
 use crate::mode::Asker;
 use crate::open::Opener;
+use crate::regions::{Desk, RegionName};
 use crate::seed::Seeder;
 use crate::shelf::SeedingShelf;
 use crate::sisters::Sisters;
@@ -51,8 +59,8 @@ use crate::tickets::Tickets;
 use crate::timestamp::Timestamp;
 use book::{Book, Entered, Full, Sameness};
 use metrics::PreheatMetrics;
-use request::Request;
-use run::{Progressing, Runner};
+use request::{Elsewhere, MAX_REGIONS, Request};
+use run::{Origin, Progressing, Runner};
 use store::{JobStore, Kept};
 
 /// What jobs are carried out with.
@@ -67,6 +75,8 @@ pub(crate) struct Means {
     pub(crate) dialer: Dialer,
     /// Where it is known which nodes there are.
     pub(crate) schedulers: Vec<String>,
+    /// Where other regions are told what to do.
+    pub(crate) desk: Desk,
 }
 
 /// The jobs of this gateway; clones are of the same.
@@ -130,6 +140,11 @@ impl Preheats {
         }
         it.begin_more();
         Ok(it)
+    }
+
+    /// For what a gateway of the hub orders.
+    pub(crate) fn ordered(&self) -> Ordered {
+        Ordered::new(self.0.means.clone(), self.0.tasks.clone())
     }
 
     /// The configured registry that a host is a name of.
@@ -260,19 +275,29 @@ impl Preheats {
 
     async fn run(&self, going_on: GoingOn) {
         let stopping = self.0.tasks.stopping();
-        going_on.progressing.begin(going_on.waited());
-        let running = Runner::run(self.0.means.clone(), going_on.progressing.clone());
+        let regions = self.regions(&going_on.progressing.request.elsewhere);
+        going_on.progressing.begin(going_on.waited(), regions);
+        let origin = Origin::Here(going_on.view.id);
+        let running = Runner::run(self.0.means.clone(), going_on.progressing.clone(), origin);
         // One that is cut short goes on after the restart.
         if stopping.run_until_cancelled(running).await.is_some() {
             self.ended(going_on.now()).await;
         }
     }
 
+    /// The other regions that a job is for.
+    fn regions(&self, elsewhere: &Elsewhere) -> Vec<RegionName> {
+        match elsewhere {
+            Elsewhere::In(regions) => regions.clone(),
+            Elsewhere::Everywhere => self.0.means.desk.regions().into_iter().take(MAX_REGIONS).collect(),
+        }
+    }
+
     async fn ended(&self, view: JobView) {
         let JobView { id, state: outcome, .. } = view;
         tracing::info!(
-            id, image = view.request.image, outcome = outcome.as_str(), nodes = view.progress.nodes,
-            nodes_done = view.progress.nodes_done, errors = ?view.errors, "preheat job ended"
+            id, image = view.request.image, outcome = outcome.as_str(), nodes = view.held.progress.nodes,
+            nodes_done = view.held.progress.nodes_done, regions = view.regions.len(), errors = ?view.errors, "preheat job ended"
         );
         self.0.metrics.ended(outcome);
         let gone = {

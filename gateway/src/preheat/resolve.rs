@@ -68,10 +68,7 @@ impl Resolver {
     pub(super) async fn resolve(&self, request: &Request) -> Result<Vec<Blob>, Setback> {
         let repository = &request.image.repository;
         if !self.upstream.mode.admits(repository) {
-            let name = self.upstream.name();
-            return Err(Setback::lasting(format!(
-                "repository {repository} of {name}: not one that nodes may pull: see credentials.repositories"
-            )));
+            return Err(not_admitted(&self.upstream, repository));
         }
         let mut sizes = BTreeMap::new();
         let mut digests = Vec::new();
@@ -177,6 +174,14 @@ impl Resolver {
     fn fault(&self, request: &Request, what: &str) -> Setback {
         Setback::lasting(format!("image {}: {what}", request.image))
     }
+}
+
+/// The registry's settings do not let nodes pull the repository.
+pub(super) fn not_admitted(upstream: &Upstream, repository: &Repository) -> Setback {
+    let name = upstream.name();
+    Setback::lasting(format!(
+        "repository {repository} of {name}: not one that nodes may pull: see credentials.repositories"
+    ))
 }
 
 fn refused(error: &MirrorError, named: impl Fn(&str) -> String) -> Setback {

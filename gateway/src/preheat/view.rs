@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shoal_model::Digest;
+use shoal_proto::BlobAtNode;
 
+use super::branch::Branch;
 use super::choice;
-use super::job::{Job, Part, Target};
+use super::job::{Job, Layer, Part, Target};
 use super::request::{Asked, Request};
 use crate::timestamp::Timestamp;
 
-/// The most rows of either kind. Harbor writes each into a log.
+/// The most rows of either kind, of all regions together. Harbor writes each into a log.
 const MAX_ROWS: usize = 1000;
 
 /// A job as it is shown.
@@ -33,10 +34,39 @@ pub struct JobView {
     pub created: Timestamp,
     /// When this was so.
     pub updated: Timestamp,
-    /// How far it is.
-    pub progress: Progress,
     /// What is to be said about the whole.
     pub errors: Vec<String>,
+    /// Who holds what, in the gateway's own region.
+    #[serde(flatten)]
+    pub held: Held,
+    /// What the other regions do that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RegionView>,
+}
+
+/// A job's part in another region, as that region tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegionView {
+    /// The region's name.
+    pub name: String,
+    /// Whether it has ended, and how.
+    pub state: State,
+    /// What it is at: absent, told, resolving, assigning, storing, cut off, ended.
+    pub doing: String,
+    /// What is to be said about it.
+    pub errors: Vec<String>,
+    /// Who holds what there.
+    #[serde(flatten)]
+    pub held: Held,
+}
+
+/// Who holds what, in one region.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// How far it is.
+    pub progress: Progress,
     /// The image's blobs.
     pub layers: Vec<LayerView>,
     /// Who holds which blob.
@@ -129,12 +159,9 @@ impl JobView {
             request: request.to_asked(),
             created: now,
             updated: now,
-            progress: Progress::default(),
             errors: Vec::new(),
-            layers: Vec::new(),
-            success: Vec::new(),
-            failure: Vec::new(),
-            rows_left_out: 0,
+            held: Held::default(),
+            regions: Vec::new(),
         }
     }
 
@@ -146,21 +173,16 @@ impl JobView {
             Some(true) => State::Success,
             Some(false) => State::Failure,
         };
-        let mut it = Self {
+        let (url, max_rows) = (|layer| url(job, request, layer), max_rows(job));
+        Self {
             state,
             doing: job.doing().to_owned(),
             updated: now,
             errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
-            layers: layers(job),
-            progress: progress(job),
+            held: Held::of(job, max_rows, url),
+            regions: job.branches().iter().map(|it| RegionView::of(it, job, max_rows, url)).collect(),
             ..self.clone()
-        };
-        let url = |digest: Digest| {
-            let image = &request.image;
-            format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository)
-        };
-        it.list(job, url);
-        it
+        }
     }
 
     /// The same, ended before it could do anything.
@@ -169,32 +191,118 @@ impl JobView {
         Self { state, doing, updated: now, errors: vec![why], ..self.clone() }
     }
 
-    fn list(&mut self, job: &Job, url: impl Fn(Digest) -> String) {
-        for (target, part) in parts(job) {
-            let Some(end) = &part.end else { continue };
-            let rows = if end.is_ok() { &mut self.success } else { &mut self.failure };
-            if rows.len() >= MAX_ROWS {
-                self.rows_left_out += 1;
-                continue;
-            }
-            let Some(layer) = job.layers().get(part.layer) else { continue };
-            rows.push(Row {
-                url: url(layer.digest),
-                hostname: target.node.id.to_string(),
-                ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
-                description: end.as_ref().err().map(|it| it.to_string()),
-            });
+    /// The same without what was done where.
+    pub(super) fn brief(self) -> Self {
+        let regions = self.regions.into_iter().map(|it| RegionView { held: it.held.brief(), ..it });
+        Self { held: self.held.brief(), regions: regions.collect(), ..self }
+    }
+}
+
+impl RegionView {
+    fn of(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let state = match (branch.is_over(), branch.is_of_use()) {
+            (false, _) => State::Pending,
+            (true, true) => State::Success,
+            (true, false) => State::Failure,
+        };
+        Self {
+            name: branch.region.to_string(),
+            state,
+            doing: branch.doing().to_owned(),
+            errors: branch.errors(),
+            held: Held::told(branch, job, max_rows, url),
         }
     }
 }
 
-fn parts(job: &Job) -> impl Iterator<Item = (&Target, &Part)> {
-    job.targets().iter().flat_map(|target| target.parts.iter().map(move |part| (target, part)))
+impl Held {
+    /// What the nodes of this region hold, without rows.
+    pub(super) fn counts(job: &Job) -> Self {
+        Self { progress: progress(job), layers: layers(job), ..Self::default() }
+    }
+
+    fn of(job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let mut it = Self::counts(job);
+        for (_, target, part) in parts(job) {
+            let Some(end) = &part.end else { continue };
+            let row = url(part.layer).map(|url| Row {
+                url,
+                hostname: target.node.id.to_string(),
+                ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
+                description: end.as_ref().err().map(|it| it.to_string()),
+            });
+            it.add(row, max_rows);
+        }
+        it
+    }
+
+    /// The same of another region.
+    fn told(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let Some(told) = branch.progress() else { return Self::default() };
+        let count = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+        let layer = |(layer, [done, failed]): (&Layer, &[u64; 2])| LayerView {
+            digest: layer.digest.to_string(),
+            size: layer.size,
+            nodes_done: count(*done),
+            nodes_failed: count(*failed),
+        };
+        let mut it = Self {
+            progress: Progress {
+                bytes: told.bytes,
+                bytes_held: told.bytes_held,
+                nodes: count(told.nodes),
+                nodes_done: count(told.nodes_done),
+                nodes_failed: count(told.nodes_failed),
+            },
+            layers: job.layers().iter().zip(&told.blobs).map(layer).collect(),
+            rows_left_out: count(told.rows_left_out),
+            ..Self::default()
+        };
+        for BlobAtNode { blob, node, ip, failed } in branch.rows().iter().cloned() {
+            it.add(url(blob).map(|url| Row { url, hostname: node, ip, description: failed }), max_rows);
+        }
+        it
+    }
+
+    fn add(&mut self, row: Option<Row>, max_rows: usize) {
+        let Some(row) = row else { return };
+        let rows = if row.description.is_none() { &mut self.success } else { &mut self.failure };
+        if rows.len() < max_rows {
+            rows.push(row);
+        } else {
+            self.rows_left_out = self.rows_left_out.saturating_add(1);
+        }
+    }
+
+    fn brief(self) -> Self {
+        let n_rows = self.success.len().saturating_add(self.failure.len());
+        let rows_left_out = self.rows_left_out.saturating_add(n_rows);
+        Self { progress: self.progress, rows_left_out, ..Self::default() }
+    }
+}
+
+/// The most rows of either kind that are shown of one region.
+pub(super) fn max_rows(job: &Job) -> usize {
+    MAX_ROWS / job.branches().len().saturating_add(1)
+}
+
+/// Where the registry has a blob.
+fn url(job: &Job, request: &Request, layer: usize) -> Option<String> {
+    let (image, digest) = (&request.image, job.layers().get(layer)?.digest);
+    Some(format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository))
+}
+
+/// Every blob at every target, with their numbers.
+pub(super) fn parts(job: &Job) -> impl Iterator<Item = ((usize, usize), &Target, &Part)> {
+    let targets = job.targets().iter().enumerate();
+    targets.flat_map(|(of, target)| {
+        target.parts.iter().enumerate().map(move |(number, part)| ((of, number), target, part))
+    })
 }
 
 fn layers(job: &Job) -> Vec<LayerView> {
     let mut ends: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
-    for (_, part) in parts(job) {
+    for (_, _, part) in parts(job) {
         let [done, failed] = ends.entry(part.layer).or_default();
         match &part.end {
             Some(Ok(())) => *done += 1,
@@ -214,7 +322,7 @@ fn layers(job: &Job) -> Vec<LayerView> {
 fn progress(job: &Job) -> Progress {
     let size = |part: &Part| job.layers().get(part.layer).map_or(0, |it| it.size);
     let (nodes, mut it) = (job.targets(), Progress::default());
-    for (_, part) in parts(job) {
+    for (_, _, part) in parts(job) {
         it.bytes = it.bytes.saturating_add(size(part));
         let held = if part.end == Some(Ok(())) { size(part) } else { part.held };
         it.bytes_held = it.bytes_held.saturating_add(held);

@@ -61,7 +61,6 @@ impl Roll {
     }
 
     /// All that are there, each once, as it said last.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what is preheated is to be told to regions"))]
     pub(crate) fn list(&self) -> Vec<(NodeId, Regional)> {
         let present = self.present();
         let last: BTreeMap<_, _> = present.by_stream.values().cloned().collect();

@@ -7,6 +7,7 @@ mod certificates;
 mod gateway;
 mod peer;
 mod preheat;
+mod regional;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
     Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, NodesReply, NodesRequest, OpenReply,
-    OpenRequest, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
+    OpenRequest, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
     StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
@@ -87,6 +88,8 @@ bytes_form!(
     OpenRequest,
     RegionRequest,
     RegionState,
+    RegionalNews,
+    RegionalOrders,
     RenewReply,
     RenewRequest,
     SchedulerMessage,

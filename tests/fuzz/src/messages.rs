@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use shoal_proto::{
     Attestation, BlobNews, IssueReply, IssueRequest, Malformed, NodeMessage, NodesReply, NodesRequest,
-    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RenewReply, RenewRequest, SchedulerMessage,
+    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest, SchedulerMessage,
     Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
@@ -17,7 +17,7 @@ use crate::input::choices;
 use crate::{Check, contract};
 
 /// Every message that is sent, and those that are signed.
-const MESSAGES: [(&str, Check); 18] = [
+const MESSAGES: [(&str, Check); 20] = [
     ("Attestation", |it| round_trip(it, Attestation::decode, Attestation::encode, |_| {})),
     ("BlobNews", |it| round_trip(it, BlobNews::decode, BlobNews::encode, told)),
     ("IssueReply", |it| round_trip(it, IssueReply::decode, IssueReply::encode, |_| {})),
@@ -37,6 +37,8 @@ const MESSAGES: [(&str, Check); 18] = [
     ("NodesRequest", |it| round_trip(it, NodesRequest::decode, NodesRequest::encode, |_| {})),
     ("StoreProgress", |it| round_trip(it, StoreProgress::decode, StoreProgress::encode, stored)),
     ("StoreRequest", |it| round_trip(it, StoreRequest::decode, StoreRequest::encode, to_store)),
+    ("RegionalNews", |it| round_trip(it, RegionalNews::decode, RegionalNews::encode, |_| {})),
+    ("RegionalOrders", |it| round_trip(it, RegionalOrders::decode, RegionalOrders::encode, |_| {})),
 ];
 
 /// Takes a byte that says which message, then the message, or choices for one.
