@@ -123,12 +123,27 @@ registries:
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
+        Self::answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn answer(request: Request<Full<Bytes>>) -> Answer {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let request = request.body(Full::<Bytes>::from(body.to_owned())).unwrap();
         let (head, body) = client.request(request).await.unwrap().into_parts();
         let link = head.headers.get(LINK).map(|it| it.to_str().unwrap().to_owned());
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: head.status.as_u16(), link: link.unwrap_or_default(), body }
+    }
+
+    /// Sends a request as it was recorded, with the webhook's header in place of its own.
+    async fn send_recorded(&self, path: &str, recorded: &Value, body: &str) -> Answer {
+        let mut request = Request::post(format!("http://{}{path}", self.address)).header(AUTHORIZATION, HOOK);
+        for header in recorded["headers"].as_array().unwrap() {
+            let [name, value] = [0, 1].map(|it| header[it].as_str().unwrap());
+            if name.starts_with("Ce-") || name == "Content-Type" {
+                request = request.header(name, value);
+            }
+        }
+        Self::answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await
     }
 
     async fn post(&self, path: &str, authorization: &str, body: &str) -> Answer {
@@ -389,6 +404,45 @@ async fn a_push_that_a_webhook_tells_of_warms_the_image_once() {
     }
     assert_eq!(gateway.jobs().await.len(), 1);
     assert!(gateway.ctx.metrics.encode().contains("shoal_gateway_management_calls_total{status=\"401\"} 2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_zot_tells_of_warms_the_image() {
+    let rules = RULES.replace("p2p/**", "ev/**");
+    let gateway = Gateway::start_with(&rules, "mode: gateway, repositories: ['p2p/**', 'ev/**']").await;
+    let manifest = gateway.put_image("v1");
+    for (path, content) in [("v1", &manifest)] {
+        gateway.registry.put_manifest("ev/app", path, content);
+        gateway.registry.put_manifest("ev/app", &digest(content).to_string(), content);
+    }
+    for blob in [content(1, 300), content(2, 200_000)] {
+        gateway.registry.put_blob("ev/app", &blob);
+    }
+    let hook = format!("/webhooks/harbor?registry={NAME}");
+    let pushed = "sha256:d500a178c29e1209f014d58901810301c5fa85a3634e45971f65f7d6092114c0";
+    let mut started = Vec::new();
+    for event in recorded("zot-events") {
+        let body = event["raw_body"].as_str().unwrap().replace(pushed, &digest(&manifest).to_string());
+        let is_push = event["body"]["reference"] == "v1" && !event["body"]["manifest"].is_null();
+        if event["body"]["reference"] == "multi" {
+            continue;
+        }
+        let answer = gateway.send_recorded(&hook, &event, &body).await;
+        answer.is(200, if is_push { "\"jobs\":[" } else { "\"aside\":" });
+        started.extend(answer.json()["jobs"].as_array().unwrap().iter().filter_map(Value::as_u64));
+        if is_push {
+            gateway.send_recorded("/webhooks/harbor", &event, &body).await.is(422, "the event names no registry");
+            gateway.send_recorded("/webhooks/harbor?registry=evil.example", &event, &body).await.is(422, "is no name of");
+            gateway.send_recorded("/webhooks/harbor?other=1", &event, &body).await.is(422, "something else than registry");
+            gateway.send_recorded(&hook, &event, "not JSON").await.is(422, "the body is not JSON");
+            let mut lacking = event.clone();
+            lacking["headers"].as_array_mut().unwrap().retain(|it| it[0] != "Ce-Id");
+            gateway.send_recorded(&hook, &lacking, &body).await.is(422, "the header ce-id is missing");
+        }
+    }
+    assert_eq!(started.len(), 1);
+    let (ended, job) = gateway.poll(started[0]).await;
+    assert_eq!(ended, "Success", "{job:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State as Shared;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{RawQuery, State as Shared};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use shoal_ops::settings::SecretSource;
 use tokio::time::timeout;
@@ -19,11 +21,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{ask, one_text};
+use crate::fields::Mistakes;
 use crate::harbor::notifications;
 use crate::harbor::push::Push;
 use crate::harbor::rules::{Rule, Target, target};
 use crate::harbor::told::Told;
-use crate::harbor::webhook::Event;
+use crate::harbor::webhook::{Beside, Event};
 use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
 use crate::preheat::Preheats;
 use crate::settings::OccasionSettings;
@@ -85,14 +88,42 @@ impl Pushes {
     }
 }
 
-/// Takes an event of Harbor's, in either form. It comes with the header that the settings say, and not with a token.
-#[utoipa::path(post, path = "/webhooks/harbor", tag = "harbor", request_body(content_type = "application/json"), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
+/// What comes with an event's body.
+fn beside(headers: &HeaderMap, query: Option<&str>) -> Result<Beside, Mistakes> {
+    let (mut beside, mut mistakes) = (Beside::default(), Mistakes::default());
+    let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default();
+    beside.media_type = media_type.trim().to_ascii_lowercase();
+    for (name, value) in headers {
+        let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
+        // Values are percent-encoded: section 3.1.3.2 of the HTTP protocol binding.
+        match value.to_str().map(|it| percent_decode_str(it).decode_utf8()) {
+            Ok(Ok(value)) => beside.attributes.push((name.to_owned(), value.into_owned())),
+            _ => mistakes.add(format!("the header ce-{name} is no text")),
+        }
+    }
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "registry" if beside.registry.is_none() => beside.registry = Some(value.into_owned()),
+            "registry" => mistakes.add("registry is in the address more than once"),
+            _ => mistakes.add("the address has something else than registry in its query"),
+        }
+    }
+    if mistakes.0.is_empty() { Ok(beside) } else { Err(mistakes) }
+}
+
+/// Takes an event of Harbor's, in its own form or as a CloudEvent, or of Zot's. It comes with the header that the
+/// settings say, and not with a token.
+#[utoipa::path(post, path = "/webhooks/harbor", tag = "harbor", params(("registry" = Option<String>, Query, description = "the registry that the event is of, for events that do not say so, such as Zot's")), request_body(content_type = "application/json"), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
 async fn webhook(
     Shared(pushes): Shared<Pushes>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    match Event::read(&body).map_err(one_text)? {
+    let beside = beside(&headers, query.as_deref()).map_err(one_text)?;
+    match Event::read(&beside, &body).map_err(one_text)? {
         Event::Aside(why) => Ok(Json(json!({ "jobs": [], "aside": why })).into_response()),
         Event::Pushed(pushed) => taken(pushes.warm(pushed)).await,
     }
