@@ -106,10 +106,9 @@ impl Gateway for GatewayService {
         let first = first.map_err(|_| Status::deadline_exceeded("attend: it does not say who it is"))??;
         let regional = first.and_then(|it| it.regional);
         let regional = regional.ok_or_else(|| Status::invalid_argument("attend: it does not say who it is"))?;
-        let region: RegionName = regional
-            .region
-            .parse()
-            .map_err(|it| Status::invalid_argument(format!("region {:?}: {it}", regional.region)))?;
+        let region = regional.region.parse::<RegionName>();
+        let region = region
+            .map_err(|it| Status::invalid_argument(format!("attend: region {:?} {it}", regional.region)))?;
         // Without certificates, in tests, it is who it says.
         let gateway = regions::identity(&from).unwrap_or_else(|| NodeId::new(region.as_str()));
         let orders = self.desk.attend(gateway, region, news).map_err(refused)?;

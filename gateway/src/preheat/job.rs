@@ -249,8 +249,9 @@ impl Job {
             Event::Lost { target, why } => self.left(now, target, Some(why)),
             Event::Linked(links) => self.branches.iter_mut().zip(links).for_each(|(it, link)| it.linked(link)),
             Event::Branch(told) => {
-                let of = self.branches.iter_mut().find(|it| it.region == told.region);
-                of.into_iter().for_each(|it| it.told(told.clone()));
+                if let Some(it) = self.branches.iter_mut().find(|it| it.region == told.region) {
+                    it.told(told);
+                }
             }
             Event::Cancelled(by) => return self.stop(&format!("cancelled by {by}"), true, actions),
         }
