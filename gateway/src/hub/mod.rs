@@ -5,7 +5,7 @@
 //! says who asks; it opens nothing by itself where callers' credentials decide, so a seed shows one that was seen to open
 //! the repository ([`lent`]).
 //!
-//! Whether the hub is there says a stream of its own ([`attend`]), and not how fast it answers: it may well wait for a
+//! Whether the hub is there says a stream of its own ([`Region`]), and not how fast it answers: it may well wait for a
 //! registry that is slow, and it says by itself when one is silent. Content goes over a connection of its own, whose
 //! window is small where the link's rate is limited: what has been sent and not taken yet is part of what the link
 //! carries.
@@ -15,7 +15,6 @@
 //!
 //! Knows nothing of: who may read what, pieces.
 
-mod attend;
 mod lent;
 mod orders;
 
@@ -34,9 +33,9 @@ use shoal_identity::{Connector, Dialer, Expected, Role};
 use shoal_model::{ByteRate, Digest, NodeId};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::Context;
+use shoal_peer::region::Region;
 use shoal_proto::{Regional, Ticket};
 use shoal_registry::{ErrorKind, RegistryBody, RegistryError};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::frames;
@@ -77,8 +76,8 @@ pub(crate) struct Hub {
     me: Regional,
     /// All of its gateways, `https://host:port` each.
     gateways: Vec<String>,
-    /// The one of its gateways that answers, `https://host:port`.
-    gateway: watch::Receiver<Option<String>>,
+    /// Which of them answers.
+    there: Region,
 }
 
 impl Hub {
@@ -96,10 +95,11 @@ impl Hub {
         let enrolment = enrol(ctx, certificate, applicant)?;
         let dialer = Dialer::new(enrolment.keychain.as_ref());
         let me = Regional { region: region.to_string(), address };
-        let gateway = attend::start(gateways.clone(), dialer.clone(), me.clone(), ctx);
+        let (there, keeper) = Region::hub(gateways.clone(), dialer.clone(), me.clone());
+        ctx.tasks.spawn_infallible("hub", keeper.run(ctx.tasks.stopping()));
         // Who asks before that is told that the hub does not answer, which is no harm.
-        let _ = timeout(FIRST, gateway.clone().wait_for(Option::is_some)).await;
-        Ok(Self { dialer, region: named, me, gateways, gateway })
+        there.first_answer(FIRST).await;
+        Ok(Self { dialer, region: named, me, gateways, there })
     }
 
     /// Takes the orders of each of its gateways, as tasks of the process: a job is known to the one that it was asked of.
@@ -164,7 +164,7 @@ pub(crate) struct HubRegistry {
 impl HubRegistry {
     /// Whether a gateway of the hub answers.
     pub(crate) fn is_there(&self) -> bool {
-        self.hub.gateway.borrow().is_some()
+        self.hub.there.gateway().is_some()
     }
 
     /// A caller with this `Authorization` was allowed to read the repository: seeds may show it.
@@ -197,7 +197,7 @@ impl HubRegistry {
         urgency: &Urgency,
     ) -> Result<Option<Response<RegistryBody>>, RegistryError> {
         // If it is not there after that either, sending says so.
-        let _ = timeout(RETURN, self.hub.gateway.clone().wait_for(Option::is_some)).await;
+        self.hub.there.first_answer(RETURN).await;
         let headers = request.headers_mut();
         headers.insert(http::header::ACCEPT, HeaderValue::from_static(frames::MEDIA_TYPE));
         if !urgency.is_live() {
@@ -227,7 +227,7 @@ impl HubRegistry {
             what: format!("{told}: {fault}"),
             kind,
         };
-        let gateway = self.hub.gateway.borrow().clone();
+        let gateway = self.hub.there.gateway().map(|it| it.url);
         let gateway = gateway.ok_or_else(|| fail(ErrorKind::Connect, &"no gateway of the hub answers"))?;
         let (mut parts, ()) = request.into_parts();
         parts.uri = self.target(&gateway, &parts.uri).map_err(|it| fail(ErrorKind::Protocol, &it))?;
