@@ -87,7 +87,7 @@ use grpc::GatewayService;
 use hub::Hub;
 use issuing::{Issuing, Secured};
 use metrics::RegistryMetrics;
-use mirror::Mirror;
+use mirror::{Manifests, Mirror};
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
@@ -184,8 +184,10 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         Arc::new(Opener::new(gate.clone(), cuts.clone(), seeder.clone(), tickets.clone(), sisters.clone()));
     let regions = Regions::new(opener.clone(), seeder.clone(), cuts, verifier.clone(), &ctx.metrics);
     let desk = Desk::new(tickets.clone(), regions.roll());
+    let manifests = Arc::new(Manifests::new(gate.clone()));
     let means = Means {
         gate: gate.clone(),
+        manifests: manifests.clone(),
         opener: opener.clone(),
         tickets: tickets.clone(),
         sisters: sisters.clone(),
@@ -210,7 +212,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(service_to_nodes),
         peers: service,
-        mirror: Mirror::new(gate, regions),
+        mirror: Mirror::new(gate, manifests, regions),
         joining: Arc::new(Semaphore::new(MAX_JOINING)),
         strangers: strangers(&ctx),
     };

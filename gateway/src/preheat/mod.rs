@@ -49,6 +49,7 @@ pub use view::{Held, JobView, LayerView, Progress, RegionView, Row, State};
 
 use crate::authority::Holder;
 use crate::gate::Gate;
+use crate::mirror::Manifests;
 use crate::mode::Asker;
 use crate::open::Opener;
 use crate::regions::{Desk, RegionName};
@@ -66,6 +67,7 @@ use store::{JobStore, Kept};
 /// What jobs are carried out with.
 pub(crate) struct Means {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) manifests: Arc<Manifests>,
     pub(crate) opener: Arc<Opener>,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) sisters: Sisters,

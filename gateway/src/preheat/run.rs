@@ -304,8 +304,8 @@ impl Means {
             }
         }
         let right: Right = self.gate.right(&upstream, &image.repository, authorization.as_ref());
-        let (gate, opener) = (self.gate.clone(), self.opener.clone());
-        Resolver { gate, opener, upstream, right, authorization }.resolve(request).await
+        let (manifests, opener) = (self.manifests.clone(), self.opener.clone());
+        Resolver { manifests, opener, upstream, right, authorization }.resolve(request).await
     }
 
     /// Who shall hold which of the blobs.
