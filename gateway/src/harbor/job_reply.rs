@@ -6,16 +6,20 @@
 use std::iter;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::preheat::request::Asked;
 use crate::preheat::{JobView, Row, State};
 use crate::timestamp::Timestamp;
 
 /// A job as Dragonfly's clients know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyJob)]
 pub(crate) struct Job {
     id: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     is_del: u64,
     task_id: String,
@@ -25,11 +29,16 @@ pub(crate) struct Job {
     args: Args,
     /// None while it goes on.
     result: Option<Outcome>,
+    /// Always empty.
+    #[schema(value_type = Vec<u64>)]
     scheduler_clusters: [(); 0],
+    /// Always empty.
+    #[schema(value_type = Vec<u64>)]
     seed_peer_clusters: [(); 0],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyArgs)]
 struct Args {
     r#type: &'static str,
     url: String,
@@ -42,28 +51,34 @@ struct Args {
     timeout: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyOutcome)]
 struct Outcome {
     group_uuid: String,
     state: State,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     job_states: Vec<JobState>,
 }
 
 /// One thing that is to be said of a job. Harbor shows the `error` of each where a job failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyJobState)]
 struct JobState {
     task_uuid: String,
     task_name: &'static str,
     state: State,
     error: String,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     ttl: u64,
     results: Vec<Rows>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyRows)]
 struct Rows {
     success_tasks: Vec<Row>,
     failure_tasks: Vec<Row>,

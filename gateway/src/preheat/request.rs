@@ -15,6 +15,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_model::Authorization;
 use shoal_oci::RegistryName;
+use utoipa::ToSchema;
 
 use super::image::{Image, MAX_TEXT, Platform, Platforms, cut};
 use crate::regions::RegionName;
@@ -39,8 +40,9 @@ const MAX_CREDENTIAL: usize = 16 << 10;
 
 /// What was asked for, as it was given; what was not given is left at its default. As JSON, it is without the
 /// credential.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(as = PreheatAsked)]
 pub struct Asked {
     /// An image, as [`Image::parse`] reads it.
     pub image: String,
@@ -73,6 +75,7 @@ pub struct Asked {
     pub nodes: Option<u64>,
     /// How long the job may take; more than [`MAX_TIMEOUT`] is that.
     #[serde(skip_serializing_if = "Option::is_none", with = "seconds")]
+    #[schema(value_type = Option<u64>)]
     pub timeout: Option<Duration>,
     /// What the registry is shown, instead of the gateway's own right where it has one.
     #[serde(skip)]

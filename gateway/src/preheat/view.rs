@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shoal_proto::BlobAtNode;
+use utoipa::ToSchema;
 
 use super::branch::Branch;
 use super::choice;
@@ -15,8 +16,9 @@ use crate::timestamp::Timestamp;
 const MAX_ROWS: usize = 1000;
 
 /// A job as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatJob)]
 pub struct JobView {
     /// Its number; no other job ever has the same.
     pub id: u64,
@@ -31,8 +33,10 @@ pub struct JobView {
     /// What was asked for.
     pub request: Asked,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// When this was so.
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
     /// What is to be said about the whole.
     pub errors: Vec<String>,
@@ -45,8 +49,9 @@ pub struct JobView {
 }
 
 /// A job's part in another region, as that region tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatRegion)]
 pub struct RegionView {
     /// The region's name.
     pub name: String,
@@ -62,8 +67,9 @@ pub struct RegionView {
 }
 
 /// Who holds what, in one region.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatHeld)]
 pub struct Held {
     /// How far it is.
     pub progress: Progress,
@@ -78,8 +84,9 @@ pub struct Held {
 }
 
 /// Whether a job has ended, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = PreheatState)]
 pub enum State {
     /// It has not.
     Pending,
@@ -104,8 +111,9 @@ impl State {
 }
 
 /// How far a job is. Sizes are in bytes, as the manifests state them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatProgress)]
 pub struct Progress {
     /// Of all blobs at all nodes together.
     pub bytes: u64,
@@ -120,8 +128,9 @@ pub struct Progress {
 }
 
 /// A blob of the image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatLayer)]
 pub struct LayerView {
     /// Its digest.
     pub digest: String,
@@ -134,7 +143,8 @@ pub struct LayerView {
 }
 
 /// A blob at a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PreheatRow)]
 pub struct Row {
     /// Where the registry has the blob.
     pub url: String,
