@@ -27,7 +27,9 @@ pub(crate) fn check<T: ToSchema, R: std::fmt::Debug>(read: impl Fn(&[u8]) -> Res
 /// The names of a body's fields on the outermost level.
 pub(crate) fn names<T: ToSchema>() -> Vec<String> {
     let schema = serde_json::to_value(T::schema()).unwrap();
-    schema["properties"].as_object().unwrap().keys().cloned().collect()
+    let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    names
 }
 
 /// The pointers to all fields that a schema describes, and whether they are objects.

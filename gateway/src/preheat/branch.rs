@@ -16,7 +16,8 @@ const MAX_ERRORS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) region: RegionName,
-    link: Link,
+    /// None before there is anything to tell.
+    link: Option<Link>,
     /// The latest that was told, without its rows, and by which stream.
     told: Option<(u64, OrderProgress)>,
     rows: Vec<BlobAtNode>,
@@ -27,12 +28,12 @@ pub(super) struct Branch {
 impl Branch {
     /// One of a region that has not been told yet.
     pub(super) fn new(region: RegionName) -> Self {
-        Self { region, link: Link::Told, told: None, rows: Vec::new(), given_up: None }
+        Self { region, link: None, told: None, rows: Vec::new(), given_up: None }
     }
 
     /// Whether the region has been told.
     pub(super) fn linked(&mut self, link: Link) {
-        self.link = link;
+        self.link = Some(link);
     }
 
     /// What the region tells. An earlier stream of it has nothing more to say.
@@ -60,8 +61,8 @@ impl Branch {
     pub(super) fn give_up(&mut self, why: &str) {
         if !self.is_over() {
             self.given_up = Some(match &self.link {
-                Link::Told => why.to_owned(),
-                Link::Absent(absent) => format!("{why}; {absent}"),
+                Some(Link::Absent(absent)) => format!("{why}; {absent}"),
+                Some(Link::Told) | None => why.to_owned(),
             });
         }
     }
@@ -96,10 +97,11 @@ impl Branch {
     pub(super) fn doing(&self) -> &str {
         match (&self.link, self.progress()) {
             _ if self.is_over() => "ended",
-            (Link::Absent(_), None) => "absent",
-            (Link::Absent(_), Some(_)) => "cut off",
-            (Link::Told, None) => "told",
-            (Link::Told, Some(it)) => &it.doing,
+            (None, _) => "waiting",
+            (Some(Link::Absent(_)), None) => "absent",
+            (Some(Link::Absent(_)), Some(_)) => "cut off",
+            (Some(Link::Told), None) => "told",
+            (Some(Link::Told), Some(it)) => &it.doing,
         }
     }
 
@@ -107,7 +109,7 @@ impl Branch {
     pub(super) fn errors(&self) -> Vec<String> {
         let told = self.progress().map(|it| it.errors.clone()).unwrap_or_default();
         let absent = match &self.link {
-            Link::Absent(why) if !self.is_over() => Some(why.clone()),
+            Some(Link::Absent(why)) if !self.is_over() => Some(why.clone()),
             _ => None,
         };
         self.given_up.clone().into_iter().chain(absent).chain(told).take(MAX_ERRORS).collect()
@@ -192,6 +194,8 @@ pub(super) mod tests {
     fn what_it_is_at_tells_one_that_was_never_there_from_one_that_is_cut_off() {
         let mut it = branch();
         let absent = || Link::Absent("none of its gateways is connected".to_owned());
+        assert_eq!(it.doing(), "waiting");
+        it.linked(Link::Told);
         assert_eq!(it.doing(), "told");
         it.linked(absent());
         assert_eq!((it.doing(), it.errors().len()), ("absent", 1));

@@ -57,7 +57,7 @@ pub struct RegionView {
     pub name: String,
     /// Whether it has ended, and how.
     pub state: State,
-    /// What it is at: absent, told, resolving, assigning, storing, cut off, ended.
+    /// What it is at: waiting, absent, told, resolving, assigning, storing, cut off, ended.
     pub doing: String,
     /// What is to be said about it.
     pub errors: Vec<String>,

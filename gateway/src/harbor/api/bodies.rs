@@ -80,7 +80,7 @@ struct Notification {
 #[derive(ToSchema)]
 struct NotificationTarget {
     /// Of a manifest; others ask for nothing.
-    #[serde(rename = "mediaType")]
+    #[schema(rename = "mediaType")]
     media_type: Option<String>,
     repository: String,
     /// What has none asks for nothing.
