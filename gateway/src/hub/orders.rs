@@ -49,21 +49,15 @@ impl Orders {
     /// Has them carried out.
     pub(super) async fn take(self, mut ordered: Ordered) {
         loop {
-            let ended = self.follow(&mut ordered).await;
-            let pause = match &ended {
-                // This process has another certificate.
-                Ok(()) => continue,
-                Err(status) if is_older(status) => LONG_PAUSE,
-                Err(_) => PAUSE,
-            };
-            let error = ended.as_ref().err().map(|it| it as &dyn Error);
-            // Whether the hub is there at all is told elsewhere.
-            tracing::debug!(gateway = self.gateway, error, "no orders of the hub");
-            sleep(pause).await;
+            if let Err(status) = self.follow(&mut ordered).await {
+                // Whether the hub is there at all is told elsewhere.
+                tracing::debug!(gateway = self.gateway, error = &status as &dyn Error, "no orders of the hub");
+                sleep(if is_older(&status) { LONG_PAUSE } else { PAUSE }).await;
+            }
         }
     }
 
-    /// Follows one stream, until this process has another certificate.
+    /// Follows one stream, until this process has another certificate: the connection of the old one ends with that.
     async fn follow(&self, ordered: &mut Ordered) -> Result<(), Status> {
         let endpoint =
             Endpoint::from_shared(self.gateway.clone()).map_err(|it| Status::from_error(Box::new(it)))?;

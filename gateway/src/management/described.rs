@@ -1,7 +1,7 @@
 //! Whether what is described of a body is what its reader reads.
 
 use serde_json::{Value, json};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::ToSchema;
 
 use crate::fields::Mistakes;
 

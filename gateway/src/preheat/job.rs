@@ -212,7 +212,7 @@ impl Job {
     }
 
     /// How long it may go on.
-    pub(super) fn left(&self, now: Tick) -> Duration {
+    pub(super) fn time_left(&self, now: Tick) -> Duration {
         self.deadline.since(now)
     }
 

@@ -206,7 +206,7 @@ impl Runner {
             let job = self.progressing.job();
             let Some(job) = &*job else { return };
             let regions: Vec<_> = job.branches().iter().map(|it| it.region.clone()).collect();
-            (job.left(now), view::max_rows(job), regions)
+            (job.time_left(now), view::max_rows(job), regions)
         };
         let blobs = self.blobs.get().map_or(&[][..], Vec::as_slice);
         let order = Order {
