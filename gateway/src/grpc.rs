@@ -105,7 +105,8 @@ impl Gateway for GatewayService {
         let first = timeout(HELLO, news.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("attend: it does not say who it is"))??;
         let regional = first.and_then(|it| it.regional);
-        let regional = regional.ok_or_else(|| Status::invalid_argument("attend: it does not say who it is"))?;
+        let regional =
+            regional.ok_or_else(|| Status::invalid_argument("attend: it does not say who it is"))?;
         let region = regional.region.parse::<RegionName>();
         let region = region
             .map_err(|it| Status::invalid_argument(format!("attend: region {:?} {it}", regional.region)))?;

@@ -305,7 +305,10 @@ async fn what_is_no_job_is_refused_with_a_reason() {
     }
     for path in [JOBS, "/api/v1/preheat"] {
         gateway.call(Method::GET, path, Some(&bearer("reader")), "").await.is(200, "");
-        gateway.call(Method::DELETE, &format!("{path}/1"), Some(&bearer("reader")), "").await.is(403, "preheat");
+        gateway
+            .call(Method::DELETE, &format!("{path}/1"), Some(&bearer("reader")), "")
+            .await
+            .is(403, "preheat");
     }
     for path in ["/oapi/v1/jobs/9", "/oapi/v1/jobs/x", "/oapi/v1/jobs/-1"] {
         gateway.call(Method::GET, path, Some(&bearer("harbor")), "").await.is(404, "record not found");
@@ -437,9 +440,18 @@ async fn a_push_that_zot_tells_of_warms_the_image() {
         answer.is(200, if is_push { "\"jobs\":[" } else { "\"aside\":" });
         started.extend(answer.json()["jobs"].as_array().unwrap().iter().filter_map(Value::as_u64));
         if is_push {
-            gateway.send_recorded("/webhooks/harbor", &event, &body).await.is(422, "the event names no registry");
-            gateway.send_recorded("/webhooks/harbor?registry=evil.example", &event, &body).await.is(422, "is no name of");
-            gateway.send_recorded("/webhooks/harbor?other=1", &event, &body).await.is(422, "something else than registry");
+            gateway
+                .send_recorded("/webhooks/harbor", &event, &body)
+                .await
+                .is(422, "the event names no registry");
+            gateway
+                .send_recorded("/webhooks/harbor?registry=evil.example", &event, &body)
+                .await
+                .is(422, "is no name of");
+            gateway
+                .send_recorded("/webhooks/harbor?other=1", &event, &body)
+                .await
+                .is(422, "something else than registry");
             gateway.send_recorded(&hook, &event, "not JSON").await.is(422, "the body is not JSON");
             let mut lacking = event.clone();
             lacking["headers"].as_array_mut().unwrap().retain(|it| it[0] != "Ce-Id");
@@ -499,12 +511,18 @@ async fn the_description_names_the_routes_that_there_are() {
 }
 
 /// What a schema of the document says of an object: its properties, and those that must be there.
-fn described<'a>(document: &'a Value, schema: &'a Value, found: &mut (BTreeMap<&'a str, &'a Value>, Vec<&'a str>)) {
+fn described<'a>(
+    document: &'a Value,
+    schema: &'a Value,
+    found: &mut (BTreeMap<&'a str, &'a Value>, Vec<&'a str>),
+) {
     if let Some(name) = schema["$ref"].as_str() {
         return described(document, document.pointer(&name[1..]).expect(name), found);
     }
     schema["allOf"].as_array().into_iter().flatten().for_each(|it| described(document, it, found));
-    found.0.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, it)| (name.as_str(), it)));
+    found
+        .0
+        .extend(schema["properties"].as_object().into_iter().flatten().map(|(name, it)| (name.as_str(), it)));
     found.1.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
 }
 
@@ -519,7 +537,9 @@ fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), Strin
         let fits = alternatives.iter().any(|it| conforms(document, it, value).is_ok());
         return fits.then_some(()).ok_or(format!("{value} is none of {alternatives:?}"));
     }
-    let is = |kind: &str| schema["type"] == kind || schema["type"].as_array().is_some_and(|it| it.contains(&json!(kind)));
+    let is = |kind: &str| {
+        schema["type"] == kind || schema["type"].as_array().is_some_and(|it| it.contains(&json!(kind)))
+    };
     match value {
         Value::Object(map) if is("object") || schema["allOf"].is_array() => {
             let mut found = (BTreeMap::new(), Vec::new());
@@ -532,10 +552,15 @@ fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), Strin
                 conforms(document, schema, field).map_err(|it| format!("{name}: {it}"))
             })
         }
-        Value::Array(items) if is("array") => items.iter().try_for_each(|it| conforms(document, &schema["items"], it)),
+        Value::Array(items) if is("array") => {
+            items.iter().try_for_each(|it| conforms(document, &schema["items"], it))
+        }
         Value::String(_) if is("string") => {
             let named = schema["enum"].as_array();
-            named.is_none_or(|it| it.contains(value)).then_some(()).ok_or(format!("{value} is not in {named:?}"))
+            named
+                .is_none_or(|it| it.contains(value))
+                .then_some(())
+                .ok_or(format!("{value} is not in {named:?}"))
         }
         Value::Number(_) if is("integer") => Ok(()),
         Value::Bool(_) if is("boolean") => Ok(()),

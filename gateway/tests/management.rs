@@ -327,7 +327,7 @@ async fn failures_are_bounded_and_shut_nobody_out() {
 async fn every_call_is_told_without_a_secret() {
     let api = Api::start("").await;
     let first = api.first();
-    let (_, made) = api.call("POST", TOKENS, &first, &json!({ "name": "ci", "scopes": ["read"] })).await;
+    let (_, made) = api.call("POST", TOKENS, &first, &json!({ "name": "ci", "scopes": ["preheat"] })).await;
     let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     api.list(token).await;
     api.list("shoal_00000000_wrong").await;

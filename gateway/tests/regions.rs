@@ -225,8 +225,12 @@ async fn a_job_of_the_hub_is_carried_out_in_its_regions_and_told_of_each() {
     assert_eq!(job["progress"]["nodesDone"], 1, "{job:#}");
     let size: usize = blobs.iter().map(Vec::len).sum();
     for (part, name) in job["regions"].as_array().unwrap().iter().zip(["eu", "us"]) {
-        assert_eq!((&part["name"], &part["state"], &part["doing"]), (&json!(name), &json!("SUCCESS"), &json!("ended")));
-        let progress = json!({ "bytes": size, "bytesHeld": size, "nodes": 1, "nodesDone": 1, "nodesFailed": 0 });
+        assert_eq!(
+            (&part["name"], &part["state"], &part["doing"]),
+            (&json!(name), &json!("SUCCESS"), &json!("ended"))
+        );
+        let progress =
+            json!({ "bytes": size, "bytesHeld": size, "nodes": 1, "nodesDone": 1, "nodesFailed": 0 });
         assert_eq!(part["progress"], progress, "{job:#}");
         assert_eq!(part["success"].as_array().unwrap().len(), 2, "{job:#}");
         assert_eq!(part["layers"][0]["nodesDone"], 1, "{job:#}");
@@ -247,7 +251,11 @@ async fn a_regions_part_needs_no_credential_and_opens_nothing_to_anybody() {
     let mut asked = job(&["eu"]);
     asked["headers"] = json!({ "Authorization": ANN });
     let job = hub.job_when(hub.preheat(&asked).await, has_ended).await;
-    assert_eq!((&job["state"], &job["regions"][0]["state"]), (&json!("SUCCESS"), &json!("SUCCESS")), "{job:#}");
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("SUCCESS"), &json!("SUCCESS")),
+        "{job:#}"
+    );
     assert!(region.metric("gateway_back_to_source_bytes_total") >= layer.len() as u64);
     for caller in [BOB, None] {
         assert_eq!(region.open(&layer, caller).await.unwrap_err().status, 401);
@@ -312,7 +320,11 @@ async fn a_job_that_ends_without_a_region_says_which_and_why() {
     asked["timeout"] = json!("5s");
     let id = hub.preheat(&asked).await;
     let waiting = hub.job_when(id, |it| it["regions"][0]["state"] == "SUCCESS").await;
-    assert_eq!((&waiting["state"], &waiting["regions"][1]["doing"]), (&json!("PENDING"), &json!("absent")), "{waiting:#}");
+    assert_eq!(
+        (&waiting["state"], &waiting["regions"][1]["doing"]),
+        (&json!("PENDING"), &json!("absent")),
+        "{waiting:#}"
+    );
     let job = hub.job_when(id, has_ended).await;
     assert_eq!(job["state"], "SUCCESS", "{job:#}");
     let absent = "none of its gateways is connected: those of eu are";
@@ -335,7 +347,11 @@ async fn a_region_that_does_not_read_by_way_of_the_hub_or_not_this_says_so() {
     let regional = "credentials: {mode: gateway, repositories: ['other/*']}";
     let _region = Gateway::start_region(&hub, "eu", regional).await;
     let job = hub.job_when(hub.preheat(&job(&["eu"])).await, has_ended).await;
-    assert_eq!((&job["state"], &job["regions"][0]["state"]), (&json!("SUCCESS"), &json!("FAILURE")), "{job:#}");
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("SUCCESS"), &json!("FAILURE")),
+        "{job:#}"
+    );
     let error = job["regions"][0]["errors"][0].as_str().unwrap();
     assert!(error.contains("not one that nodes may pull"), "{error}");
 }
@@ -358,7 +374,11 @@ async fn a_job_that_is_cancelled_is_ordered_no_more() {
     let (status, job) = hub.call(Method::DELETE, &format!("/api/v1/preheat/{id}"), &Value::Null).await;
     assert_eq!(status, StatusCode::OK, "{job}");
     let job = hub.job_when(id, has_ended).await;
-    assert_eq!((&job["state"], &job["regions"][0]["state"]), (&json!("FAILURE"), &json!("FAILURE")), "{job:#}");
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("FAILURE"), &json!("FAILURE")),
+        "{job:#}"
+    );
     while !standing.is_empty() {
         standing = orders.message().await.unwrap().unwrap().0;
     }

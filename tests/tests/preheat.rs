@@ -82,7 +82,10 @@ async fn what_was_preheated_is_pulled_while_nobody_serves_a_blob_but_the_nodes()
     image.tag = "v1".to_owned();
 
     let url = format!("https://{}/v2/team/app/manifests/v1", fleet.registry.authority());
-    let id = fleet.gateway.preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" })).await?;
+    let id = fleet
+        .gateway
+        .preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" }))
+        .await?;
     let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     let n_blobs = image.blobs().count();
@@ -209,7 +212,10 @@ async fn gateways_hold_what_they_shall_and_the_registry_is_read_once() -> Result
     let image = fleet.publish(&LAYERS).await?;
     let n_blobs = image.blobs().count();
     for (scope, n_rows) in [("single_seed_peer", n_blobs), ("all_seed_peers", 2 * n_blobs)] {
-        let id = fleet.gateway.preheat(&json!({ "image": fleet.registry.reference(&image), "scope": scope })).await?;
+        let id = fleet
+            .gateway
+            .preheat(&json!({ "image": fleet.registry.reference(&image), "scope": scope }))
+            .await?;
         let job = fleet.gateway.ended_job(id).await?;
         assert_eq!((&job["state"], rows(&job, "success").len()), (&json!("SUCCESS"), n_rows), "{job}");
         assert_eq!(n_reads(&fleet, &image), vec![1; n_blobs], "{scope}");

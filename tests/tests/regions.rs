@@ -262,8 +262,8 @@ fn everywhere(regions: &Regions, image: &Image, names: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_hub_has_preheated_is_pulled_in_each_region_without_a_blob_from_hub_or_registry() -> Result<()>
-{
+async fn what_the_hub_has_preheated_is_pulled_in_each_region_without_a_blob_from_hub_or_registry()
+-> Result<()> {
     let mut lab = Lab::start("hub-preheat", LabSpec::nodes(2 * REGIONS as u16)).await?;
     let regions = Regions::start(&mut lab, RegionsSpec::behind_hub(private(), REGIONS)).await?;
     let (hub, image) = (regions.hub()?, regions.publish(&[6 << 20, 3 << 20, 1 << 10]).await?);
@@ -273,7 +273,11 @@ async fn what_the_hub_has_preheated_is_pulled_in_each_region_without_a_blob_from
     assert_eq!(parts.len(), REGIONS, "{job:#}");
     let (n_blobs, size) = (image.blobs().count(), image.n_bytes());
     for part in parts {
-        assert_eq!((&part["state"], &part["progress"]["nodesDone"]), (&json!("SUCCESS"), &json!(2)), "{job:#}");
+        assert_eq!(
+            (&part["state"], &part["progress"]["nodesDone"]),
+            (&json!("SUCCESS"), &json!(2)),
+            "{job:#}"
+        );
         assert_eq!(part["progress"]["bytesHeld"], 2 * size, "{job:#}");
         assert_eq!(part["success"].as_array().map(Vec::len), Some(2 * n_blobs), "{job:#}");
     }
@@ -316,7 +320,8 @@ async fn a_region_that_is_cut_off_in_the_middle_of_a_job_has_done_its_part_when_
     let (hub, cut) = (regions.hub()?, &regions.all[0].gateway.host);
     cut.ignore(std::slice::from_ref(&hub.host)).await?;
     hub.host.ignore(std::slice::from_ref(cut)).await?;
-    let job = hub.job_when(id, |it| it["regions"][0]["doing"] == "cut off" || it["state"] != "PENDING").await?;
+    let job =
+        hub.job_when(id, |it| it["regions"][0]["doing"] == "cut off" || it["state"] != "PENDING").await?;
     ensure!(job["state"] == "PENDING", "it did not wait: {job:#}");
     // The other one is not held up.
     hub.job_when(id, |it| it["regions"][1]["state"] == "SUCCESS").await?;
@@ -326,7 +331,11 @@ async fn a_region_that_is_cut_off_in_the_middle_of_a_job_has_done_its_part_when_
     let job = hub.ended_job(id).await?;
     assert_eq!((&job["state"], &job["errors"]), (&json!("SUCCESS"), &json!([])), "{job:#}");
     for part in job["regions"].as_array().context("no regions")? {
-        assert_eq!((&part["state"], &part["progress"]["nodesDone"]), (&json!("SUCCESS"), &json!(2)), "{job:#}");
+        assert_eq!(
+            (&part["state"], &part["progress"]["nodesDone"]),
+            (&json!("SUCCESS"), &json!(2)),
+            "{job:#}"
+        );
     }
     let size = image.n_bytes();
     let seen = regions.registry.front.seen().into_iter();
@@ -348,7 +357,11 @@ async fn a_job_that_is_cancelled_at_the_hub_ends_in_its_regions() -> Result<()> 
     let (status, _) = hub.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
     assert_eq!(status, StatusCode::OK);
     let job = hub.ended_job(id).await?;
-    assert_eq!((&job["state"], &job["errors"][0]), (&json!("FAILURE"), &json!("cancelled by first")), "{job:#}");
+    assert_eq!(
+        (&job["state"], &job["errors"][0]),
+        (&json!("FAILURE"), &json!("cancelled by first")),
+        "{job:#}"
+    );
     wait::until("no node fetches anything", DEADLINE, async || {
         regions.of_sidecars(ACTIVE).await.is_ok_and(|it| it < 0.5).then_some(())
     })

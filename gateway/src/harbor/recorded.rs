@@ -48,7 +48,9 @@ fn read(Recorded { path, headers, body, .. }: &Recorded) -> Result<String, Vec<S
     for (name, value) in headers {
         match name.to_ascii_lowercase().as_str() {
             "content-type" => beside.media_type.clone_from(value),
-            name => beside.attributes.extend(name.strip_prefix("ce-").map(|it| (it.to_owned(), value.clone()))),
+            name => {
+                beside.attributes.extend(name.strip_prefix("ce-").map(|it| (it.to_owned(), value.clone())))
+            }
         }
     }
     match webhook::Event::read(&beside, body).map_err(|it| it.0)? {
@@ -82,7 +84,9 @@ fn everything_that_harbor_and_zot_sent_is_read() {
                 continue;
             }
             // Of an index the images come first.
-            "zot-events" if it.body.contains("\"reference\":\"sha256:") => "what was pushed has no tag".to_owned(),
+            "zot-events" if it.body.contains("\"reference\":\"sha256:") => {
+                "what was pushed has no tag".to_owned()
+            }
             "zot-events" if it.body.contains("\"reference\":\"multi\"") => {
                 format!("zot.example/ev/app:multi@{INDEX}")
             }

@@ -95,7 +95,10 @@ mod tests {
     fn a_target_says_where_for_which_platforms_and_in_which_regions() {
         let asked = rule(&["*"], &["*"], "all_peers").target.asked("h/r@d".to_owned());
         assert_eq!((asked.image.as_str(), asked.scope.as_deref()), ("h/r@d", Some("all_peers")));
-        assert_eq!((&asked.platforms[..], &asked.regions[..]), (&["linux/amd64".to_owned()][..], &["eu".to_owned()][..]));
+        assert_eq!(
+            (&asked.platforms[..], &asked.regions[..]),
+            (&["linux/amd64".to_owned()][..], &["eu".to_owned()][..])
+        );
         assert!(asked.authorization.is_none());
     }
 }

@@ -92,9 +92,8 @@ impl Event {
         }
         let Some(kind) = kind.filter(|_| mistakes.0.is_empty()) else { return Err(mistakes) };
         let pusher = match (&form, kind) {
-            (Form::Default, "PUSH_ARTIFACT") | (Form::Structured | Form::Binary, "harbor.artifact.pushed") => {
-                Pusher::Harbor
-            }
+            (Form::Default, "PUSH_ARTIFACT")
+            | (Form::Structured | Form::Binary, "harbor.artifact.pushed") => Pusher::Harbor,
             // The beginning is a setting of Zot's.
             (Form::Structured | Form::Binary, kind) if kind.ends_with(".image.updated") => Pusher::Zot,
             _ => return Ok(Self::Aside("it tells of no push")),
@@ -295,7 +294,9 @@ mod tests {
         for name in ["specversion", "id", "source", "type"] {
             let missing = format!("the header ce-{name} is missing");
             check(|it| it.attributes.retain(|it| it.0 != name), &good, &[&missing]);
-            let empty = |it: &mut Beside| it.attributes.iter_mut().filter(|it| it.0 == name).for_each(|it| it.1.clear());
+            let empty = |it: &mut Beside| {
+                it.attributes.iter_mut().filter(|it| it.0 == name).for_each(|it| it.1.clear())
+            };
             check(empty, &good, &[&missing]);
             let again = format!("the header ce-{name} comes more than once");
             check(|it| it.attributes.push((name.to_owned(), "x".to_owned())), &good, &[&again]);
@@ -307,8 +308,13 @@ mod tests {
         let batch = |it: &mut Beside| it.media_type = "application/cloudevents-batch+json".to_owned();
         check(batch, &good, &["the body is of CloudEvents in another form than one JSON object"]);
         check(|_| {}, &json!([]), &["the body is not a JSON object"]);
-        check(|_| {}, &json!({ "name": 1, "digest": "" }), &["name is not a text", "reference is missing", "digest is missing"]);
-        let nowhere = "the event names no registry: let the webhook's address do it, as in ?registry=zot.example:5000";
+        check(
+            |_| {},
+            &json!({ "name": 1, "digest": "" }),
+            &["name is not a text", "reference is missing", "digest is missing"],
+        );
+        let nowhere =
+            "the event names no registry: let the webhook's address do it, as in ?registry=zot.example:5000";
         check(|it| it.registry = None, &good, &[nowhere]);
     }
 

@@ -40,9 +40,9 @@ use tokio::time::timeout;
 
 use crate::frames;
 use crate::mode::Asker;
+use crate::preheat::Preheats;
 use crate::priority::Urgency;
 use crate::settings::HubSettings;
-use crate::preheat::Preheats;
 use lent::{Entrusted, Lent};
 
 /// With whose right the region has its nodes read: `client` or `gateway`. The hub must say the same.

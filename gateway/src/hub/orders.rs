@@ -51,7 +51,11 @@ impl Orders {
         loop {
             if let Err(status) = self.follow(&mut ordered).await {
                 // Whether the hub is there at all is told elsewhere.
-                tracing::debug!(gateway = self.gateway, error = &status as &dyn Error, "no orders of the hub");
+                tracing::debug!(
+                    gateway = self.gateway,
+                    error = &status as &dyn Error,
+                    "no orders of the hub"
+                );
                 sleep(if is_older(&status) { LONG_PAUSE } else { PAUSE }).await;
             }
         }
@@ -63,7 +67,8 @@ impl Orders {
             Endpoint::from_shared(self.gateway.clone()).map_err(|it| Status::from_error(Box::new(it)))?;
         let endpoint = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PONG);
         let mut renewed = pin!(self.dialer.renewed(self.dialer.generation()));
-        let channel = endpoint.connect_with_connector_lazy(self.dialer.connector(Expected::Any(Role::Gateway)));
+        let channel =
+            endpoint.connect_with_connector_lazy(self.dialer.connector(Expected::Any(Role::Gateway)));
         let (tell, told) = mpsc::channel(1);
         say(&tell, RegionalNews { regional: Some(self.me.clone()), orders: Vec::new() }).await?;
         let mut calls = GatewayClient::new(channel);

@@ -29,7 +29,7 @@ use crate::timestamp::Timestamp;
 
 /// A token that is asked for.
 #[derive(ToSchema)]
-#[schema(as = NewToken, example = json!({ "name": "harbor", "scopes": ["preheat"], "expires": "2099-01-01T00:00:00Z" }))]
+#[schema(as = NewToken, example = json!({ "name": "harbor-1", "scopes": ["preheat"], "expires": "2099-01-01T00:00:00Z" }))]
 #[expect(dead_code, reason = "it describes what `NewToken::read` reads")]
 struct Wanted {
     /// From 1 to 64 of the characters A-Z a-z 0-9 . _ -, and no other token's.

@@ -11,7 +11,12 @@ use crate::fields::Mistakes;
 pub(crate) fn check<T: ToSchema, R: std::fmt::Debug>(read: impl Fn(&[u8]) -> Result<R, Mistakes>) {
     let schema = serde_json::to_value(T::schema()).unwrap();
     let example = schema["example"].clone();
-    assert!(read(example.to_string().as_bytes()).is_ok(), "{} is refused: {:?}", T::name(), read(example.to_string().as_bytes()));
+    assert!(
+        read(example.to_string().as_bytes()).is_ok(),
+        "{} is refused: {:?}",
+        T::name(),
+        read(example.to_string().as_bytes())
+    );
     let mut paths = Vec::new();
     fields(&schema, String::new(), &mut paths);
     assert!(!paths.is_empty(), "{}: nothing is described: {schema:#}", T::name());

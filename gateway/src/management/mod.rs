@@ -8,9 +8,9 @@
 
 mod api;
 mod book;
-mod description;
 #[cfg(test)]
 pub(crate) mod described;
+mod description;
 mod guard;
 mod header_secret;
 mod new_token;

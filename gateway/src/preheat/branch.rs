@@ -215,9 +215,12 @@ pub(super) mod tests {
 
     #[test]
     fn it_is_done_where_every_node_is() {
-        for (nodes, done, succeeded, expected) in
-            [(2, 2, Some(true), true), (2, 1, Some(true), false), (2, 2, None, false), (0, 0, Some(false), false)]
-        {
+        for (nodes, done, succeeded, expected) in [
+            (2, 2, Some(true), true),
+            (2, 1, Some(true), false),
+            (2, 2, None, false),
+            (0, 0, Some(false), false),
+        ] {
             let mut it = branch();
             it.told(told("eu", 1, progress(nodes, done, succeeded)));
             assert_eq!((it.is_done(), it.fault().is_none()), (expected, expected), "{nodes} {done}");

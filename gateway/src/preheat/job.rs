@@ -247,7 +247,9 @@ impl Job {
             Event::Told { target, stored, is_excused } => return self.told(target, stored, is_excused),
             Event::Finished { target } => self.left(now, target, None),
             Event::Lost { target, why } => self.left(now, target, Some(why)),
-            Event::Linked(links) => self.branches.iter_mut().zip(links).for_each(|(it, link)| it.linked(link)),
+            Event::Linked(links) => {
+                self.branches.iter_mut().zip(links).for_each(|(it, link)| it.linked(link))
+            }
             Event::Branch(told) => {
                 if let Some(it) = self.branches.iter_mut().find(|it| it.region == told.region) {
                     it.told(told);
@@ -590,7 +592,13 @@ pub(super) mod tests {
             self.feed(Event::Tick)
         }
 
-        pub(in super::super) fn tell(&mut self, target: usize, index: usize, held: u64, end: Option<Result<(), &str>>) {
+        pub(in super::super) fn tell(
+            &mut self,
+            target: usize,
+            index: usize,
+            held: u64,
+            end: Option<Result<(), &str>>,
+        ) {
             let end = end.map(|it| it.map_err(str::to_owned));
             self.feed(Event::Told { target, stored: vec![Stored { index, held, end }], is_excused: false });
         }

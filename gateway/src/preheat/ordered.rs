@@ -39,8 +39,14 @@ struct Work {
 
 enum Doing {
     /// It cannot be; all that is wrong, and whether that has been told.
-    Refused { faults: Vec<String>, is_told: bool },
-    Running { progressing: Arc<Progressing>, _until_dropped: DropGuard },
+    Refused {
+        faults: Vec<String>,
+        is_told: bool,
+    },
+    Running {
+        progressing: Arc<Progressing>,
+        _until_dropped: DropGuard,
+    },
 }
 
 impl Ordered {

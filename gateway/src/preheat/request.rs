@@ -462,7 +462,10 @@ mod tests {
             (Asked { scope: Some("everywhere".to_owned()), ..asked() }, "scope \"everywhere\": is none of"),
             (Asked { platforms: vec!["linux".to_owned()], ..asked() }, "platform \"linux\""),
             (Asked { platforms: vec!["linux/amd64".to_owned(); 21], ..asked() }, "platforms: are 21"),
-            (Asked { regions: vec!["a b".to_owned()], ..asked() }, "regions: \"a b\" is not of 1 to 63 letters"),
+            (
+                Asked { regions: vec!["a b".to_owned()], ..asked() },
+                "regions: \"a b\" is not of 1 to 63 letters",
+            ),
             (Asked { regions: vec!["eu".to_owned(), "*".to_owned()], ..asked() }, "regions: \"*\" is not"),
             (
                 Asked { regions: (0..=MAX_REGIONS).map(|it| it.to_string()).collect(), ..asked() },

@@ -326,7 +326,9 @@ impl Means {
                 [self.sisters.myself()].into_iter().chain(self.sisters.answering()).map(whole).collect()
             }
             // One that has no nodes of its own has it done elsewhere.
-            Scope::AllPeers if self.schedulers.is_empty() && request.elsewhere != Elsewhere::In(Vec::new()) => {
+            Scope::AllPeers
+                if self.schedulers.is_empty() && request.elsewhere != Elsewhere::In(Vec::new()) =>
+            {
                 Vec::new()
             }
             Scope::AllPeers => {

@@ -179,7 +179,8 @@ impl Desk {
         let now = SystemTime::now();
         let blob = |order: &Order, (key, geometry): &(BlobKey, Geometry)| {
             let cut = (key.clone(), *geometry);
-            let Fresh { ticket, lives } = self.0.tickets.give(now, order.source.clone(), cut, gateway.clone());
+            let Fresh { ticket, lives } =
+                self.0.tickets.give(now, order.source.clone(), cut, gateway.clone());
             OrderedBlob { digest: key.digest, size: geometry.size(), ticket, ticket_lives: lives }
         };
         let told = standing.into_iter().map(|(job, carry_out, order)| PreheatOrder {

@@ -181,9 +181,8 @@ impl Regions {
         let claims = self.0.verifier.check(SystemTime::now(), &ticket, key);
         let claims = claims.map_err(|it| refused(it.to_string())).ok()?;
         let Source { registry, repository: of } = &claims.source;
-        let is_its = claims.node == *region
-            && registry == upstream.name().as_str()
-            && of == repository.as_str();
+        let is_its =
+            claims.node == *region && registry == upstream.name().as_str() && of == repository.as_str();
         if !is_its {
             refused(format!("ticket: was given to {} for {registry}/{of}", claims.node));
             return None;

@@ -202,7 +202,10 @@ mod tests {
         check("notifications: {scope: all}", "is none of single_seed_peer, all_seed_peers, all_peers");
         check("rules: [{repositories: ['a[']}]", "preheat.rules[0].repositories[0] = \"a[\" is not a glob");
         check("rules: [{platforms: [linux]}]", "is not a platform such as linux/amd64");
-        check("rules: [{regions: ['a b']}]", "preheat.rules[0].regions[0] = \"a b\" is not of 1 to 63 letters");
+        check(
+            "rules: [{regions: ['a b']}]",
+            "preheat.rules[0].regions[0] = \"a b\" is not of 1 to 63 letters",
+        );
         check("notifications: {regions: [eu, '*']}", "preheat.notifications.regions are either \"*\" alone");
         check("schedules: [{}]", "preheat.schedules[0].image is missing");
         check("schedules: [{image: 'evil.example/a:b'}]", "is not an image of a configured registry");

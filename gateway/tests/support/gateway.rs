@@ -22,8 +22,8 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::{digest, own_address};
 use super::registry::Registry;
+use super::{digest, own_address};
 
 /// The name under which the registry is configured.
 pub(crate) const NAME: &str = "registry.example";

@@ -22,8 +22,8 @@ use shoal_swarm::geometry::MAX_PIECES;
 
 use crate::messages::{
     Attestation, BlobNews, IssueReply, IssueRequest, NodeMessage, NodesReply, NodesRequest, OpenReply,
-    OpenRequest, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
-    StoreProgress, StoreRequest, WatchRequest,
+    OpenRequest, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest,
+    SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 

@@ -196,7 +196,11 @@ impl Wire for BlobAtNode {
 
 /// A text that may be empty.
 fn text(field: &'static str, text: String) -> Checked<String> {
-    if text.len() > MAX_TEXT { Err(wrong(field, format!("{} bytes", text.len()), "up to 4096")) } else { Ok(text) }
+    if text.len() > MAX_TEXT {
+        Err(wrong(field, format!("{} bytes", text.len()), "up to 4096"))
+    } else {
+        Ok(text)
+    }
 }
 
 fn millis(it: Duration) -> u64 {

@@ -151,9 +151,7 @@ mod tests {
     use futures_util::future::join_all;
     use futures_util::stream::{self, BoxStream, StreamExt as _};
     use shoal_proto::gateway_server::{Gateway, GatewayServer};
-    use shoal_proto::{
-        RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest,
-    };
+    use shoal_proto::{RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest};
     use tonic::{Request, Response, Streaming};
 
     use super::*;

@@ -7,8 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use shoal_proto::{
     Attestation, BlobNews, IssueReply, IssueRequest, Malformed, NodeMessage, NodesReply, NodesRequest,
-    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply, RenewRequest, SchedulerMessage,
-    Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
+    OpenReply, OpenRequest, Refusal, RegionRequest, RegionState, RegionalNews, RegionalOrders, RenewReply,
+    RenewRequest, SchedulerMessage, Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
 use shoal_swarm::{Geometry, PieceIndex};
