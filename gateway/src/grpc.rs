@@ -5,25 +5,29 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use shoal_identity::Caller;
+use shoal_identity::{Caller, Role};
+use shoal_model::NodeId;
 use shoal_proto::gateway_server::Gateway;
 use shoal_proto::{
     JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
-    RenewReply, RenewRequest,
+    RegionalNews, RegionalOrders, RenewReply, RenewRequest,
 };
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::open::Opener;
 use crate::preheat::Preheats;
-use crate::regions::{self, Roll};
+use crate::regions::{self, Desk, RegionName, Roll};
 use crate::tickets::{Fresh, Tickets};
 use crate::timestamp::Timestamp;
 
 /// How often the region's state is told again; nodes expect it at least every 10 s.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long another region may take to say who it is.
+const HELLO: Duration = Duration::from_secs(5);
 
 /// What nodes ask of a gateway.
 pub(crate) struct GatewayService {
@@ -31,6 +35,7 @@ pub(crate) struct GatewayService {
     tickets: Arc<Tickets>,
     regions: Roll,
     preheats: Preheats,
+    desk: Desk,
     region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
@@ -39,17 +44,18 @@ impl GatewayService {
     pub(crate) fn new(
         opener: Arc<Opener>,
         tickets: Arc<Tickets>,
-        regions: Roll,
+        (regions, desk): (Roll, Desk),
         preheats: Preheats,
         (region, stopping): (watch::Receiver<RegionState>, CancellationToken),
     ) -> Self {
-        Self { opener, tickets, regions, preheats, region, stopping }
+        Self { opener, tickets, regions, preheats, desk, region, stopping }
     }
 }
 
 #[tonic::async_trait]
 impl Gateway for GatewayService {
     type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
+    type AttendStream = BoxStream<'static, Result<RegionalOrders, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
     type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
@@ -104,6 +110,27 @@ impl Gateway for GatewayService {
 
     async fn job(&self, request: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
         Ok(Response::new(self.preheats.answer(request.into_inner()).await))
+    }
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<RegionalNews>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let (_, from, mut news) = request.into_parts();
+        let caller = Caller::of(&from).map_err(refused)?;
+        caller.must_be_one_of(&[Role::Region]).map_err(refused)?;
+        let first = timeout(HELLO, news.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("attend: it does not say who it is"))??;
+        let regional = first.and_then(|it| it.regional);
+        let regional =
+            regional.ok_or_else(|| Status::invalid_argument("attend: it does not say who it is"))?;
+        let region = regional.region.parse::<RegionName>();
+        let region = region
+            .map_err(|it| Status::invalid_argument(format!("attend: region {:?} {it}", regional.region)))?;
+        // Without certificates, in tests, it is who it says.
+        let gateway = regions::identity(&from).unwrap_or_else(|| NodeId::new(region.as_str()));
+        let orders = self.desk.attend(gateway, region, news).map_err(refused)?;
+        Ok(Response::new(orders.take_until(self.stopping.clone().cancelled_owned()).boxed()))
     }
 }
 

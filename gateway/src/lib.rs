@@ -46,7 +46,7 @@ pub mod preheat;
 mod presence;
 mod priority;
 mod queue;
-mod regions;
+pub mod regions;
 mod seed;
 pub mod settings;
 mod shelf;
@@ -93,12 +93,12 @@ use hub::Hub;
 use issuing::{Issuing, Secured};
 use ledger::Ledger;
 use metrics::RegistryMetrics;
-use mirror::Mirror;
+use mirror::{Manifests, Mirror};
 use open::Opener;
 use orders::obey;
 use port::{MAX_JOINING, NodePort};
 use preheat::{Means, Preheats, schedule};
-use regions::Regions;
+use regions::{Desk, Regions};
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -190,12 +190,23 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let service = PeerService::new(shelf.clone(), verifier.clone(), settings.upload, stopping.clone());
     let service = service.obeying(shelf.clone());
     ctx.metrics.register(|registry| service.register(registry));
-    let opener =
-        Opener::new(gate.clone(), cuts, seeder.clone(), tickets.clone(), sisters.clone(), ledger.clone());
+    let opener = Opener::new(
+        gate.clone(),
+        cuts.clone(),
+        seeder.clone(),
+        tickets.clone(),
+        sisters.clone(),
+        ledger.clone(),
+    );
     let opener = Arc::new(opener);
+    let regions =
+        Regions::new(opener.clone(), seeder.clone(), ledger.clone(), cuts, verifier.clone(), &ctx.metrics);
+    let desk = Desk::new(tickets.clone(), regions.roll());
+    let manifests = Arc::new(Manifests::new(gate.clone()));
     let census = Arc::new(Census::new(dialer.clone(), settings.schedulers.clone()));
     let means = Means {
         gate: gate.clone(),
+        manifests: manifests.clone(),
         opener: opener.clone(),
         tickets: tickets.clone(),
         sisters: sisters.clone(),
@@ -204,10 +215,14 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         peers: peers.clone(),
         census: census.clone(),
         dialer: dialer.clone(),
+        desk: desk.clone(),
     };
     let preheats = Preheats::start(means, &dir, &ctx).await?;
-    let regions = Regions::new(opener.clone(), seeder.clone(), ledger.clone(), &ctx.metrics);
-    let mirror = Mirror::new(gate.clone(), regions.clone());
+    if let Some(hub) = &hub {
+        hub.take_orders(&preheats, &ctx);
+    }
+    let roll = regions.roll();
+    let mirror = Mirror::new(gate.clone(), manifests, regions);
     let fleet = Fleet::new(fleet::Means {
         census,
         gate: gate.clone(),
@@ -219,7 +234,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         peers,
         mirror: mirror.clone(),
         hub,
-        regions: regions.roll(),
+        regions: roll.clone(),
     });
     let mut guarded = vec![preheat::api::routes(preheats.clone())];
     guarded.extend(fleet::api::routes(fleet));
@@ -227,15 +242,10 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     management::start(settings.management, &dir, audit, guarded, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats.clone(), ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
+    let to_nodes = GatewayService::new(opener, tickets, (roll, desk), preheats.clone(), (told, stopping));
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
-        gateway: GatewayServer::new(GatewayService::new(
-            opener,
-            tickets,
-            regions.roll(),
-            preheats.clone(),
-            (told, stopping),
-        )),
+        gateway: GatewayServer::new(to_nodes),
         peers: service,
         mirror,
         joining: Arc::new(Semaphore::new(MAX_JOINING)),

@@ -45,6 +45,11 @@ impl Tickets {
         Self { keyring, verifier, lives }
     }
 
+    /// How long a ticket is good.
+    pub(crate) const fn lives(&self) -> Duration {
+        self.lives
+    }
+
     /// A ticket for a right that has just been proven.
     pub(crate) fn give(
         &self,

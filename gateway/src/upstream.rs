@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use shoal_model::TrustGroup;
+use shoal_model::{Digest, TrustGroup};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
+use shoal_proto::Ticket;
 use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError, retry_after};
 
 use tokio::time::Instant;
@@ -268,10 +269,17 @@ impl Upstream {
         }
     }
 
+    /// The hub gives the blob for this ticket, for so long.
+    pub(crate) fn entrust(&self, repository: &Repository, digest: Digest, ticket: &Ticket, lives: Duration) {
+        if let Source::Hub(hub) = &self.source {
+            hub.entrust(repository, digest, ticket, lives);
+        }
+    }
+
     /// Asks for a blob of `repository` for a seed of this urgency. By way of the hub the body comes framed.
     pub(crate) async fn read(
         &self,
-        repository: &Repository,
+        (repository, digest): (&Repository, Digest),
         request: Request<()>,
         urgency: &Urgency,
     ) -> Result<Response<RegistryBody>, AskError> {
@@ -279,7 +287,7 @@ impl Upstream {
             Source::Registry(direct) => return self.ask_logged_in(direct, repository, request).await,
             Source::Hub(hub) => hub,
         };
-        let answer = hub.read(repository, request, self.mode.asker(), urgency).await;
+        let answer = hub.read((repository, digest), request, self.mode.asker(), urgency).await;
         let unlent = || AskError::Unlent { registry: self.name.clone(), repository: repository.clone() };
         match answer.transpose() {
             None => Err(unlent()),

@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "it serves several tests, and each needs a part of it")]
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ download: {{pieceSize: 64Ki}}
 management:
   listen: '{address}'
   requestsPerSecond: 1000
-  tokens: [{}, {}]
+  tokens: [{}, {}, {}]
 preheat: {{{preheat}}}
 registries:
   - name: '{NAME}'
@@ -89,6 +90,7 @@ registries:
             dir.path().display(),
             declared("harbor", "preheat"),
             declared("reader", "read"),
+            declared("boss", "admin"),
             registry.address,
         );
         let reader = Reader::new(&user, DEFAULT, |_| None);
@@ -123,12 +125,27 @@ registries:
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
+        Self::answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn answer(request: Request<Full<Bytes>>) -> Answer {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let request = request.body(Full::<Bytes>::from(body.to_owned())).unwrap();
         let (head, body) = client.request(request).await.unwrap().into_parts();
         let link = head.headers.get(LINK).map(|it| it.to_str().unwrap().to_owned());
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: head.status.as_u16(), link: link.unwrap_or_default(), body }
+    }
+
+    /// Sends a request as it was recorded, with the webhook's header in place of its own.
+    async fn send_recorded(&self, path: &str, recorded: &Value, body: &str) -> Answer {
+        let mut request = Request::post(format!("http://{}{path}", self.address)).header(AUTHORIZATION, HOOK);
+        for header in recorded["headers"].as_array().unwrap() {
+            let [name, value] = [0, 1].map(|it| header[it].as_str().unwrap());
+            if name.starts_with("Ce-") || name == "Content-Type" {
+                request = request.header(name, value);
+            }
+        }
+        Self::answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await
     }
 
     async fn post(&self, path: &str, authorization: &str, body: &str) -> Answer {
@@ -286,6 +303,13 @@ async fn what_is_no_job_is_refused_with_a_reason() {
     {
         gateway.post(JOBS, &authorization, &good).await.is(status, "message");
     }
+    for path in [JOBS, "/api/v1/preheat"] {
+        gateway.call(Method::GET, path, Some(&bearer("reader")), "").await.is(200, "");
+        gateway
+            .call(Method::DELETE, &format!("{path}/1"), Some(&bearer("reader")), "")
+            .await
+            .is(403, "preheat");
+    }
     for path in ["/oapi/v1/jobs/9", "/oapi/v1/jobs/x", "/oapi/v1/jobs/-1"] {
         gateway.call(Method::GET, path, Some(&bearer("harbor")), "").await.is(404, "record not found");
         gateway.call(Method::DELETE, path, Some(&bearer("harbor")), "").await.is(404, "record not found");
@@ -392,6 +416,54 @@ async fn a_push_that_a_webhook_tells_of_warms_the_image_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_zot_tells_of_warms_the_image() {
+    let rules = RULES.replace("p2p/**", "ev/**");
+    let gateway = Gateway::start_with(&rules, "mode: gateway, repositories: ['p2p/**', 'ev/**']").await;
+    let manifest = gateway.put_image("v1");
+    for (path, content) in [("v1", &manifest)] {
+        gateway.registry.put_manifest("ev/app", path, content);
+        gateway.registry.put_manifest("ev/app", &digest(content).to_string(), content);
+    }
+    for blob in [content(1, 300), content(2, 200_000)] {
+        gateway.registry.put_blob("ev/app", &blob);
+    }
+    let hook = format!("/webhooks/harbor?registry={NAME}");
+    let pushed = "sha256:d500a178c29e1209f014d58901810301c5fa85a3634e45971f65f7d6092114c0";
+    let mut started = Vec::new();
+    for event in recorded("zot-events") {
+        let body = event["raw_body"].as_str().unwrap().replace(pushed, &digest(&manifest).to_string());
+        let is_push = event["body"]["reference"] == "v1" && !event["body"]["manifest"].is_null();
+        if event["body"]["reference"] == "multi" {
+            continue;
+        }
+        let answer = gateway.send_recorded(&hook, &event, &body).await;
+        answer.is(200, if is_push { "\"jobs\":[" } else { "\"aside\":" });
+        started.extend(answer.json()["jobs"].as_array().unwrap().iter().filter_map(Value::as_u64));
+        if is_push {
+            gateway
+                .send_recorded("/webhooks/harbor", &event, &body)
+                .await
+                .is(422, "the event names no registry");
+            gateway
+                .send_recorded("/webhooks/harbor?registry=evil.example", &event, &body)
+                .await
+                .is(422, "is no name of");
+            gateway
+                .send_recorded("/webhooks/harbor?other=1", &event, &body)
+                .await
+                .is(422, "something else than registry");
+            gateway.send_recorded(&hook, &event, "not JSON").await.is(422, "the body is not JSON");
+            let mut lacking = event.clone();
+            lacking["headers"].as_array_mut().unwrap().retain(|it| it[0] != "Ce-Id");
+            gateway.send_recorded(&hook, &lacking, &body).await.is(422, "the header ce-id is missing");
+        }
+    }
+    assert_eq!(started.len(), 1);
+    let (ended, job) = gateway.poll(started[0]).await;
+    assert_eq!(ended, "Success", "{job:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_secret_there_are_no_webhooks() {
     let gateway = Gateway::start("").await;
     gateway.post("/webhooks/harbor", "", &body("webhook-default-push")).await.is(404, "Not Found");
@@ -436,4 +508,118 @@ async fn the_description_names_the_routes_that_there_are() {
             "post /webhooks/harbor",
         ]
     );
+}
+
+/// What a schema of the document says of an object: its properties, and those that must be there.
+fn described<'a>(
+    document: &'a Value,
+    schema: &'a Value,
+    found: &mut (BTreeMap<&'a str, &'a Value>, Vec<&'a str>),
+) {
+    if let Some(name) = schema["$ref"].as_str() {
+        return described(document, document.pointer(&name[1..]).expect(name), found);
+    }
+    schema["allOf"].as_array().into_iter().flatten().for_each(|it| described(document, it, found));
+    found
+        .0
+        .extend(schema["properties"].as_object().into_iter().flatten().map(|(name, it)| (name.as_str(), it)));
+    found.1.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
+}
+
+/// Whether a value is as a schema of the document describes it: with no field that is not named, and all that must be
+/// there.
+fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(&name[1..]).ok_or(format!("{name} is nowhere"))?;
+        return conforms(document, schema, value).map_err(|it| format!("{name}: {it}"));
+    }
+    if let Some(alternatives) = schema["oneOf"].as_array() {
+        let fits = alternatives.iter().any(|it| conforms(document, it, value).is_ok());
+        return fits.then_some(()).ok_or(format!("{value} is none of {alternatives:?}"));
+    }
+    let is = |kind: &str| {
+        schema["type"] == kind || schema["type"].as_array().is_some_and(|it| it.contains(&json!(kind)))
+    };
+    match value {
+        Value::Object(map) if is("object") || schema["allOf"].is_array() => {
+            let mut found = (BTreeMap::new(), Vec::new());
+            described(document, schema, &mut found);
+            if let Some(missing) = found.1.iter().find(|it| !map.contains_key(**it)) {
+                return Err(format!("{missing} is missing in {value}"));
+            }
+            map.iter().try_for_each(|(name, field)| {
+                let schema = found.0.get(name.as_str()).ok_or(format!("{name} is not described"))?;
+                conforms(document, schema, field).map_err(|it| format!("{name}: {it}"))
+            })
+        }
+        Value::Array(items) if is("array") => {
+            items.iter().try_for_each(|it| conforms(document, &schema["items"], it))
+        }
+        Value::String(_) if is("string") => {
+            let named = schema["enum"].as_array();
+            named
+                .is_none_or(|it| it.contains(value))
+                .then_some(())
+                .ok_or(format!("{value} is not in {named:?}"))
+        }
+        Value::Number(_) if is("integer") => Ok(()),
+        Value::Bool(_) if is("boolean") => Ok(()),
+        Value::Null if is("null") => Ok(()),
+        _ => Err(format!("{value} is not {}", schema["type"])),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_are_taken_and_answers_are_as_they_are_described() {
+    let gateway = Gateway::start_with(RULES, "mode: gateway, repositories: ['**']").await;
+    let answer = gateway.call(Method::GET, "/api/v1/openapi.json", None, "").await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap().replace("harbor.example.com", NAME);
+    let document: Value = serde_json::from_str(&text).unwrap();
+    // What was made at a path, by its id.
+    let (mut made, mut n_examples) = (BTreeMap::new(), 0);
+    for method in ["post", "get", "delete"] {
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let Some(operation) = item.get(method) else { continue };
+            let at = path.trim_end_matches("/{id}");
+            let path = path.replace("{id}", made.get(at).map_or("", String::as_str));
+            let authorization = if path.starts_with("/webhooks/") { HOOK.to_owned() } else { bearer("boss") };
+            let bodies = operation["requestBody"]["content"].as_object();
+            let mut examples: Vec<_> = bodies
+                .into_iter()
+                .flatten()
+                .map(|(kind, it)| {
+                    let name = it["schema"]["$ref"].as_str().expect("a body has a schema of its own");
+                    (kind.as_str(), document.pointer(&name[1..]).unwrap()["example"].to_string())
+                })
+                .collect();
+            assert_eq!(examples.is_empty(), method != "post", "{method} {path}");
+            n_examples += examples.len();
+            if examples.is_empty() {
+                examples.push(("application/json", String::new()));
+            }
+            for (kind, body) in examples {
+                let request = Request::builder()
+                    .method(method.to_uppercase().as_str())
+                    .uri(format!("http://{}{path}", gateway.address))
+                    .header(AUTHORIZATION, &authorization)
+                    .header("content-type", kind);
+                let answer = Gateway::answer(request.body(Full::from(body.clone())).unwrap()).await;
+                let status = answer.status.to_string();
+                let shown = String::from_utf8_lossy(&answer.body);
+                assert!(status.starts_with('2'), "{method} {path} {body}: {status} {shown}");
+                let described = &operation["responses"][&status];
+                assert!(described.is_object(), "{method} {path}: {status} is not described");
+                if answer.status == 204 {
+                    continue;
+                }
+                let schema = &described["content"]["application/json"]["schema"];
+                let json = answer.json();
+                conforms(&document, schema, &json).unwrap_or_else(|it| panic!("{method} {path}: {it}"));
+                let id = &json["id"];
+                let id = id.as_str().map(str::to_owned).or_else(|| id.as_u64().map(|it| it.to_string()));
+                made.extend(id.filter(|_| method == "post").map(|it| (at.to_owned(), it)));
+            }
+        }
+    }
+    assert_eq!(n_examples, 6);
 }

@@ -138,10 +138,15 @@ async fn only_a_good_token_with_the_scope_gets_through() {
     ];
     let api = Api::start(&format!("tokens: [{}]", tokens.join(", "))).await;
     let [manager, reader, former, nothing, stranger] = [1, 2, 3, 4, 5].map(|it| own(it).0);
-    let lacks = message("Token lacks the scope tokens");
+    // Who may read may see what there is, and no more.
+    assert_eq!(api.list(&reader).await.0, 200);
+    let wanted = json!({ "name": "ci", "scopes": ["read"] });
+    let lacks = (403, message("Token lacks the scope tokens"));
+    assert_eq!(api.call("POST", TOKENS, &reader, &wanted).await, lacks);
+    let own_id = format!("{TOKENS}/{}", &reader[6..14]);
+    assert_eq!(api.call("DELETE", &own_id, &reader, &Value::Null).await, lacks);
     for (token, status, body) in [
-        (reader, 403, lacks.clone()),
-        (nothing, 403, lacks),
+        (nothing, 403, message("Token lacks the scope read")),
         (former, 403, message("Token has expired")),
         (stranger, 401, message("Unauthorized")),
     ] {
@@ -322,7 +327,7 @@ async fn failures_are_bounded_and_shut_nobody_out() {
 async fn every_call_is_told_without_a_secret() {
     let api = Api::start("").await;
     let first = api.first();
-    let (_, made) = api.call("POST", TOKENS, &first, &json!({ "name": "ci", "scopes": ["read"] })).await;
+    let (_, made) = api.call("POST", TOKENS, &first, &json!({ "name": "ci", "scopes": ["preheat"] })).await;
     let (id, token) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     api.list(token).await;
     api.list("shoal_00000000_wrong").await;

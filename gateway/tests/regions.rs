@@ -12,9 +12,12 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use shoal_proto::{PreheatOrder, Regional, RegionalNews, RegionalOrders};
 use support::gateway::{Gateway, REPOSITORY, assert_status};
 use support::registry::{Fault, Registry};
 use support::{content, digest, manifest};
+use tokio_stream::StreamExt as _;
 
 const SECRET: &str = "Basic cm9ib3Q6czNjcmV0";
 const HUB: &str = "credentials: {username: robot, password: s3cret}, kind: distribution";
@@ -181,4 +184,202 @@ async fn what_a_job_has_the_gateway_hold_waits_for_its_window_or_for_somebody_wh
     gateway.open(&content, None).await.unwrap();
     assert_eq!(held.await, Ok(()));
     assert_eq!(registry.asked(&Method::GET).len(), 2);
+}
+
+// === What the hub orders ===
+
+/// An image of the registry, as `v1`: its layer and its configuration.
+fn publish(registry: &Registry, seed: u64) -> [Vec<u8>; 2] {
+    let (layer, config) = (content(seed, 1 << 20), content(seed + 1, 100));
+    for blob in [&layer, &config] {
+        registry.put_blob(REPOSITORY, blob);
+    }
+    registry.put_manifest(REPOSITORY, "v1", &manifest(&config, &[&layer]));
+    [layer, config]
+}
+
+/// A job for the gateways of the hub and of these regions.
+fn job(regions: &[&str]) -> Value {
+    let image = format!("registry.example/{REPOSITORY}:v1");
+    json!({ "image": image, "scope": "all_seed_peers", "regions": regions })
+}
+
+fn has_ended(job: &Value) -> bool {
+    job["state"] != "PENDING"
+}
+
+fn n_blob_reads(registry: &Registry) -> usize {
+    registry.asked(&Method::GET).iter().filter(|it| it.path.contains("/blobs/")).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_the_hub_is_carried_out_in_its_regions_and_told_of_each() {
+    let registry = Registry::open().await;
+    let blobs = publish(&registry, 20);
+    let hub = Gateway::start(&registry, REGION).await;
+    let regions =
+        [Gateway::start_region(&hub, "eu", REGION).await, Gateway::start_region(&hub, "us", REGION).await];
+    let id = hub.preheat(&job(&["us", "eu"])).await;
+    let job = hub.job_when(id, has_ended).await;
+    assert_eq!((&job["state"], &job["errors"]), (&json!("SUCCESS"), &json!([])), "{job:#}");
+    assert_eq!(job["progress"]["nodesDone"], 1, "{job:#}");
+    let size: usize = blobs.iter().map(Vec::len).sum();
+    for (part, name) in job["regions"].as_array().unwrap().iter().zip(["eu", "us"]) {
+        assert_eq!(
+            (&part["name"], &part["state"], &part["doing"]),
+            (&json!(name), &json!("SUCCESS"), &json!("ended"))
+        );
+        let progress =
+            json!({ "bytes": size, "bytesHeld": size, "nodes": 1, "nodesDone": 1, "nodesFailed": 0 });
+        assert_eq!(part["progress"], progress, "{job:#}");
+        assert_eq!(part["success"].as_array().unwrap().len(), 2, "{job:#}");
+        assert_eq!(part["layers"][0]["nodesDone"], 1, "{job:#}");
+    }
+    assert_eq!(n_blob_reads(&registry), 2, "each blob once, for all regions");
+    for region in &regions {
+        assert_eq!(region.metric("gateway_back_to_source_bytes_total"), size as u64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regions_part_needs_no_credential_and_opens_nothing_to_anybody() {
+    let registry = Registry::with_secret(SECRET).await;
+    registry.let_in(REPOSITORY, ANN.unwrap());
+    let [layer, _] = publish(&registry, 30);
+    let hub = Gateway::start(&registry, HUB).await;
+    let region = Gateway::start_region(&hub, "eu", REGION).await;
+    let mut asked = job(&["eu"]);
+    asked["headers"] = json!({ "Authorization": ANN });
+    let job = hub.job_when(hub.preheat(&asked).await, has_ended).await;
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("SUCCESS"), &json!("SUCCESS")),
+        "{job:#}"
+    );
+    assert!(region.metric("gateway_back_to_source_bytes_total") >= layer.len() as u64);
+    for caller in [BOB, None] {
+        assert_eq!(region.open(&layer, caller).await.unwrap_err().status, 401);
+    }
+    let blob = region.open(&layer, ANN).await.unwrap();
+    assert!(region.follow(&blob).await);
+    assert_eq!(n_blob_reads(&registry), 2);
+}
+
+/// Attends at the hub as the gateway of a region that does nothing; returns what it is told first of a job.
+async fn ordered(hub: &Gateway, region: &str) -> PreheatOrder {
+    let regional = Regional { region: region.to_owned(), address: "10.0.0.1:1".to_owned() };
+    let hello = RegionalNews { regional: Some(regional), orders: Vec::new() };
+    let news = tokio_stream::iter([hello]).chain(tokio_stream::pending());
+    let mut orders = hub.orders().attend(news).await.unwrap().into_inner();
+    loop {
+        let RegionalOrders(mut standing) = orders.message().await.unwrap().unwrap();
+        if let Some(order) = standing.pop() {
+            return order;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_of_an_order_is_good_for_its_blob_and_its_region_alone() {
+    let registry = Registry::with_secret(SECRET).await;
+    registry.let_in(REPOSITORY, ANN.unwrap());
+    let [layer, config] = publish(&registry, 40);
+    let hub = Gateway::start(&registry, HUB).await;
+    let mut asked = job(&["eu"]);
+    asked["headers"] = json!({ "Authorization": ANN });
+    hub.preheat(&asked).await;
+    let order = ordered(&hub, "eu").await;
+    assert!(order.carry_out);
+    let ticket = |content: &[u8]| {
+        let blob = order.blobs.iter().find(|it| it.digest == digest(content)).unwrap();
+        blob.ticket.0.clone()
+    };
+    let ask = async |region: &'static str, ticket: String| {
+        let mut headers = shown(None);
+        headers.insert("shoal-region", region.parse().unwrap());
+        headers.insert("shoal-mode", "client".parse().unwrap());
+        headers.insert("shoal-ticket", ticket.parse().unwrap());
+        let path = format!("/v2/{REPOSITORY}/blobs/{}?ns=registry.example", digest(&layer));
+        hub.mirror(&path, headers).await
+    };
+    assert_status(&ask("us", ticket(&layer)).await, StatusCode::UNAUTHORIZED);
+    assert_status(&ask("eu", ticket(&config)).await, StatusCode::UNAUTHORIZED);
+    assert_status(&ask("eu", "no-ticket".to_owned()).await, StatusCode::UNAUTHORIZED);
+    let given = ask("eu", ticket(&layer)).await;
+    assert_status(&given, StatusCode::OK);
+    assert_eq!(given.body(), &layer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_without_a_region_says_which_and_why() {
+    let registry = Registry::open().await;
+    publish(&registry, 50);
+    let hub = Gateway::start(&registry, REGION).await;
+    let _region = Gateway::start_region(&hub, "eu", REGION).await;
+    let mut asked = job(&["eu", "nowhere"]);
+    asked["timeout"] = json!("5s");
+    let id = hub.preheat(&asked).await;
+    let waiting = hub.job_when(id, |it| it["regions"][0]["state"] == "SUCCESS").await;
+    assert_eq!(
+        (&waiting["state"], &waiting["regions"][1]["doing"]),
+        (&json!("PENDING"), &json!("absent")),
+        "{waiting:#}"
+    );
+    let job = hub.job_when(id, has_ended).await;
+    assert_eq!(job["state"], "SUCCESS", "{job:#}");
+    let absent = "none of its gateways is connected: those of eu are";
+    let errors = json!([
+        "not done within 5 s",
+        "1 of 2 other regions have done all that they should",
+        format!("region nowhere: not done within 5 s; {absent}"),
+    ]);
+    assert_eq!(job["errors"], errors, "{job:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_does_not_read_by_way_of_the_hub_or_not_this_says_so() {
+    let registry = Registry::with_secret(SECRET).await;
+    publish(&registry, 60);
+    let gateway = |of: &str| {
+        format!("credentials: {{mode: gateway, repositories: ['{of}'], username: robot, password: s3cret}}")
+    };
+    let hub = Gateway::start(&registry, &gateway("**")).await;
+    let regional = "credentials: {mode: gateway, repositories: ['other/*']}";
+    let _region = Gateway::start_region(&hub, "eu", regional).await;
+    let job = hub.job_when(hub.preheat(&job(&["eu"])).await, has_ended).await;
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("SUCCESS"), &json!("FAILURE")),
+        "{job:#}"
+    );
+    let error = job["regions"][0]["errors"][0].as_str().unwrap();
+    assert!(error.contains("not one that nodes may pull"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_is_ordered_no_more() {
+    let registry = Registry::open().await;
+    publish(&registry, 70);
+    let hub = Gateway::start(&registry, REGION).await;
+    let regional = Regional { region: "eu".to_owned(), address: "10.0.0.1:1".to_owned() };
+    let hello = RegionalNews { regional: Some(regional), orders: Vec::new() };
+    let news = tokio_stream::iter([hello]).chain(tokio_stream::pending());
+    let mut orders = hub.orders().attend(news).await.unwrap().into_inner();
+    let id = hub.preheat(&job(&["eu"])).await;
+    let mut standing = Vec::new();
+    while standing.is_empty() {
+        standing = orders.message().await.unwrap().unwrap().0;
+    }
+    assert_eq!(standing[0].job, id);
+    let (status, job) = hub.call(Method::DELETE, &format!("/api/v1/preheat/{id}"), &Value::Null).await;
+    assert_eq!(status, StatusCode::OK, "{job}");
+    let job = hub.job_when(id, has_ended).await;
+    assert_eq!(
+        (&job["state"], &job["regions"][0]["state"]),
+        (&json!("FAILURE"), &json!("FAILURE")),
+        "{job:#}"
+    );
+    while !standing.is_empty() {
+        standing = orders.message().await.unwrap().unwrap().0;
+    }
 }

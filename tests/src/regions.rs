@@ -116,8 +116,17 @@ impl Regions {
         Ok(it)
     }
 
-    /// Waits until all regions are known to the hub.
+    /// Waits until all regions are known to the hub, and each scheduler knows its nodes and its gateway.
     async fn attend(&self) -> Result<()> {
+        let joined = self.all.iter().map(async |region| {
+            let n_nodes = region.sidecars.len() + 1;
+            wait::until("all have joined", DEADLINE, async || {
+                let n_joined = region.scheduler.metric("shoal_scheduler_nodes", &[]).await;
+                n_joined.is_ok_and(|it| it >= n_nodes as f64).then_some(())
+            })
+            .await
+        });
+        try_join_all(joined).await?;
         let Some(hub) = &self.hub else { return Ok(()) };
         wait::until("all regions attend", DEADLINE, async || {
             let n_attending = hub.metric(ATTENDING, &[]).await.ok()?;
@@ -150,6 +159,11 @@ impl Regions {
         let ns = self.registry.authority().replace(':', "%3A");
         let target = format!("/v2/{}/blobs/{}?ns={ns}", image.repository, blob.digest);
         Exchange::send(&from.host, "GET", &target, headers).await
+    }
+
+    /// The sum of a metric over all sidecars.
+    pub async fn of_sidecars(&self, name: &str) -> Result<f64> {
+        Ok(try_join_all(self.sidecars().map(|it| it.metric(name, &[]))).await?.into_iter().sum())
     }
 
     /// All sidecars of all regions.
@@ -189,6 +203,8 @@ async fn start_hub(lab: &mut Lab, registry: &Registry, changes: &Value) -> Resul
     let host = lab.host("hub").await?;
     let mut settings = gateway_settings(&host, &[], registry, &json!({}));
     settings["registries"][0] = changed(settings["registries"][0].take(), changes);
+    // Waiting for a job is asking for it again and again.
+    let settings = changed(settings, &json!({ "management": { "requestsPerSecond": 1000 } }));
     Service::start(&host, Part::Gateway, &settings, admin(Part::Gateway)).await
 }
 

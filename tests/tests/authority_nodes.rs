@@ -110,9 +110,9 @@ async fn a_node_is_named_to_others_at_an_address_of_its_own_only() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn preheat_jobs_are_told_to_gateways_and_to_no_node() -> Result<()> {
     let region = Region::start("jobs-told").await?;
-    let image = region.fleet.named(&region.image);
-    let id = region.fleet.preheat(&json!({ "image": image })).await?;
-    region.fleet.ended_job(id).await?;
+    let image = region.fleet.registry.reference(&region.image);
+    let id = region.fleet.gateway.preheat(&json!({ "image": image })).await?;
+    region.fleet.gateway.ended_job(id).await?;
     let node = &region.lab.nodes()[0];
     let Err(error) = node.jobs_of(region.gateway(), region.certificate(0)?).await else {
         anyhow::bail!("jobs are told to a sidecar")

@@ -43,13 +43,13 @@ async fn fleet(name: &str, n_nodes: u16, spec: FleetSpec) -> Result<(Lab, Fleet)
 }
 
 fn to_all(fleet: &Fleet, image: &Image) -> Value {
-    json!({ "image": fleet.named(image), "scope": "all_peers" })
+    json!({ "image": fleet.registry.reference(image), "scope": "all_peers" })
 }
 
 /// A job on its way: something of it is at a node, and not all.
 async fn under_way(fleet: &Fleet, id: u64) -> Result<Value> {
     let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
-    let job = fleet.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
+    let job = fleet.gateway.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
     anyhow::ensure!(job["state"] == "PENDING", "it is over already: {job}");
     Ok(job)
 }
@@ -82,8 +82,11 @@ async fn what_was_preheated_is_pulled_while_nobody_serves_a_blob_but_the_nodes()
     image.tag = "v1".to_owned();
 
     let url = format!("https://{}/v2/team/app/manifests/v1", fleet.registry.authority());
-    let id = fleet.preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" })).await?;
-    let job = fleet.ended_job(id).await?;
+    let id = fleet
+        .gateway
+        .preheat(&json!({ "url": url, "scope": "all_peers", "platform": "linux/amd64" }))
+        .await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     let n_blobs = image.blobs().count();
     assert_eq!(rows(&job, "success").len(), usize::from(NODES) * n_blobs, "{job}");
@@ -112,12 +115,12 @@ async fn a_node_that_dies_is_named_and_the_others_hold_the_image() -> Result<()>
     let (_lab, mut fleet) = fleet("preheat-dead", 3, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     under_way(&fleet, id).await?;
     let address = fleet.sidecars[1].host.address().to_string();
     fleet.sidecars[1].process.kill().await?;
 
-    let job = fleet.ended_job(id).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert_eq!((&job["progress"]["nodesDone"], &job["progress"]["nodesFailed"]), (&json!(2), &json!(1)));
     assert_eq!(job["errors"], json!(["2 of 3 nodes hold all that they should"]));
@@ -139,8 +142,8 @@ async fn a_layer_that_the_registry_lacks_is_named_for_each_node() -> Result<()> 
     let image = fleet.publish(&LAYERS).await?;
     let missing = image.layers[1].digest.to_string();
     fleet.registry.front.hurt(&missing, u32::MAX, Effect::Status { code: 404, retry_after: None });
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
-    let job = fleet.ended_job(id).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "FAILURE", "no node has the whole image: {job}");
     let failed = rows(&job, "failure");
     assert_eq!(failed.len(), 2, "{job}");
@@ -157,17 +160,17 @@ async fn one_that_is_cancelled_says_so_and_nodes_fetch_no_more() -> Result<()> {
     let (_lab, fleet) = fleet("preheat-cancelled", 2, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     assert_eq!(
-        fleet.preheat(&to_all(&fleet, &image)).await?,
+        fleet.gateway.preheat(&to_all(&fleet, &image)).await?,
         id,
         "the same request joins the job that goes on"
     );
     under_way(&fleet, id).await?;
-    let (status, _) = fleet.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
+    let (status, _) = fleet.gateway.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
     assert_eq!(status, StatusCode::OK);
 
-    let job = fleet.ended_job(id).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     assert_eq!(job["errors"][0], "cancelled by first", "{job}");
     wait::until("no node fetches anything", DEADLINE, async || {
@@ -189,16 +192,16 @@ async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
     let (_lab, mut fleet) = fleet("preheat-restart", 2, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     let before = under_way(&fleet, id).await?;
     fleet.gateway.process.kill().await?;
     fleet.gateway.process.restart().await?;
     fleet.gateway.wait_until_ready().await?;
 
-    let job = fleet.ended_job(id).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert_eq!((&job["created"], &job["progress"]["nodesDone"]), (&before["created"], &json!(2)), "{job}");
-    let next = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let next = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     assert!(next > id, "no number is given twice");
     Ok(())
 }
@@ -209,14 +212,17 @@ async fn gateways_hold_what_they_shall_and_the_registry_is_read_once() -> Result
     let image = fleet.publish(&LAYERS).await?;
     let n_blobs = image.blobs().count();
     for (scope, n_rows) in [("single_seed_peer", n_blobs), ("all_seed_peers", 2 * n_blobs)] {
-        let id = fleet.preheat(&json!({ "image": fleet.named(&image), "scope": scope })).await?;
-        let job = fleet.ended_job(id).await?;
+        let id = fleet
+            .gateway
+            .preheat(&json!({ "image": fleet.registry.reference(&image), "scope": scope }))
+            .await?;
+        let job = fleet.gateway.ended_job(id).await?;
         assert_eq!((&job["state"], rows(&job, "success").len()), (&json!("SUCCESS"), n_rows), "{job}");
         assert_eq!(n_reads(&fleet, &image), vec![1; n_blobs], "{scope}");
     }
     assert!(fleet.metric(DOWNLOADED, &[]).await? < 1.0, "no node has fetched anything");
-    let here = json!({ "image": fleet.named(&image), "scope": "all_seed_peers", "count": 1 });
-    let (status, refused) = fleet.call_preheat(Method::POST, "", here.to_string()).await?;
+    let here = json!({ "image": fleet.registry.reference(&image), "scope": "all_seed_peers", "count": 1 });
+    let (status, refused) = fleet.gateway.call_preheat(Method::POST, "", here.to_string()).await?;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
     Ok(())
 }
@@ -236,7 +242,7 @@ async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<
     };
     let (none, wrong, good) = (body(None), body(Some("wr0ng")), body(Some("s3cret")));
     for (body, advice) in [(none, "the job came without"), (wrong, "may not read it, or has ended")] {
-        let job = fleet.ended_job(fleet.preheat(&body).await?).await?;
+        let job = fleet.gateway.ended_job(fleet.gateway.preheat(&body).await?).await?;
         assert_eq!(job["state"], "FAILURE", "{job}");
         let error = job["errors"][0].as_str().context("no error")?;
         assert!(error.contains("401") && error.contains(advice), "{error}");
@@ -244,16 +250,16 @@ async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<
 
     // The gateway forgets the credential, and says so.
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.preheat(&good).await?;
+    let id = fleet.gateway.preheat(&good).await?;
     under_way(&fleet, id).await?;
     fleet.gateway.process.kill().await?;
     fleet.gateway.process.restart().await?;
     fleet.gateway.wait_until_ready().await?;
-    let job = fleet.ended_job(id).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!((&job["state"], &job["hasCredential"]), (&json!("FAILURE"), &json!(true)), "{job}");
     assert!(job["errors"][0].as_str().is_some_and(|it| it.contains("ask again")), "{job}");
     fleet.registry.host.unshape().await?;
-    let job = fleet.ended_job(fleet.preheat(&good).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&good).await?).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert!(!job.to_string().contains("s3cret"));
 
@@ -282,7 +288,7 @@ async fn a_registry_that_limits_requests_costs_time_only() -> Result<()> {
     let limit = Effect::Status { code: 429, retry_after: Some(1) };
     fleet.registry.front.hurt("/manifests/", 1, limit.clone());
     fleet.registry.front.hurt(&image.layers[0].digest.to_string(), 2, limit);
-    let job = fleet.ended_job(fleet.preheat(&to_all(&fleet, &image)).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&to_all(&fleet, &image)).await?).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert_eq!(job["progress"]["nodesDone"], 2, "{job}");
     assert_eq!(fleet.registry.front.blob_bytes_sent(), image.n_bytes());
@@ -298,7 +304,7 @@ async fn a_layer_for_which_the_registry_never_has_a_turn_is_named() -> Result<()
     fleet.registry.front.hurt(&limited, u32::MAX, limit);
     let mut body = to_all(&fleet, &image);
     body["timeout"] = json!("20s");
-    let job = fleet.ended_job(fleet.preheat(&body).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&body).await?).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     let failed = rows(&job, "failure");
     assert_eq!(failed.len(), 2, "{job}");
@@ -320,11 +326,11 @@ async fn layers_that_a_jobs_token_did_not_outlive_are_named() -> Result<()> {
     body["headers"] = json!({ "Authorization": token });
     body["concurrent_task_count"] = json!(1);
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.preheat(&body).await?;
+    let id = fleet.gateway.preheat(&body).await?;
     under_way(&fleet, id).await?;
     let late = image.layers[1].digest.to_string();
     fleet.registry.front.hurt(&late, u32::MAX, Effect::Status { code: 401, retry_after: None });
-    let job = fleet.ended_job(id).await?;
+    let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     let failed = rows(&job, "failure");
     assert_eq!(failed.len(), 2, "{job}");
@@ -342,7 +348,7 @@ async fn a_job_without_a_credential_that_needs_one_ends_at_once() -> Result<()> 
     let (_lab, fleet) = fleet("preheat-stranger", 1, FleetSpec::before(registry)).await?;
     let image = fleet.publish(&LAYERS).await?;
     fleet.registry.tokens.as_ref().context("no token service")?.turn_strangers_away();
-    let job = fleet.ended_job(fleet.preheat(&to_all(&fleet, &image)).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&to_all(&fleet, &image)).await?).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     assert!(job["errors"][0].as_str().is_some_and(|it| it.contains("the job came without")), "{job}");
     Ok(())

@@ -47,13 +47,13 @@ fn redis(fleet: &mut Fleet) -> Result<&mut Redis> {
 }
 
 fn to_all(fleet: &Fleet, image: &Image) -> Value {
-    json!({ "image": fleet.named(image), "scope": "all_peers" })
+    json!({ "image": fleet.registry.reference(image), "scope": "all_peers" })
 }
 
 /// A job of the first gateway on its way: something of it is at a node, and not all.
 async fn under_way(fleet: &Fleet, id: u64) -> Result<Value> {
     let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
-    let job = fleet.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
+    let job = fleet.gateway.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
     anyhow::ensure!(job["state"] == "PENDING", "it is over already: {job}");
     Ok(job)
 }
@@ -93,36 +93,42 @@ async fn n_ended(fleet: &Fleet) -> Result<f64> {
 async fn without_redis_too_a_job_is_seen_joined_and_stopped_at_any_gateway() -> Result<()> {
     let names = json!({ "gateways": ["https://gateway:65003", "https://gateway2:65003"] });
     let (_lab, fleet, image) = fleet("preheat-anywhere", FleetSpec::private().with_gateway(names)).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     // At once, and not only when there was time to tell of it.
-    assert_eq!(fleet.job_at(1, id).await?["id"], id);
-    let half = fleet.job_when_at(1, id, |it| it["progress"]["bytesHeld"].as_u64() > Some(2 << 20)).await?;
+    assert_eq!(fleet.gateways()[1].job(id).await?["id"], id);
+    let half =
+        fleet.gateways()[1].job_when(id, |it| it["progress"]["bytesHeld"].as_u64() > Some(2 << 20)).await?;
     assert_eq!(
         (&half["state"], n_rows(&half, "layers")),
         (&json!("PENDING"), image.blobs().count()),
         "{half}"
     );
-    assert_eq!(fleet.preheat_at(1, &to_all(&fleet, &image)).await?, id, "the same request is the same job");
-    let other = fleet.preheat_at(1, &json!({ "image": fleet.named(&image) })).await?;
+    assert_eq!(
+        fleet.gateways()[1].preheat(&to_all(&fleet, &image)).await?,
+        id,
+        "the same request is the same job"
+    );
+    let other = fleet.gateways()[1].preheat(&json!({ "image": fleet.registry.reference(&image) })).await?;
     assert!(other > id);
     for gateway in 0..2 {
         wait::until("both jobs are listed", DEADLINE, async || {
-            let listed = fleet.call_preheat_at(gateway, Method::GET, "", String::new()).await.ok()?.1;
+            let listed = fleet.gateways()[gateway].call_preheat(Method::GET, "", String::new()).await.ok()?.1;
             let ids: Vec<_> = listed["jobs"].as_array()?.iter().filter_map(|it| it["id"].as_u64()).collect();
             (ids == [other, id] && listed["total"] == 2).then_some(())
         })
         .await?;
     }
-    let (status, _) = fleet.call_preheat_at(1, Method::DELETE, &format!("/{id}"), String::new()).await?;
+    let (status, _) =
+        fleet.gateways()[1].call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
     assert_eq!(status, StatusCode::OK);
-    let job = fleet.ended_job_at(1, id).await?;
+    let job = fleet.gateways()[1].ended_job(id).await?;
     assert_eq!(
         (&job["state"], &job["errors"][0]),
         (&json!("FAILURE"), &json!("cancelled by first")),
         "{job}"
     );
-    assert_eq!(fleet.job(id).await?, job);
-    let (status, _) = fleet.call_preheat_at(1, Method::GET, "/7", String::new()).await?;
+    assert_eq!(fleet.gateway.job(id).await?, job);
+    let (status, _) = fleet.gateways()[1].call_preheat(Method::GET, "/7", String::new()).await?;
     assert_eq!(status, StatusCode::NOT_FOUND);
     Ok(())
 }
@@ -131,12 +137,12 @@ async fn without_redis_too_a_job_is_seen_joined_and_stopped_at_any_gateway() -> 
 async fn a_job_of_a_gateway_that_dies_is_finished_by_the_other() -> Result<()> {
     let spec = FleetSpec::private().with_redis_as(Access::Cluster);
     let (_lab, mut fleet, image) = fleet("preheat-heir", spec).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     let before = under_way(&fleet, id).await?;
     fleet.gateway.process.kill().await?;
     // Until then, what the dead one last told is shown.
-    assert_eq!(fleet.job_at(1, id).await?["state"], "PENDING");
-    let job = fleet.ended_job_at(1, id).await?;
+    assert_eq!(fleet.gateways()[1].job(id).await?["state"], "PENDING");
+    let job = fleet.gateways()[1].ended_job(id).await?;
     check_whole(&job, &image);
     assert_eq!((&job["created"], &job["askedBy"]), (&before["created"], &before["askedBy"]), "{job}");
     moved(&fleet, 1, &HERE).await?;
@@ -144,7 +150,7 @@ async fn a_job_of_a_gateway_that_dies_is_finished_by_the_other() -> Result<()> {
     fleet.gateway.process.restart().await?;
     fleet.gateway.wait_until_ready().await?;
     moved(&fleet, 0, &AWAY).await?;
-    assert_eq!(fleet.job(id).await?, job);
+    assert_eq!(fleet.gateway.job(id).await?, job);
     assert_eq!(n_ended(&fleet).await?, 1.0, "it has ended once");
     Ok(())
 }
@@ -153,16 +159,16 @@ async fn a_job_of_a_gateway_that_dies_is_finished_by_the_other() -> Result<()> {
 async fn a_gateway_that_hangs_and_comes_back_ends_no_job_that_another_has() -> Result<()> {
     let spec = FleetSpec::private().with_redis_as(Access::Secured);
     let (_lab, fleet, image) = fleet("preheat-hangs", spec).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     under_way(&fleet, id).await?;
     fleet.gateway.process.stop()?;
     moved(&fleet, 1, &HERE).await?;
     // It goes on while the other is at work, and may well have everything that it waits for.
     fleet.gateway.process.cont()?;
     moved(&fleet, 0, &AWAY).await?;
-    let job = fleet.ended_job_at(1, id).await?;
+    let job = fleet.gateways()[1].ended_job(id).await?;
     check_whole(&job, &image);
-    assert_eq!(fleet.ended_job(id).await?, job);
+    assert_eq!(fleet.gateway.ended_job(id).await?, job);
     assert_eq!(n_ended(&fleet).await?, 1.0, "it has ended once");
     Ok(())
 }
@@ -172,30 +178,30 @@ async fn a_redis_that_is_away_moves_no_job_and_one_that_is_back_does() -> Result
     let (_lab, mut fleet, image) = fleet("preheat-redis", FleetSpec::private().with_redis()).await?;
     redis(&mut fleet)?.process.kill().await?;
     fleet.gateways_say(UP, 0.0).await?;
-    let first = fleet.preheat(&json!({ "image": fleet.named(&image) })).await?;
-    assert_eq!(fleet.ended_job(first).await?["state"], "SUCCESS", "as without any Redis");
-    let second = fleet.preheat(&to_all(&fleet, &image)).await?;
-    fleet.job_when_at(1, second, |it| it["state"] == "PENDING" && it["doing"] != "queued").await?;
+    let first = fleet.gateway.preheat(&json!({ "image": fleet.registry.reference(&image) })).await?;
+    assert_eq!(fleet.gateway.ended_job(first).await?["state"], "SUCCESS", "as without any Redis");
+    let second = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    fleet.gateways()[1].job_when(second, |it| it["state"] == "PENDING" && it["doing"] != "queued").await?;
     fleet.gateway.process.kill().await?;
-    assert_eq!(fleet.job_at(1, second).await?["state"], "PENDING");
+    assert_eq!(fleet.gateways()[1].job(second).await?["state"], "PENDING");
     assert_eq!(fleet.gateways()[1].metric(MOVED, &[]).await?, 0.0, "nobody may take it up");
     redis(&mut fleet)?.restart().await?;
-    let job = fleet.ended_job_at(1, second).await?;
+    let job = fleet.gateways()[1].ended_job(second).await?;
     check_whole(&job, &image);
-    assert_eq!(fleet.job_at(1, first).await?["state"], "SUCCESS", "what had ended is still told of");
+    assert_eq!(fleet.gateways()[1].job(first).await?["state"], "SUCCESS", "what had ended is still told of");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_comes_back_empty_costs_no_job() -> Result<()> {
     let (_lab, mut fleet, image) = fleet("preheat-empty", FleetSpec::private().with_redis()).await?;
-    let id = fleet.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
     under_way(&fleet, id).await?;
     redis(&mut fleet)?.process.kill().await?;
     fleet.gateways_say(UP, 0.0).await?;
     redis(&mut fleet)?.restart().await?;
     fleet.gateways_say(UP, 1.0).await?;
-    check_whole(&fleet.ended_job_at(1, id).await?, &image);
+    check_whole(&fleet.gateways()[1].ended_job(id).await?, &image);
     for gateway in fleet.gateways() {
         assert_eq!(gateway.metric(MOVED, &[]).await?, 0.0);
     }
@@ -209,11 +215,11 @@ async fn a_credential_dies_with_its_gateway_and_the_job_says_so() -> Result<()> 
     let (_lab, mut fleet, image) = fleet("preheat-lost", FleetSpec::before(registry).with_redis()).await?;
     let mut body = to_all(&fleet, &image);
     (body["username"], body["password"]) = (json!("robot"), json!("s3cret"));
-    let id = fleet.preheat(&body).await?;
+    let id = fleet.gateway.preheat(&body).await?;
     under_way(&fleet, id).await?;
-    let other = fleet.preheat_at(1, &body).await?;
+    let other = fleet.gateways()[1].preheat(&body).await?;
     assert_ne!(other, id, "only its own gateway knows whose credential a job came with");
-    fleet.call_preheat_at(1, Method::DELETE, &format!("/{other}"), String::new()).await?;
+    fleet.gateways()[1].call_preheat(Method::DELETE, &format!("/{other}"), String::new()).await?;
     // What is in Redis names neither the image nor what opens it.
     let keys = redis(&mut fleet)?.run(&["KEYS", "*"]).await?;
     assert!(keys.contains(&format!("{{shoal}}:job:{id}")), "{keys}");
@@ -225,12 +231,12 @@ async fn a_credential_dies_with_its_gateway_and_the_job_says_so() -> Result<()> 
         assert!(!kept.contains(secret), "{secret} in {kept}");
     }
     fleet.gateway.process.kill().await?;
-    let job = fleet.ended_job_at(1, id).await?;
+    let job = fleet.gateways()[1].ended_job(id).await?;
     assert_eq!((&job["state"], &job["hasCredential"]), (&json!("FAILURE"), &json!(true)), "{job}");
     let error = job["errors"][0].as_str().context("no error")?;
     assert!(error.contains("is gone") && error.contains("ask again"), "{error}");
     fleet.registry.host.unshape().await?;
-    let job = fleet.ended_job_at(1, fleet.preheat_at(1, &body).await?).await?;
+    let job = fleet.gateways()[1].ended_job(fleet.gateways()[1].preheat(&body).await?).await?;
     check_whole(&job, &image);
     Ok(())
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use serde_json::json;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 use shoal_tests::counting::Seen;
+use shoal_tests::fault::Effect;
 use shoal_tests::image::Image;
 use shoal_tests::lab::{Lab, LabSpec};
 use shoal_tests::link::Mbit;
@@ -245,6 +247,127 @@ async fn a_hub_that_waits_on_purpose_is_no_registry_that_is_dead() -> Result<()>
     // A node that had gone there by itself would have been refused.
     let reads: Vec<_> = regions.registry.front.seen().into_iter().filter(Seen::is_blob_read).collect();
     ensure!(reads.iter().all(|it| matches!(it.status, 200 | 206)), "{reads:?}");
+    Ok(())
+}
+
+// === Preheating ===
+
+/// Bytes that sidecars fetched, and blobs that they are fetching.
+const DOWNLOADED: &str = "shoal_sidecar_download_bytes_total";
+const ACTIVE: &str = "shoal_sidecar_active_blobs";
+
+/// A job for all nodes of these regions.
+fn everywhere(regions: &Regions, image: &Image, names: &[&str]) -> Value {
+    json!({ "image": regions.registry.reference(image), "scope": "all_peers", "regions": names })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hub_has_preheated_is_pulled_in_each_region_without_a_blob_from_hub_or_registry()
+-> Result<()> {
+    let mut lab = Lab::start("hub-preheat", LabSpec::nodes(2 * REGIONS as u16)).await?;
+    let regions = Regions::start(&mut lab, RegionsSpec::behind_hub(private(), REGIONS)).await?;
+    let (hub, image) = (regions.hub()?, regions.publish(&[6 << 20, 3 << 20, 1 << 10]).await?);
+    let job = hub.ended_job(hub.preheat(&everywhere(&regions, &image, &["*"])).await?).await?;
+    assert_eq!((&job["state"], &job["errors"]), (&json!("SUCCESS"), &json!([])), "{job:#}");
+    let parts = job["regions"].as_array().context("no regions")?;
+    assert_eq!(parts.len(), REGIONS, "{job:#}");
+    let (n_blobs, size) = (image.blobs().count(), image.n_bytes());
+    for part in parts {
+        assert_eq!(
+            (&part["state"], &part["progress"]["nodesDone"]),
+            (&json!("SUCCESS"), &json!(2)),
+            "{job:#}"
+        );
+        assert_eq!(part["progress"]["bytesHeld"], 2 * size, "{job:#}");
+        assert_eq!(part["success"].as_array().map(Vec::len), Some(2 * n_blobs), "{job:#}");
+    }
+    assert_eq!(regions.registry.front.blob_bytes_sent(), size);
+    let sent = async || hub.metric(SENT, &[]).await.map(|it| it as u64);
+    assert_eq!(sent().await?, size * REGIONS as u64);
+
+    // From here on a blob is only where the job has put it.
+    regions.registry.front.hurt("/blobs/", u32::MAX, Effect::Status { code: 503, retry_after: None });
+    let before = regions.of_sidecars(DOWNLOADED).await?;
+    for sidecar in regions.sidecars() {
+        let containerd = Containerd::start(&sidecar.host).await?;
+        containerd.go_through(&regions.registry, MIRROR)?;
+        containerd.pull(&regions.registry, &image).await?;
+        containerd.check(&regions.registry, &image).await?;
+    }
+    assert_eq!(sent().await?, size * REGIONS as u64);
+    let more = regions.of_sidecars(DOWNLOADED).await? - before;
+    assert!(more < 1.0, "nodes have fetched {more} bytes for the pulls");
+    Ok(())
+}
+
+/// Regions behind a hub whose link to the registry is slow, and a job for both that is under way in the first.
+async fn job_under_way(name: &str) -> Result<(Lab, Regions, Image, u64)> {
+    let mut lab = Lab::start(name, LabSpec::nodes(4)).await?;
+    let regions = Regions::start(&mut lab, RegionsSpec::behind_hub(private(), 2)).await?;
+    let image = regions.publish(&[16 << 20]).await?;
+    regions.registry.host.shape(Mbit(8), Mbit(8)).await?;
+    let hub = regions.hub()?;
+    let id = hub.preheat(&everywhere(&regions, &image, &["region-0", "region-1"])).await?;
+    let some = |it: &Value| it["regions"][0]["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
+    let job = hub.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
+    ensure!(job["state"] == "PENDING", "it is over already: {job:#}");
+    Ok((lab, regions, image, id))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_cut_off_in_the_middle_of_a_job_has_done_its_part_when_it_is_back() -> Result<()> {
+    let (_lab, regions, image, id) = job_under_way("preheat-cut").await?;
+    let (hub, cut) = (regions.hub()?, &regions.all[0].gateway.host);
+    cut.ignore(std::slice::from_ref(&hub.host)).await?;
+    hub.host.ignore(std::slice::from_ref(cut)).await?;
+    let job =
+        hub.job_when(id, |it| it["regions"][0]["doing"] == "cut off" || it["state"] != "PENDING").await?;
+    ensure!(job["state"] == "PENDING", "it did not wait: {job:#}");
+    // The other one is not held up.
+    hub.job_when(id, |it| it["regions"][1]["state"] == "SUCCESS").await?;
+    cut.listen_to_all().await?;
+    hub.host.listen_to_all().await?;
+
+    let job = hub.ended_job(id).await?;
+    assert_eq!((&job["state"], &job["errors"]), (&json!("SUCCESS"), &json!([])), "{job:#}");
+    for part in job["regions"].as_array().context("no regions")? {
+        assert_eq!(
+            (&part["state"], &part["progress"]["nodesDone"]),
+            (&json!("SUCCESS"), &json!(2)),
+            "{job:#}"
+        );
+    }
+    let size = image.n_bytes();
+    let seen = regions.registry.front.seen().into_iter();
+    let given = seen.filter(|it| it.is_blob_read() && matches!(it.status, 200 | 206)).map(|it| it.sent);
+    assert_eq!(given.sum::<u64>(), size);
+    for region in &regions.all {
+        let read = region.gateway.metric(READ, &[]).await? as u64;
+        println!("{read} bytes over the link for {size}");
+        // What was on its way when the link was cut may come again.
+        assert!((size..=size + (1 << 20)).contains(&read), "{read} bytes for {size}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_at_the_hub_ends_in_its_regions() -> Result<()> {
+    let (_lab, regions, image, id) = job_under_way("preheat-stopped").await?;
+    let hub = regions.hub()?;
+    let (status, _) = hub.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
+    assert_eq!(status, StatusCode::OK);
+    let job = hub.ended_job(id).await?;
+    assert_eq!(
+        (&job["state"], &job["errors"][0]),
+        (&json!("FAILURE"), &json!("cancelled by first")),
+        "{job:#}"
+    );
+    wait::until("no node fetches anything", DEADLINE, async || {
+        regions.of_sidecars(ACTIVE).await.is_ok_and(|it| it < 0.5).then_some(())
+    })
+    .await?;
+    let (fetched, whole) = (regions.of_sidecars(DOWNLOADED).await?, 4 * image.n_bytes());
+    assert!(fetched < whole as f64, "the nodes have fetched all {whole} bytes");
     Ok(())
 }
 

@@ -3,17 +3,19 @@
 //! The stream is also how the gateway is known to be there. While it is broken, or after somebody
 //! complained about an answer that did not come, nobody waits for the gateway: only this module tries
 //! it again, and everybody else goes on without. So a dead gateway delays one request, not each.
+//!
+//! The gateway of another region keeps the same stream to its hub. It is told nothing by it but that the hub is there.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use shoal_identity::{Dialer, Expected, Role};
 use shoal_model::TrustGroup;
 use shoal_proto::gateway_client::GatewayClient;
-use shoal_proto::{RegionRequest, RegionState};
+use shoal_proto::{RegionRequest, RegionState, Regional};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,10 @@ use crate::ticket::Verifier;
 const FIRST: Duration = Duration::from_secs(2);
 /// A gateway tells its state at least every 10 s; one that is silent for longer is gone.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How often the hub is asked for a sign of life, and how long the answer may take. It is told nothing but that, so it
+/// is to be missed soon; but links between regions are slow, and full of content.
+const HUB_PING: Duration = Duration::from_secs(1);
+const HUB_PONG: Duration = Duration::from_secs(4);
 /// How long a gateway that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -36,6 +42,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Gateway {
     /// `https://host:port`, for requests that pass straight through.
     pub url: Arc<str>,
+    /// Since when it answers.
+    pub since: SystemTime,
     /// Its calls.
     pub calls: GatewayClient<Channel>,
 }
@@ -54,7 +62,10 @@ pub struct Region {
 pub struct Keeper {
     addresses: Vec<String>,
     dialer: Dialer,
-    verifier: Arc<Verifier>,
+    /// Who asks, where that is the gateway of another region.
+    regional: Option<Regional>,
+    /// Learns the region's keys.
+    verifier: Option<Arc<Verifier>>,
     gateway: watch::Sender<Option<Gateway>>,
     schedulers: watch::Sender<Vec<String>>,
     keys: watch::Sender<Arc<RegionKeys>>,
@@ -66,6 +77,20 @@ impl Region {
     /// The region of the first of `addresses` that answers; nothing is known until the [`Keeper`] runs.
     /// `verifier` learns the region's keys.
     pub fn new(addresses: Vec<String>, dialer: Dialer, verifier: Arc<Verifier>) -> (Self, Keeper) {
+        Self::kept(addresses, dialer, None, Some(verifier))
+    }
+
+    /// The hub of `me`, the gateway of another region; of it is known whether it is there, and by which gateway.
+    pub fn hub(addresses: Vec<String>, dialer: Dialer, me: Regional) -> (Self, Keeper) {
+        Self::kept(addresses, dialer, Some(me), None)
+    }
+
+    fn kept(
+        addresses: Vec<String>,
+        dialer: Dialer,
+        regional: Option<Regional>,
+        verifier: Option<Arc<Verifier>>,
+    ) -> (Self, Keeper) {
         let suspected = Arc::new(Notify::new());
         let (gateway, gateway_seen) = watch::channel(None);
         let (schedulers, schedulers_seen) = watch::channel(Vec::new());
@@ -74,6 +99,7 @@ impl Region {
         let keeper = Keeper {
             addresses,
             dialer,
+            regional,
             verifier,
             gateway,
             schedulers,
@@ -158,11 +184,12 @@ impl Keeper {
         loop {
             for address in &self.addresses {
                 let status = self.keep(address).await;
+                let error = &status as &dyn Error;
                 // Once per outage is news, every second is noise.
-                if told {
-                    tracing::debug!(gateway = address, error = &status as &dyn Error, "still no gateway");
-                } else {
-                    tracing::warn!(gateway = address, error = &status as &dyn Error, "no gateway");
+                match (told, self.is_of_hub()) {
+                    (true, _) => tracing::debug!(gateway = address, error, "still none"),
+                    (false, true) => tracing::warn!(gateway = address, error, "no hub"),
+                    (false, false) => tracing::warn!(gateway = address, error, "no gateway"),
                 }
                 told = self.gateway.send_replace(None).is_none();
             }
@@ -182,14 +209,17 @@ impl Keeper {
     /// Follows one stream until this process has another certificate: the connection of the old one ends with
     /// that. The next is made before, and used from its first word on, so that nobody is without a gateway.
     async fn follow_stream(&self, address: &str) -> Result<(), Status> {
-        let endpoint = endpoint(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
+        let mut endpoint = endpoint(address.to_owned()).map_err(|it| Status::from_error(Box::new(it)))?;
+        if self.is_of_hub() {
+            endpoint = endpoint.http2_keep_alive_interval(HUB_PING).keep_alive_timeout(HUB_PONG);
+        }
         let generation = self.dialer.generation();
         let connector = self.dialer.connector(Expected::Any(Role::Gateway));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let mut calls = GatewayClient::new(channel);
-        let asked = timeout(FIRST, calls.region(RegionRequest::default()));
+        let asked = timeout(FIRST, calls.region(RegionRequest { regional: self.regional.clone() }));
         let mut states = asked.await.map_err(|_| silent())??.into_inner();
-        let gateway = Gateway { url: address.into(), calls };
+        let gateway = Gateway { url: address.into(), since: self.since(address), calls };
         let mut renewed = pin!(self.dialer.renewed(generation));
         loop {
             let state = tokio::select! {
@@ -200,17 +230,31 @@ impl Keeper {
             self.take_in(state)?;
             let fresh = self.gateway.send_replace(Some(gateway.clone())).is_none();
             if fresh {
-                tracing::info!(gateway = address, "gateway answers");
+                tracing::info!(gateway = address, is_hub = self.is_of_hub(), "gateway answers");
             }
         }
     }
 
+    /// Since when this gateway answers, on whatever stream.
+    fn since(&self, address: &str) -> SystemTime {
+        let answering = self.gateway.borrow();
+        let same = answering.as_ref().filter(|it| *it.url == *address);
+        same.map_or_else(SystemTime::now, |it| it.since)
+    }
+
+    /// Whether it is kept to another region.
+    const fn is_of_hub(&self) -> bool {
+        self.regional.is_some()
+    }
+
     fn take_in(&self, state: RegionState) -> Result<(), Status> {
+        // What another region consists of is not told.
+        let Some(verifier) = &self.verifier else { return Ok(()) };
         let keys = RegionKeys::parse(&state.verifying_keys)
             .map_err(|it| Status::failed_precondition(it.to_string()))?;
         // What was checked under the same keys need not be checked again.
         if **self.keys.borrow() != keys {
-            self.verifier.trust(keys.clone());
+            verifier.trust(keys.clone());
             self.keys.send_replace(Arc::new(keys));
         }
         self.schedulers.send_if_modified(|it| {

@@ -3,17 +3,23 @@
 //! It has three states only, because Harbor takes any other for a failure. Unlike the original it does not repeat what
 //! it was given to show the registry.
 
+use std::iter;
+
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::preheat::request::Asked;
 use crate::preheat::{JobView, Row, State};
 use crate::timestamp::Timestamp;
 
 /// A job as Dragonfly's clients know it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyJob)]
 pub(crate) struct Job {
     id: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     is_del: u64,
     task_id: String,
@@ -23,11 +29,16 @@ pub(crate) struct Job {
     args: Args,
     /// None while it goes on.
     result: Option<Outcome>,
+    /// Always empty.
+    #[schema(value_type = Vec<u64>)]
     scheduler_clusters: [(); 0],
+    /// Always empty.
+    #[schema(value_type = Vec<u64>)]
     seed_peer_clusters: [(); 0],
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyArgs)]
 struct Args {
     r#type: &'static str,
     url: String,
@@ -40,28 +51,34 @@ struct Args {
     timeout: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyOutcome)]
 struct Outcome {
     group_uuid: String,
     state: State,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
     job_states: Vec<JobState>,
 }
 
 /// One thing that is to be said of a job. Harbor shows the `error` of each where a job failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyJobState)]
 struct JobState {
     task_uuid: String,
     task_name: &'static str,
     state: State,
     error: String,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     ttl: u64,
     results: Vec<Rows>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DragonflyRows)]
 struct Rows {
     success_tasks: Vec<Row>,
     failure_tasks: Vec<Row>,
@@ -100,14 +117,16 @@ impl From<&JobView> for Job {
 
 impl Outcome {
     fn of(view: &JobView) -> Self {
+        let all = || iter::once(&view.held).chain(view.regions.iter().map(|it| &it.held));
         let rows = Rows {
-            success_tasks: view.success.clone(),
-            failure_tasks: view.failure.clone(),
+            success_tasks: all().flat_map(|it| it.success.clone()).collect(),
+            failure_tasks: all().flat_map(|it| it.failure.clone()).collect(),
             scheduler_cluster_id: 0,
         };
+        let n_left_out = all().fold(0_usize, |n, it| n.saturating_add(it.rows_left_out));
         let mut errors = view.errors.clone();
-        if view.rows_left_out > 0 {
-            errors.push(format!("{} more rows are not shown", view.rows_left_out));
+        if n_left_out > 0 {
+            errors.push(format!("{n_left_out} more rows are not shown"));
         }
         // One at least, for the rows.
         if errors.is_empty() {
@@ -145,6 +164,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::preheat::{Held, RegionView};
 
     fn view(state: State) -> JobView {
         let row = |description: Option<&str>| Row {
@@ -188,9 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn what_other_regions_hold_is_told_with_the_rest() {
+        let own = view(State::Success);
+        let (name, doing, errors) = ("eu".to_owned(), "ended".to_owned(), Vec::new());
+        let region = RegionView { name, state: State::Success, doing, errors, held: own.held.clone() };
+        let job = shown(&JobView { regions: vec![region], ..own });
+        let rows = &job["result"]["job_states"][0]["results"][0];
+        let n_rows = |kind: &str| rows[kind].as_array().map(Vec::len);
+        assert_eq!((n_rows("success_tasks"), n_rows("failure_tasks")), (Some(2), Some(2)));
+    }
+
+    #[test]
     fn each_error_is_one_that_harbor_shows() {
         let errors = vec!["layer 1: the registry says 404".to_owned(), "no node answers".to_owned()];
-        let job = shown(&JobView { errors: errors.clone(), rows_left_out: 3, ..view(State::Failure) });
+        let failed = view(State::Failure);
+        let held = Held { rows_left_out: 3, ..failed.held.clone() };
+        let job = shown(&JobView { errors: errors.clone(), held, ..failed });
         let states = job["result"]["job_states"].as_array().unwrap();
         let told: Vec<_> = states.iter().map(|it| it["error"].as_str().unwrap()).collect();
         assert_eq!(told, [&errors[0], &errors[1], "3 more rows are not shown"]);

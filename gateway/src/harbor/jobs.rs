@@ -61,6 +61,7 @@ fn asked(args: &Fields<'_>, mistakes: &mut Mistakes) -> Asked {
         count: args.number("count", mistakes),
         percentage: args.number("percentage", mistakes),
         zone: None,
+        regions: Vec::new(),
         layers: given(args.number("concurrent_task_count", mistakes)),
         nodes: given(args.number("concurrent_peer_count", mistakes)),
         timeout: given(args.number("timeout", mistakes)).map(Duration::from_nanos),

@@ -1,4 +1,4 @@
-//! What was recorded of Harbor 2.16, read as it came.
+//! What was recorded of Harbor 2.16 and Zot 2.1.20, read as it came.
 
 use serde_json::Value;
 
@@ -8,6 +8,7 @@ use super::{jobs, notifications, webhook};
 struct Recorded {
     name: String,
     path: String,
+    headers: Vec<(String, String)>,
     body: String,
 }
 
@@ -22,7 +23,8 @@ fn recorded() -> Vec<Recorded> {
             let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             if request["method"] == "POST" {
-                all.push(Recorded { name, path: text("path"), body: text("raw_body") });
+                let headers = serde_json::from_value(request["headers"].clone()).unwrap_or_default();
+                all.push(Recorded { name, path: text("path"), headers, body: text("raw_body") });
             }
         }
     }
@@ -31,7 +33,7 @@ fn recorded() -> Vec<Recorded> {
 }
 
 /// What one body comes to, in a line.
-fn read(Recorded { path, body, .. }: &Recorded) -> Result<String, Vec<String>> {
+fn read(Recorded { path, headers, body, .. }: &Recorded) -> Result<String, Vec<String>> {
     let body = body.as_bytes();
     if path.ends_with("/oapi/v1/jobs") {
         let asked = jobs::read(body).map_err(|it| it.0)?;
@@ -42,14 +44,23 @@ fn read(Recorded { path, body, .. }: &Recorded) -> Result<String, Vec<String>> {
         let pushes = notifications::read(body).map_err(|it| it.0)?;
         return Ok(pushes.iter().map(ToString::to_string).collect());
     }
-    match webhook::Event::read(body).map_err(|it| it.0)? {
+    let mut beside = webhook::Beside { registry: Some("zot.example".to_owned()), ..Default::default() };
+    for (name, value) in headers {
+        match name.to_ascii_lowercase().as_str() {
+            "content-type" => beside.media_type.clone_from(value),
+            name => {
+                beside.attributes.extend(name.strip_prefix("ce-").map(|it| (it.to_owned(), value.clone())))
+            }
+        }
+    }
+    match webhook::Event::read(&beside, body).map_err(|it| it.0)? {
         webhook::Event::Pushed(pushes) => Ok(pushes.iter().map(ToString::to_string).collect()),
         webhook::Event::Aside(why) => Ok(why.to_owned()),
     }
 }
 
 #[test]
-fn everything_that_harbor_sent_is_read() {
+fn everything_that_harbor_and_zot_sent_is_read() {
     const IMAGE: &str = "127.0.0.1:17080/p2p/team/app";
     const DIGEST: &str = "sha256:d500a178c29e1209f014d58901810301c5fa85a3634e45971f65f7d6092114c0";
     const INDEX: &str = "sha256:efb2473e6bf89451e2c593b705274b792b513032d5f4cf1de6ecac9c60407215";
@@ -72,6 +83,14 @@ fn everything_that_harbor_sent_is_read() {
                 assert!(read(it).is_err_and(|it| it[0].starts_with("the body is not JSON")));
                 continue;
             }
+            // Of an index the images come first.
+            "zot-events" if it.body.contains("\"reference\":\"sha256:") => {
+                "what was pushed has no tag".to_owned()
+            }
+            "zot-events" if it.body.contains("\"reference\":\"multi\"") => {
+                format!("zot.example/ev/app:multi@{INDEX}")
+            }
+            "zot-events" if it.body.contains("manifest\":") => format!("zot.example/ev/app:v1@{DIGEST}"),
             _ => "it tells of no push".to_owned(),
         };
         assert_eq!(read(it).as_deref(), Ok(expected.as_str()), "{}", it.name);

@@ -12,6 +12,8 @@ pub struct Target {
     pub scope: String,
     /// Of an image for several platforms, which; none for all.
     pub platforms: Vec<String>,
+    /// Other regions in which the same is to be done.
+    pub regions: Vec<String>,
 }
 
 /// What is done about some of the images that are pushed.
@@ -32,6 +34,7 @@ impl Target {
             image,
             scope: Some(self.scope.clone()),
             platforms: self.platforms.clone(),
+            regions: self.regions.clone(),
             ..Asked::default()
         }
     }
@@ -58,7 +61,11 @@ mod tests {
     }
 
     fn rule(repositories: &[&str], tags: &[&str], scope: &str) -> Rule {
-        let target = Target { scope: scope.to_owned(), platforms: vec!["linux/amd64".to_owned()] };
+        let target = Target {
+            scope: scope.to_owned(),
+            platforms: vec!["linux/amd64".to_owned()],
+            regions: vec!["eu".to_owned()],
+        };
         Rule { repositories: globs(repositories), tags: globs(tags), target }
     }
 
@@ -85,10 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn a_target_says_where_and_for_which_platforms() {
+    fn a_target_says_where_for_which_platforms_and_in_which_regions() {
         let asked = rule(&["*"], &["*"], "all_peers").target.asked("h/r@d".to_owned());
         assert_eq!((asked.image.as_str(), asked.scope.as_deref()), ("h/r@d", Some("all_peers")));
-        assert_eq!(asked.platforms, ["linux/amd64"]);
+        assert_eq!(
+            (&asked.platforms[..], &asked.regions[..]),
+            (&["linux/amd64".to_owned()][..], &["eu".to_owned()][..])
+        );
         assert!(asked.authorization.is_none());
     }
 }

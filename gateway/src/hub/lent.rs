@@ -1,4 +1,4 @@
-//! Callers' credentials that seeds show the hub.
+//! What seeds show the hub: callers' credentials, and tickets that the hub itself has given for what it orders.
 //!
 //! Where callers' own credentials decide, the hub gives nothing to a region for its certificate alone. A seed works for
 //! those who were allowed to read its repository, so it shows the hub what the last of them showed. It is kept in memory
@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use lru::LruCache;
-use shoal_model::Authorization;
+use shoal_model::{Authorization, Digest};
 use shoal_oci::Repository;
+use shoal_proto::Ticket;
 use tokio::time::Instant;
 
 /// How long a credential is kept after its caller was last allowed.
@@ -64,6 +65,34 @@ impl Lent {
     }
 }
 
+/// For how many blobs the hub's tickets are kept.
+const ENTRUSTED: NonZeroUsize = NonZeroUsize::new(1 << 14).expect("not zero");
+
+/// The hub's latest ticket for each blob, for as long as it is good.
+pub(super) struct Entrusted(Mutex<LruCache<(Repository, Digest), (HeaderValue, Instant)>>);
+
+impl Entrusted {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(ENTRUSTED)))
+    }
+
+    pub(super) fn keep(&self, repository: &Repository, digest: Digest, ticket: &Ticket, lives: Duration) {
+        let Ok(mut value) = HeaderValue::from_str(&ticket.0) else { return };
+        value.set_sensitive(true);
+        self.kept().put((repository.clone(), digest), (value, Instant::now() + lives));
+    }
+
+    pub(super) fn of(&self, repository: &Repository, digest: Digest) -> Option<HeaderValue> {
+        let mut kept = self.kept();
+        let (ticket, until) = kept.get(&(repository.clone(), digest))?;
+        (*until > Instant::now()).then(|| ticket.clone())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<(Repository, Digest), (HeaderValue, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +113,20 @@ mod tests {
         lent.lend(&app, &ann);
         tokio::time::advance(KEPT).await;
         assert_eq!(lent.of(&app), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ticket_is_for_one_blob_and_is_kept_while_it_is_good() {
+        let app: Repository = "prod/app".parse().unwrap();
+        let [blob, other] = [1, 2].map(|it| Digest::from_sha256([it; 32]));
+        let entrusted = Entrusted::new();
+        for text in ["old", "new"] {
+            entrusted.keep(&app, blob, &Ticket(text.to_owned()), Duration::from_secs(300));
+        }
+        assert_eq!(entrusted.of(&app, blob).as_ref().map(|it| it.as_bytes()), Some(&b"new"[..]));
+        assert!(!format!("{:?}", entrusted.of(&app, blob)).contains("new"));
+        assert_eq!(entrusted.of(&app, other), None);
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert_eq!(entrusted.of(&app, blob), None);
     }
 }

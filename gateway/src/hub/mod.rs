@@ -5,15 +5,18 @@
 //! says who asks; it opens nothing by itself where callers' credentials decide, so a seed shows one that was seen to open
 //! the repository ([`lent`]).
 //!
-//! Whether the hub is there says a stream of its own ([`attend`]), and not how fast it answers: it may well wait for a
+//! Whether the hub is there says a stream of its own ([`Region`]), and not how fast it answers: it may well wait for a
 //! registry that is slow, and it says by itself when one is silent. Content goes over a connection of its own, whose
 //! window is small where the link's rate is limited: what has been sent and not taken yet is part of what the link
 //! carries.
 //!
+//! What the hub orders of this region comes by streams of their own ([`orders`]), each blob with a ticket that opens it
+//! there.
+//!
 //! Knows nothing of: who may read what, pieces.
 
-mod attend;
 mod lent;
+mod orders;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -27,20 +30,21 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use shoal_identity::enrol::{Applicant, enrol};
 use shoal_identity::{Connector, Dialer, Expected, Role};
-use shoal_model::{ByteRate, NodeId};
+use shoal_model::{ByteRate, Digest, NodeId};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::Context;
-use shoal_proto::Regional;
+use shoal_peer::region::Region;
+use shoal_proto::{Regional, Ticket};
 use shoal_registry::{ErrorKind, RegistryBody, RegistryError};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::frames;
 use crate::mode::Asker;
+use crate::preheat::Preheats;
 use crate::priority::Urgency;
 use crate::settings::HubSettings;
-pub(crate) use attend::Answering;
-use lent::Lent;
+use crate::timestamp::Timestamp;
+use lent::{Entrusted, Lent};
 
 /// With whose right the region has its nodes read: `client` or `gateway`. The hub must say the same.
 pub(crate) const MODE: HeaderName = HeaderName::from_static("shoal-mode");
@@ -48,6 +52,8 @@ pub(crate) const MODE: HeaderName = HeaderName::from_static("shoal-mode");
 pub(crate) const BACKGROUND: HeaderName = HeaderName::from_static("shoal-background");
 /// What the region is called.
 pub(crate) const REGION: HeaderName = HeaderName::from_static("shoal-region");
+/// The hub's own ticket for a blob that it has ordered.
+pub(crate) const TICKET: HeaderName = HeaderName::from_static("shoal-ticket");
 
 /// From sending a request to its answer's headers.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -63,13 +69,24 @@ const AHEAD: Duration = Duration::from_millis(100);
 /// The least that HTTP/2 allows for a connection.
 const LEAST_WINDOW: u32 = 65_535;
 
+/// A gateway of the hub that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answering {
+    /// `https://host:port`.
+    pub(crate) gateway: String,
+    pub(crate) since: Timestamp,
+}
+
 /// The hub; clones are of the same.
 #[derive(Clone)]
 pub(crate) struct Hub {
     dialer: Dialer,
     region: HeaderValue,
-    /// The one of its gateways that answers.
-    gateway: watch::Receiver<Option<Answering>>,
+    me: Regional,
+    /// All of its gateways, `https://host:port` each.
+    gateways: Vec<String>,
+    /// Which of them answers.
+    there: Region,
 }
 
 impl Hub {
@@ -77,20 +94,32 @@ impl Hub {
     /// this region reaches its gateway.
     pub(crate) async fn start(settings: HubSettings, address: String, ctx: &Context) -> anyhow::Result<Self> {
         let HubSettings { gateways, region, certificate } = settings;
-        let named = HeaderValue::from_str(&region)?;
+        let named = HeaderValue::from_str(region.as_str())?;
         let applicant = Applicant {
             role: Role::Region,
-            unproven: NodeId::new(&region),
+            unproven: NodeId::new(region.as_str()),
             address: None,
             gateways: gateways.clone(),
         };
         let enrolment = enrol(ctx, certificate, applicant)?;
         let dialer = Dialer::new(enrolment.keychain.as_ref());
-        let me = Regional { region, address };
-        let gateway = attend::start(gateways, dialer.clone(), me, ctx);
+        let me = Regional { region: region.to_string(), address };
+        let (there, keeper) = Region::hub(gateways.clone(), dialer.clone(), me.clone());
+        ctx.tasks.spawn_infallible("hub", keeper.run(ctx.tasks.stopping()));
         // Who asks before that is told that the hub does not answer, which is no harm.
-        let _ = timeout(FIRST, gateway.clone().wait_for(Option::is_some)).await;
-        Ok(Self { dialer, region: named, gateway })
+        there.first_answer(FIRST).await;
+        Ok(Self { dialer, region: named, me, gateways, there })
+    }
+
+    /// Takes the orders of each of its gateways, as tasks of the process: a job is known to the one that it was asked of.
+    pub(crate) fn take_orders(&self, preheats: &Preheats, ctx: &Context) {
+        for gateway in &self.gateways {
+            let taking = orders::Orders::new(gateway.clone(), self.dialer.clone(), self.me.clone());
+            let (taking, stopping) = (taking.take(preheats.ordered()), ctx.tasks.stopping());
+            ctx.tasks.spawn_infallible("hub's orders", async move {
+                stopping.run_until_cancelled(taking).await;
+            });
+        }
     }
 
     /// What this region is called there.
@@ -101,7 +130,8 @@ impl Hub {
 
     /// The one of its gateways that answers, if any does.
     pub(crate) fn answering(&self) -> Option<Answering> {
-        self.gateway.borrow().clone()
+        let gateway = self.there.gateway()?;
+        Some(Answering { gateway: gateway.url.to_string(), since: Timestamp::of(gateway.since) })
     }
 
     /// A registry that is read by way of the hub, within this rate in all.
@@ -112,6 +142,7 @@ impl Hub {
             hub: self.clone(),
             name,
             lent: Lent::new(),
+            entrusted: Entrusted::new(),
         }
     }
 
@@ -148,12 +179,13 @@ pub(crate) struct HubRegistry {
     asking: HubClient,
     reading: HubClient,
     lent: Lent,
+    entrusted: Entrusted,
 }
 
 impl HubRegistry {
     /// Whether a gateway of the hub answers.
     pub(crate) fn is_there(&self) -> bool {
-        self.hub.gateway.borrow().is_some()
+        self.hub.there.gateway().is_some()
     }
 
     /// A caller with this `Authorization` was allowed to read the repository: seeds may show it.
@@ -166,6 +198,11 @@ impl HubRegistry {
         self.lent.forget(repository);
     }
 
+    /// The hub gives the blob for this ticket, for so long: seeds may show it.
+    pub(crate) fn entrust(&self, repository: &Repository, digest: Digest, ticket: &Ticket, lives: Duration) {
+        self.entrusted.keep(repository, digest, ticket, lives);
+    }
+
     /// Asks the hub what the registry would be asked.
     pub(crate) async fn ask(
         &self,
@@ -176,16 +213,17 @@ impl HubRegistry {
     }
 
     /// Asks for a blob's content, once the hub is there; it comes framed. Shown is a credential that was seen to open the
-    /// repository, where callers' decide. Where the hub refuses that, it is shown no more, and the answer is `None`.
+    /// repository, where callers' decide, and the hub's own ticket, if it has ordered the blob. Where the hub refuses
+    /// that, the credential is shown no more, and the answer is `None`.
     pub(crate) async fn read(
         &self,
-        repository: &Repository,
+        (repository, digest): (&Repository, Digest),
         mut request: Request<()>,
         asker: Asker,
         urgency: &Urgency,
     ) -> Result<Option<Response<RegistryBody>>, RegistryError> {
         // If it is not there after that either, sending says so.
-        let _ = timeout(RETURN, self.hub.gateway.clone().wait_for(Option::is_some)).await;
+        self.hub.there.first_answer(RETURN).await;
         let headers = request.headers_mut();
         headers.insert(http::header::ACCEPT, HeaderValue::from_static(frames::MEDIA_TYPE));
         if !urgency.is_live() {
@@ -194,6 +232,7 @@ impl HubRegistry {
         headers.remove(AUTHORIZATION);
         let shown = if asker == Asker::Caller { self.lent.of(repository) } else { None };
         headers.extend(shown.iter().map(|it| (AUTHORIZATION, it.clone())));
+        headers.extend(self.entrusted.of(repository, digest).map(|it| (TICKET, it)));
         let answer = self.send(&self.reading, request, asker).await?;
         if asker == Asker::Caller && matches!(answer.status().as_u16(), 401 | 403) {
             shown.iter().for_each(|it| self.lent.refused(repository, it));
@@ -214,7 +253,7 @@ impl HubRegistry {
             what: format!("{told}: {fault}"),
             kind,
         };
-        let gateway = self.hub.answering().map(|it| it.gateway);
+        let gateway = self.hub.there.gateway().map(|it| it.url);
         let gateway = gateway.ok_or_else(|| fail(ErrorKind::Connect, &"no gateway of the hub answers"))?;
         let (mut parts, ()) = request.into_parts();
         parts.uri = self.target(&gateway, &parts.uri).map_err(|it| fail(ErrorKind::Protocol, &it))?;

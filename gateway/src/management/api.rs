@@ -14,34 +14,57 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde::Serialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::book::{Conflict, Entry};
 use super::guard::{Bearer, Subject};
 use super::new_token::NewToken;
-use super::reply::Reply;
+use super::reply::{Errors, Message, Reply};
 use super::scope::Scope;
 use super::store::TokenStore;
 use super::token::{Refusal, Token, TokenHash, TokenName};
 use crate::timestamp::Timestamp;
 
+/// A token that is asked for.
+#[derive(ToSchema)]
+#[schema(as = NewToken, example = json!({ "name": "harbor-1", "scopes": ["preheat"], "expires": "2099-01-01T00:00:00Z" }))]
+#[expect(dead_code, reason = "it describes what `NewToken::read` reads")]
+struct Wanted {
+    /// From 1 to 64 of the characters A-Z a-z 0-9 . _ -, and no other token's.
+    name: String,
+    /// At least one.
+    #[schema(inline)]
+    scopes: BTreeSet<Scope>,
+    /// When it ends, in UTC; never, unless it is said.
+    #[schema(format = DateTime)]
+    expires: Option<String>,
+}
+
 /// A token as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Token)]
 #[serde(rename_all = "camelCase")]
 struct Shown {
+    /// Eight hex digits.
     id: String,
+    #[schema(value_type = String)]
     name: TokenName,
     scopes: BTreeSet<Scope>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     created: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
     last_used: Option<Timestamp>,
     /// Whether the settings declare it.
     declared: bool,
 }
 
 /// A token in the answer that made it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MadeToken)]
 struct Made<'a> {
     #[serde(flatten)]
     shown: Shown,
@@ -68,13 +91,13 @@ pub(super) fn router(store: TokenStore) -> OpenApiRouter {
 }
 
 /// All tokens, without their secrets.
-#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = [])), responses((status = 200, description = "a list")))]
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "tokens", security(("token" = [])), responses((status = 200, description = "a list", body = Vec<Shown>)))]
 async fn list(State(store): State<TokenStore>) -> Json<Vec<Shown>> {
     Json(store.all().into_iter().map(Into::into).collect())
 }
 
-/// Makes a token: `name`, `scopes`, and perhaps `expires`. Its text is in this answer only.
-#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 201, description = "the token"), (status = 403, description = "the caller lacks what he would give"), (status = 409, description = "the name is taken"), (status = 422, description = "all that is wrong")))]
+/// Makes a token. Its text is in this answer only.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "tokens", request_body = Wanted, security(("token" = [])), responses((status = 201, description = "the token", body = Made), (status = 403, description = "the caller lacks what he would give", body = Message), (status = 409, description = "the name is taken", body = Message), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn create(
     State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -97,7 +120,7 @@ async fn create(
 }
 
 /// Withdraws a token.
-#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "its eight hex digits")), security(("token" = [])), responses((status = 204, description = "withdrawn"), (status = 404, description = "no such token"), (status = 409, description = "the settings declare it")))]
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "its eight hex digits")), security(("token" = [])), responses((status = 204, description = "withdrawn"), (status = 404, description = "no such token", body = Message), (status = 409, description = "the settings declare it", body = Message)))]
 async fn remove(
     State(store): State<TokenStore>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -124,5 +147,17 @@ fn covers(bearer: &Token, scopes: &BTreeSet<Scope>) -> Result<(), Refusal> {
     match scopes.iter().find(|it| !bearer.has(**it)) {
         Some(scope) => Err(Refusal::Lacks(*scope)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::management::described;
+
+    #[test]
+    fn a_new_token_is_described_as_it_is_read() {
+        described::check::<Wanted, _>(|body| NewToken::read(body, Timestamp::now()));
+        assert_eq!(described::names::<Wanted>(), ["expires", "name", "scopes"], "others are refused");
     }
 }

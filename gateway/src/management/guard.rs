@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use shoal_ops::metrics::Metrics;
@@ -101,7 +101,8 @@ impl Guard {
         Self(Arc::new(Inner { store, audit, calls, failures, webhooks, n_calls }))
     }
 
-    /// The same routes, for holders of a token with `scope` only. They find it as [`Bearer`].
+    /// The same routes, for holders of a token with `scope` only, and those that change nothing for holders of one that
+    /// may read as well. They find it as [`Bearer`].
     pub(super) fn protect(&self, scope: Scope, routes: OpenApiRouter) -> OpenApiRouter {
         self.stand_before(Door::Token(scope), routes)
     }
@@ -145,6 +146,10 @@ impl Guard {
         }
         let now = Timestamp::now();
         let checked = match (door, &token) {
+            // Who may read may see all that there is to see.
+            (Door::Token(scope), Some(token)) if request.method() == Method::GET => {
+                token.check(now, *scope).or_else(|_| token.check(now, Scope::Read))
+            }
             (Door::Token(scope), Some(token)) => token.check(now, *scope),
             _ => Ok(()),
         };

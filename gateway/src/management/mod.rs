@@ -8,6 +8,8 @@
 
 mod api;
 mod book;
+#[cfg(test)]
+pub(crate) mod described;
 mod description;
 mod guard;
 mod header_secret;
@@ -35,7 +37,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(crate) use guard::{Bearer, Subject};
-pub(crate) use reply::Reply;
+pub(crate) use reply::{Errors, Message, Reply};
 pub use scope::Scope;
 pub use tls::TlsFiles;
 pub use token::{Token, TokenHash, TokenId, TokenName, TokenTextError};
@@ -128,13 +130,13 @@ pub async fn start(
 }
 
 /// The answer that Dragonfly gives.
-#[utoipa::path(get, path = "/healthy", tag = "health", responses((status = 200, description = "it answers")))]
+#[utoipa::path(get, path = "/healthy", tag = "health", responses((status = 200, description = "it answers", body = String, content_type = "application/json")))]
 async fn healthy() -> Json<&'static str> {
     Json("OK")
 }
 
 /// The same, where Kraken has it.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "it answers")))]
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "it answers", body = String, content_type = "application/json")))]
 async fn health() -> Json<&'static str> {
     healthy().await
 }

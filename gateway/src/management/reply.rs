@@ -7,13 +7,26 @@ use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::book::Conflict;
 use super::rates::TooMany;
 use super::store::ChangeError;
 use super::token::Refusal;
 use crate::fields::Mistakes;
+
+/// Why something was not done.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Message {
+    message: String,
+}
+
+/// All that is wrong with a body or a query.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Errors {
+    errors: Vec<String>,
+}
 
 /// A status and a sentence: `{"message": "Unauthorized"}`.
 #[derive(Debug)]
@@ -37,14 +50,14 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "message": self.message }))).into_response()
+        (self.status, Json(Message { message: self.message })).into_response()
     }
 }
 
 /// All of them: `{"errors": ["name is missing"]}`.
 impl IntoResponse for Mistakes {
     fn into_response(self) -> Response {
-        (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": self.0 }))).into_response()
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(Errors { errors: self.0 })).into_response()
     }
 }
 

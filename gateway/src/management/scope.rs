@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 use shoal_ops::settings::Setting;
+use utoipa::ToSchema;
 
-/// One right. None implies another, except that [`Scope::Admin`] is all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// One right. None implies another, except that [`Scope::Admin`] is all of them, and whoever may do something may see what
+/// has come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// To start jobs, see them and stop them.
+    /// To start and stop jobs, and to see them.
     Preheat,
-    /// To see tasks, nodes and regions.
+    /// To see everything that routes answer to GET: jobs, tasks, nodes and regions, and tokens without their texts.
     Read,
     /// To remove blobs from the region.
     Delete,

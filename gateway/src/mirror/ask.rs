@@ -22,7 +22,7 @@ use crate::upstream::{AskError, Upstream};
 pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// Waits for a turn and asks.
-pub(crate) async fn ask(
+pub(super) async fn ask(
     upstream: &Upstream,
     repository: &Repository,
     mut request: Parts,

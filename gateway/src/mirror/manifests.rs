@@ -1,4 +1,4 @@
-//! Manifests that are asked for with the gateway's right: once for many nodes.
+//! Whole manifests: for the gateway's own jobs, and for nodes that read with its right, once for many of them.
 //!
 //! A manifest that is named by its digest is the same for everybody who may read it, and with the gateway's
 //! right everybody may, within the repositories that nodes may pull; that is checked for each request
@@ -7,8 +7,8 @@
 //! repository and accept the same types, which are to be few enough to be remembered.
 //!
 //! Only what matches its digest is given to anybody. Answers other than 200 are shared by those who wait for
-//! them, and not kept. A tag may name something else at any time, and one request for part of a manifest or
-//! on a condition is like no other: those do not come here.
+//! them, and not kept. A tag may name something else at any time, one request for part of a manifest or
+//! on a condition is like no other, and neither is one with a caller's own right.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use shoal_oci::{Reference, RegistryName, Repository, manifest};
 use tokio::time::{Instant, timeout};
 
 use super::{MirrorError, ask, proves_members, target};
-use crate::authority::Right;
+use crate::authority::{Holder, Right};
 use crate::gate::Gate;
 use crate::single_flight::SingleFlight;
 use crate::upstream::Upstream;
@@ -49,12 +49,24 @@ pub(super) struct Wanted {
 
 /// A manifest that cannot be given to anybody.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("manifest {repository}@{digest} of {registry}: {fault}")]
+#[error("manifest {reference} of {registry}/{repository}: {fault}")]
 pub(crate) struct Unproven {
     registry: RegistryName,
     repository: Repository,
-    digest: Digest,
+    reference: Reference,
     fault: Fault,
+}
+
+impl Unproven {
+    fn new(Right { registry, repository, .. }: &Right, reference: &Reference, fault: Fault) -> Self {
+        let (registry, repository) = (registry.clone(), repository.clone());
+        Self { registry, repository, reference: reference.clone(), fault }
+    }
+
+    /// Whether asking again would bring the same.
+    pub(super) const fn is_final(&self) -> bool {
+        matches!(self.fault, Fault::Other { .. })
+    }
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -70,7 +82,7 @@ enum Fault {
 type Answer = Response<Bytes>;
 
 /// Gets manifests.
-pub(super) struct Manifests {
+pub(crate) struct Manifests {
     gate: Arc<Gate>,
     flights: SingleFlight<Wanted, Result<Answer, MirrorError>>,
     kept: Mutex<Kept>,
@@ -80,6 +92,9 @@ impl Wanted {
     /// What this request wants, where others may want just the same.
     pub(super) fn of(right: &Right, reference: &Reference, request: &Parts) -> Option<Self> {
         let Reference::Digest(digest) = reference else { return None };
+        if right.holder != Holder::Gateway {
+            return None;
+        }
         let is_own =
             |headers: &HeaderMap| headers.keys().any(|it| *it == RANGE || it.as_str().starts_with("if-"));
         if request.method != Method::GET || is_own(&request.headers) {
@@ -95,22 +110,32 @@ impl Wanted {
         self.accept.iter().map(|it| it.len() + size_of::<HeaderValue>()).sum()
     }
 
-    fn request(&self) -> Result<Parts, MirrorError> {
+    /// The same as it is asked of the registry, and for what reference.
+    fn request(&self) -> Result<(Reference, Parts), MirrorError> {
         let mut request = Request::new(());
         *request.uri_mut() = target(&format!("/v2/{}/manifests/{}", self.right.repository, self.digest))?;
         request.headers_mut().extend(self.accept.iter().map(|it| (ACCEPT, it.clone())));
-        Ok(request.into_parts().0)
-    }
-
-    fn unproven(&self, fault: Fault) -> MirrorError {
-        let Right { registry, repository, .. } = self.right.clone();
-        Unproven { registry, repository, digest: self.digest, fault }.into()
+        Ok((Reference::Digest(self.digest.into()), request.into_parts().0))
     }
 }
 
 impl Manifests {
-    pub(super) fn new(gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
         Self { gate, flights: SingleFlight::new(), kept: Mutex::new(Kept::new()) }
+    }
+
+    /// The registry's whole answer to a request for a manifest with this right.
+    pub(crate) async fn read(
+        &self,
+        upstream: &Arc<Upstream>,
+        right: &Right,
+        reference: &Reference,
+        request: Parts,
+    ) -> Result<Answer, MirrorError> {
+        match Wanted::of(right, reference, &request) {
+            Some(wanted) => self.get(upstream, wanted).await,
+            None => fetch(&self.gate, upstream, right, (reference, request)).await,
+        }
     }
 
     /// The registry's answer to what is wanted.
@@ -118,7 +143,13 @@ impl Manifests {
         if let Some(answer) = self.kept().get(Instant::now(), &wanted) {
             return Ok(answer);
         }
-        let work = fetch(self.gate.clone(), upstream.clone(), wanted.clone());
+        let work = {
+            let (gate, upstream, wanted) = (self.gate.clone(), upstream.clone(), wanted.clone());
+            async move {
+                let (reference, request) = wanted.request()?;
+                fetch(&gate, &upstream, &wanted.right, (&reference, request)).await
+            }
+        };
         let answer = self.flights.run(wanted.clone(), work).await?;
         if answer.status() == StatusCode::OK {
             let now = Instant::now();
@@ -138,26 +169,39 @@ impl Manifests {
 }
 
 /// Asks the registry, and notes what its answer proves.
-async fn fetch(gate: Arc<Gate>, upstream: Arc<Upstream>, wanted: Wanted) -> Result<Answer, MirrorError> {
-    let late = |_| Err(wanted.unproven(Fault::Late));
-    let answer = timeout(PATIENCE, whole(&upstream, &wanted)).await.unwrap_or_else(late)?;
+async fn fetch(
+    gate: &Gate,
+    upstream: &Upstream,
+    right: &Right,
+    (reference, request): (&Reference, Parts),
+) -> Result<Answer, MirrorError> {
+    let late = |_| Err(Unproven::new(right, reference, Fault::Late).into());
+    let answer = timeout(PATIENCE, whole(upstream, right, reference, request)).await.unwrap_or_else(late)?;
     if answer.status() == StatusCode::OK {
-        gate.manifest_granted(&wanted.right);
-        if proves_members(&upstream, answer.headers()) {
-            gate.manifest_seen(&wanted.right, answer.body());
+        gate.manifest_granted(right);
+        if proves_members(upstream, answer.headers()) {
+            gate.manifest_seen(right, answer.body());
         }
     }
     Ok(answer)
 }
 
-async fn whole(upstream: &Upstream, wanted: &Wanted) -> Result<Answer, MirrorError> {
-    let answer = ask(upstream, &wanted.right.repository, wanted.request()?).await?;
+async fn whole(
+    upstream: &Upstream,
+    right: &Right,
+    reference: &Reference,
+    request: Parts,
+) -> Result<Answer, MirrorError> {
+    let answer = ask(upstream, &right.repository, request).await?;
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, manifest::MAX_LEN).collect().await;
-    let body = body.map_err(|_| wanted.unproven(Fault::Body))?.to_bytes();
+    let body = body.map_err(|_| Unproven::new(right, reference, Fault::Body))?.to_bytes();
     let found = Digest::from_sha256(Sha256::digest(&body).into());
-    if head.status == StatusCode::OK && found != wanted.digest {
-        return Err(wanted.unproven(Fault::Other { found }));
+    if head.status == StatusCode::OK
+        && let Reference::Digest(digest) = reference
+        && digest.sha256() != Some(found)
+    {
+        return Err(Unproven::new(right, reference, Fault::Other { found }).into());
     }
     Ok(Response::from_parts(head, body))
 }
@@ -213,7 +257,6 @@ fn n_bytes(wanted: &Wanted, answer: &Answer) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Holder;
 
     fn right() -> Right {
         Right {
@@ -296,6 +339,9 @@ mod tests {
         check(&digest, empty, false);
         check(&digest, Request::get("/").header("range", "bytes=0-9"), false);
         check(&digest, Request::get("/").header("if-none-match", "\"x\""), false);
+        let (request, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let callers = Right { holder: Holder::Anonymous, ..right() };
+        assert_eq!(Wanted::of(&callers, &digest, &request), None, "a caller's own right is like no other");
         let [one, other] = ["application/json", "*/*"]
             .map(|it| check(&digest, Request::get("/").header("accept", it), true));
         assert_ne!(one, other);

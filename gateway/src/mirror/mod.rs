@@ -36,9 +36,9 @@ use crate::hub::MODE;
 use crate::mode::Asker;
 use crate::regions::{self, Asked, Regions};
 use crate::upstream::{AskError, Upstream, length_of};
-pub(crate) use ask::ask;
-use ask::{WAIT, metered, place, target, turn};
-use manifests::{Manifests, Unproven, Wanted};
+use ask::{WAIT, ask, metered, place, target, turn};
+pub(crate) use manifests::Manifests;
+use manifests::{Unproven, Wanted};
 use tee::Tee;
 
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
@@ -67,13 +67,16 @@ pub(crate) enum MirrorError {
 impl MirrorError {
     /// Whether asking again would bring the same.
     pub(crate) const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Request(_))
+        match self {
+            Self::Request(_) => true,
+            Self::Manifest(unproven) => unproven.is_final(),
+            Self::Ask(_) | Self::Busy { .. } => false,
+        }
     }
 }
 
 impl Mirror {
-    pub(crate) fn new(gate: Arc<Gate>, regions: Regions) -> Self {
-        let manifests = Arc::new(Manifests::new(gate.clone()));
+    pub(crate) const fn new(gate: Arc<Gate>, manifests: Arc<Manifests>, regions: Regions) -> Self {
         Self { gate, manifests, regions }
     }
 
@@ -193,9 +196,7 @@ impl Mirror {
         reference: &Reference,
         request: Parts,
     ) -> Result<Response<Body>, MirrorError> {
-        if upstream.mode.asker() == Asker::Gateway
-            && let Some(wanted) = Wanted::of(&right, reference, &request)
-        {
+        if let Some(wanted) = Wanted::of(&right, reference, &request) {
             return Ok(self.manifests.get(upstream, wanted).await?.map(|it| Body::new(Full::new(it))));
         }
         let is_get = request.method == Method::GET;
@@ -249,7 +250,7 @@ fn outcome(status: StatusCode) -> Outcome {
 
 /// Whether the registry has made sure that it has the blobs which a manifest with these headers names. It
 /// has looked at what it took for an image; the same bytes pushed as something else may name anything.
-pub(crate) fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
+fn proves_members(upstream: &Upstream, headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     upstream.kind.verifies_manifests() && IMAGE_TYPES.contains(&media_type)

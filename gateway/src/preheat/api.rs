@@ -10,6 +10,7 @@
 //! What is called as in Dragonfly's API means the same. Unlike there, what is not known is refused, and a credential is
 //! in no answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -21,6 +22,7 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 use shoal_model::Authorization;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -28,14 +30,14 @@ use super::request::{self, Asked, Request};
 use super::view::{JobView, State};
 use super::{Listed, OutOfReach, Preheats, Refused};
 use crate::fields::{Fields, Mistakes, object};
-use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
+use crate::management::{Bearer, Errors, Guarded, Message, Reply, Scope, Subject};
 
 /// How many jobs a list has, unless it is said, and at the most.
 const PER_PAGE: usize = 10;
 const MAX_PER_PAGE: usize = 100;
 /// What a time is written as.
 const TIME: &str = "a time such as \"10m\", or a number of nanoseconds";
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "image",
     "url",
     "type",
@@ -46,6 +48,7 @@ const FIELDS: [&str; 16] = [
     "count",
     "percentage",
     "zone",
+    "regions",
     "concurrent_task_count",
     "concurrent_peer_count",
     "timeout",
@@ -61,15 +64,62 @@ pub(crate) fn routes(preheats: Preheats) -> Guarded {
     Guarded::by_token(Scope::Preheat, routes)
 }
 
+/// What a job is asked for with. The image has to be said, by `image` or `url`.
+#[derive(ToSchema)]
+#[schema(
+    as = PreheatRequest,
+    example = json!({ "image": "harbor.example.com/production/app:v2", "scope": "all_peers", "platform": "linux/amd64",
+        "count": 3, "timeout": "10m", "username": "robot$production+pull", "password": "a secret" }),
+)]
+#[expect(dead_code, reason = "it describes what `read` reads")]
+struct Body {
+    /// `host/repository:tag` or `host/repository@digest`, of a registry that the gateway's settings name.
+    image: Option<String>,
+    /// The same as the URL of its manifest, `https://host/v2/repository/manifests/reference`.
+    url: Option<String>,
+    /// `image`.
+    r#type: Option<String>,
+    /// `single_seed_peer`, which is the default: each blob at the gateway that owns it. `all_seed_peers`: all at each
+    /// gateway. `all_peers`: at the nodes.
+    scope: Option<String>,
+    /// `os/architecture` or `os/architecture/variant`; all of the image, unless it is said.
+    platform: Option<String>,
+    /// Several of them, up to 20.
+    platforms: Option<Vec<String>>,
+    /// Addresses of the nodes that are meant, up to 100; goes before `count`.
+    ips: Option<Vec<String>>,
+    /// So many nodes, from 1 to 200; goes before `percentage`.
+    count: Option<u64>,
+    /// So many of a hundred nodes, at least one.
+    percentage: Option<u64>,
+    /// Nodes of this zone only.
+    zone: Option<String>,
+    /// Other regions in which the same is done, by name, up to 64; `*` alone for all that are connected.
+    regions: Option<Vec<String>>,
+    /// Blobs at once at a node, from 1 to 100.
+    concurrent_task_count: Option<u64>,
+    /// Nodes at once, from 1 to 1000.
+    concurrent_peer_count: Option<u64>,
+    /// `10m`, or a number of nanoseconds; more than 1700 s is that.
+    timeout: Option<String>,
+    /// `Authorization`, and no other: what the registry is shown.
+    headers: Option<BTreeMap<String, String>>,
+    /// The same as Basic, with `password`.
+    username: Option<String>,
+    /// See `username`.
+    password: Option<String>,
+}
+
 /// Some of the jobs, without what they did where.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PreheatJobs)]
 struct Page {
     jobs: Vec<JobView>,
     total: usize,
 }
 
 /// Asks for an image to be where it will be wanted.
-#[utoipa::path(post, path = "/api/v1/preheat", tag = "preheat", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 202, description = "the job"), (status = 429, description = "too many wait"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(post, path = "/api/v1/preheat", tag = "preheat", request_body = Body, security(("token" = [])), responses((status = 202, description = "the job", body = JobView), (status = 429, description = "too many wait", body = Message), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn create(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -86,14 +136,14 @@ async fn create(
 }
 
 /// A job as it is now.
-#[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
+#[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job", body = JobView), (status = 404, description = "no such job", body = Message)))]
 async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<JobView>, Response> {
     let Ok(number) = id.parse() else { return Err(unknown(&id)) };
     preheats.get(number).await.map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// Stops a job.
-#[utoipa::path(delete, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job"), (status = 503, description = "the gateway that has it does not answer")))]
+#[utoipa::path(delete, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job", body = JobView), (status = 404, description = "no such job", body = Message), (status = 503, description = "the gateway that has it does not answer", body = Message)))]
 async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -106,7 +156,7 @@ async fn cancel(
 }
 
 /// Jobs, the latest first.
-#[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs", body = Page), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Json<Page>, Response> {
     let ListQuery { state, page, per_page } =
         ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
@@ -195,6 +245,7 @@ fn read(body: &[u8]) -> Result<Asked, Mistakes> {
         count: fields.number("count", &mut mistakes),
         percentage: fields.number("percentage", &mut mistakes),
         zone: owned(fields.text("zone", &mut mistakes)),
+        regions: fields.texts("regions", &mut mistakes),
         layers: fields.number("concurrent_task_count", &mut mistakes),
         nodes: fields.number("concurrent_peer_count", &mut mistakes),
         timeout: fields.read("timeout", TIME, time, &mut mistakes),
@@ -241,12 +292,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::management::described;
 
     #[track_caller]
     fn refused(body: &Value, mistake: &str) {
         let Mistakes(mistakes) = read(body.to_string().as_bytes()).unwrap_err();
         assert!(mistakes.iter().any(|it| it.contains(mistake)), "{mistake:?} in {mistakes:?}");
         assert!(!mistakes.concat().contains("hunter2"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_body_is_described_as_it_is_read() {
+        described::check::<Body, _>(read);
+        let mut fields = FIELDS.to_vec();
+        fields.sort_unstable();
+        assert_eq!(described::names::<Body>(), fields);
     }
 
     #[test]
@@ -260,6 +320,7 @@ mod tests {
             "count": 2,
             "percentage": null,
             "zone": "z",
+            "regions": ["eu"],
             "concurrent_task_count": 4,
             "concurrent_peer_count": 50,
             "timeout": 600_000_000_000_u64,
@@ -273,6 +334,7 @@ mod tests {
             count: Some(2),
             percentage: None,
             zone: Some("z".to_owned()),
+            regions: vec!["eu".to_owned()],
             layers: Some(4),
             nodes: Some(50),
             timeout: Some(Duration::from_secs(600)),

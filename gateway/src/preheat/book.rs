@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::image::{Image, Platforms};
-use super::request::{Request, Scope, Selector};
+use super::request::{Elsewhere, Request, Scope, Selector};
 use super::view::JobView;
 use crate::authority::Holder;
 use crate::timestamp::Timestamp;
@@ -32,14 +32,15 @@ pub(super) struct Sameness {
     platforms: Platforms,
     scope: Scope,
     selector: Selector,
+    elsewhere: Elsewhere,
     /// With whose right.
     holder: Holder,
 }
 
 impl Sameness {
     pub(super) fn of(request: &Request, holder: Holder) -> Self {
-        let Request { image, platforms, scope, selector, .. } = request.clone();
-        Self { image, platforms, scope, selector, holder }
+        let Request { image, platforms, scope, selector, elsewhere, .. } = request.clone();
+        Self { image, platforms, scope, selector, elsewhere, holder }
     }
 }
 

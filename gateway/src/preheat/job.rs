@@ -8,6 +8,9 @@
 //! What came of it is kept for each blob at each target. The job *succeeded* where at least one target holds all that
 //! it should, and nobody has cancelled it; what is missing elsewhere is said in either case, with its cause.
 //!
+//! Where other regions are to do the same, each has a *branch* ([`branch`](super::branch)). They are told once the image
+//! is resolved, carry their parts out by themselves, and count like targets: the job waits for them until its deadline.
+//!
 //! Knows nothing of: sockets, clocks, registries, how anything is carried out.
 
 use std::sync::Arc;
@@ -15,6 +18,9 @@ use std::time::Duration;
 
 use shoal_model::{Digest, Node, Tick};
 use shoal_proto::Stored;
+
+use super::branch::Branch;
+use crate::regions::{Link, RegionName, Told};
 
 /// How often in a row something is tried that brings nothing.
 const MAX_LOST: u32 = 6;
@@ -64,12 +70,17 @@ pub(super) enum Event {
     Resolved(Result<Vec<Layer>, Setback>),
     /// These shall hold them.
     Assigned(Result<Vec<Assignment>, Setback>),
-    /// How far a target is with what it was last told to store.
-    Told { target: usize, stored: Vec<Stored> },
+    /// How far a target is with what it was last told to store. What fails is excused where the hub is away by way of
+    /// which it is read: it is tried until the hub is back.
+    Told { target: usize, stored: Vec<Stored>, is_excused: bool },
     /// A target has come to the end of all that.
     Finished { target: usize },
     /// It was not told, or says no more.
     Lost { target: usize, why: String },
+    /// Which of the other regions have been told, in the order of the branches.
+    Linked(Vec<Link>),
+    /// What one of them tells.
+    Branch(Told),
     /// Somebody wants the job to end.
     Cancelled(String),
 }
@@ -79,6 +90,8 @@ pub(super) enum Event {
 pub(super) enum Action {
     /// Find out which blobs the image has.
     Resolve,
+    /// Have the other regions do the same.
+    Order,
     /// Find out which nodes shall hold them.
     Assign,
     /// Have a target store these.
@@ -129,6 +142,9 @@ pub(super) struct Job {
     phase: Phase,
     layers: Vec<Layer>,
     targets: Vec<Target>,
+    branches: Vec<Branch>,
+    /// Why there are no targets, where others go on without.
+    without: Option<String>,
     n_running: usize,
 }
 
@@ -166,14 +182,16 @@ pub(super) struct Part {
 }
 
 impl Job {
-    /// One that begins now, and has been waited for so long already.
-    pub(super) fn new(now: Tick, limits: Limits, waited: Duration) -> Self {
+    /// One that begins now, and has been waited for so long already; these other regions are to do the same.
+    pub(super) fn new(now: Tick, limits: Limits, waited: Duration, regions: Vec<RegionName>) -> Self {
         Self {
             limits,
             deadline: now.after(limits.timeout.saturating_sub(waited)),
             phase: Phase::Resolving(Trying { n_failed: 0, again: Some(now) }),
             layers: Vec::new(),
             targets: Vec::new(),
+            branches: regions.into_iter().map(Branch::new).collect(),
+            without: None,
             n_running: 0,
         }
     }
@@ -186,6 +204,16 @@ impl Job {
     /// Who shall hold them, as soon as that is known.
     pub(super) fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// What other regions do.
+    pub(super) fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// How long it may go on.
+    pub(super) fn time_left(&self, now: Tick) -> Duration {
+        self.deadline.since(now)
     }
 
     /// How it ended, if it has.
@@ -216,9 +244,17 @@ impl Job {
             Event::Resolved(res) => self.resolved(now, res, actions),
             Event::Assigned(res) => self.assigned(now, res, actions),
             // Nobody's turn comes by that.
-            Event::Told { target, stored } => return self.told(target, stored),
+            Event::Told { target, stored, is_excused } => return self.told(target, stored, is_excused),
             Event::Finished { target } => self.left(now, target, None),
             Event::Lost { target, why } => self.left(now, target, Some(why)),
+            Event::Linked(links) => {
+                self.branches.iter_mut().zip(links).for_each(|(it, link)| it.linked(link))
+            }
+            Event::Branch(told) => {
+                if let Some(it) = self.branches.iter_mut().find(|it| it.region == told.region) {
+                    it.told(told);
+                }
+            }
             Event::Cancelled(by) => return self.stop(&format!("cancelled by {by}"), true, actions),
         }
         if self.verdict().is_none() {
@@ -264,6 +300,9 @@ impl Job {
             Ok(layers) => {
                 self.layers = layers;
                 self.phase = Phase::Assigning(Trying { n_failed: 0, again: Some(now) });
+                if !self.branches.is_empty() {
+                    actions.push(Action::Order);
+                }
             }
             Err(setback) => {
                 if let Some(why) = trying.failed(now, setback) {
@@ -276,24 +315,27 @@ impl Job {
     fn assigned(&mut self, now: Tick, res: Result<Vec<Assignment>, Setback>, actions: &mut Vec<Action>) {
         let Phase::Assigning(trying) = &mut self.phase else { return };
         match res {
-            Ok(assignments) if assignments.is_empty() => {
+            Ok(assignments) if assignments.is_empty() && self.branches.is_empty() => {
                 self.fail("no node is meant: none has joined that fits".to_owned(), actions);
             }
             Ok(assignments) => {
                 self.targets = assignments.into_iter().map(|it| Target::new(now, it)).collect();
                 self.phase = Phase::Storing;
             }
-            Err(setback) => {
-                if let Some(why) = trying.failed(now, setback) {
-                    self.fail(why, actions);
+            Err(setback) => match trying.failed(now, setback) {
+                Some(why) if self.branches.is_empty() => self.fail(why, actions),
+                Some(why) => {
+                    self.without = Some(why);
+                    self.phase = Phase::Storing;
                 }
-            }
+                None => {}
+            },
         }
     }
 
-    fn told(&mut self, target: usize, stored: Vec<Stored>) {
+    fn told(&mut self, target: usize, stored: Vec<Stored>, is_excused: bool) {
         let Some(it) = self.targets.get_mut(target) else { return };
-        it.told(stored);
+        it.told(stored, is_excused);
     }
 
     fn left(&mut self, now: Tick, target: usize, why: Option<String>) {
@@ -314,7 +356,7 @@ impl Job {
                 self.n_running += 1;
             }
         }
-        if self.targets.iter().all(|it| matches!(it.state, State::Over)) {
+        if self.targets.iter().all(Target::is_over) && self.branches.iter().all(Branch::is_over) {
             self.end(Vec::new(), false, actions);
         }
     }
@@ -322,6 +364,7 @@ impl Job {
     /// Ends with what there is.
     fn stop(&mut self, why: &str, is_cancelled: bool, actions: &mut Vec<Action>) {
         self.targets.iter_mut().for_each(|it| it.give_up(why));
+        self.branches.iter_mut().for_each(|it| it.give_up(why));
         self.end(vec![why.to_owned()], is_cancelled, actions);
     }
 
@@ -333,13 +376,21 @@ impl Job {
     fn end(&mut self, mut errors: Vec<String>, is_cancelled: bool, actions: &mut Vec<Action>) {
         let n_whole = self.targets.iter().filter(|it| it.is_whole()).count();
         let n_targets = self.targets.len();
+        errors.extend(self.without.clone());
         if n_whole < n_targets {
             errors.push(format!("{n_whole} of {n_targets} nodes hold all that they should"));
         }
         if n_whole == 0 {
             errors.extend(self.first_cause());
         }
-        self.phase = Phase::Over(Verdict { succeeded: n_whole > 0 && !is_cancelled, errors });
+        let (n_branches, n_done) =
+            (self.branches.len(), self.branches.iter().filter(|it| it.is_done()).count());
+        if n_done < n_branches {
+            errors.push(format!("{n_done} of {n_branches} other regions have done all that they should"));
+            errors.extend(self.branches.iter().filter_map(Branch::fault));
+        }
+        let is_of_use = n_whole > 0 || self.branches.iter().any(Branch::is_of_use);
+        self.phase = Phase::Over(Verdict { succeeded: is_of_use && !is_cancelled, errors });
         actions.push(Action::End);
     }
 
@@ -400,7 +451,7 @@ impl Target {
         layers
     }
 
-    fn told(&mut self, stored: Vec<Stored>) {
+    fn told(&mut self, stored: Vec<Stored>, is_excused: bool) {
         let State::Running(asked) = &self.state else { return };
         for Stored { index, held, end } in stored {
             let Some(part) = asked.get(index).and_then(|it| self.parts.get_mut(*it)) else { continue };
@@ -416,7 +467,7 @@ impl Target {
                     part.end = Some(Ok(()));
                 }
                 Some(Err(why)) => {
-                    part.n_failed += 1;
+                    part.n_failed += u32::from(!is_excused);
                     part.trouble = Some(why.into());
                 }
             }
@@ -466,14 +517,15 @@ fn pause(n_failed: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use shoal_model::{NodeId, Place, Role};
 
+    use super::super::branch::tests::{progress, told};
     use super::*;
 
     /// A job, what it last said is to be done, and what time it is.
-    struct Played {
-        job: Job,
+    pub(in super::super) struct Played {
+        pub(in super::super) job: Job,
         now: Tick,
         actions: Vec<Action>,
     }
@@ -490,16 +542,22 @@ mod tests {
 
     impl Played {
         fn new(at_once: usize, timeout: u64) -> Self {
+            Self::beside(at_once, timeout, &[])
+        }
+
+        /// One that these other regions are to do the same as.
+        fn beside(at_once: usize, timeout: u64, regions: &[&str]) -> Self {
             let limits = Limits { targets: at_once, timeout: Duration::from_secs(timeout) };
-            let mut it =
-                Self { job: Job::new(Tick(0), limits, Duration::ZERO), now: Tick(0), actions: Vec::new() };
+            let regions = regions.iter().map(|it| it.parse().unwrap()).collect();
+            let job = Job::new(Tick(0), limits, Duration::ZERO, regions);
+            let mut it = Self { job, now: Tick(0), actions: Vec::new() };
             it.feed(Event::Tick);
             assert_eq!(it.actions, [Action::Resolve]);
             it
         }
 
         /// One whose image has two blobs, which so many nodes shall hold.
-        fn storing(n_nodes: usize, at_once: usize) -> Self {
+        pub(in super::super) fn storing(n_nodes: usize, at_once: usize) -> Self {
             let mut it = Self::new(at_once, 600);
             it.feed(Event::Resolved(Ok(layers(2))));
             assert_eq!(it.actions, [Action::Assign]);
@@ -508,7 +566,21 @@ mod tests {
             it
         }
 
-        fn feed(&mut self, event: Event) -> &[Action] {
+        /// The same where these other regions do the same as so many nodes.
+        fn storing_beside(n_nodes: usize, regions: &[&str]) -> Self {
+            let mut it = Self::beside(10, 600, regions);
+            it.feed(Event::Resolved(Ok(layers(2))));
+            assert_eq!(it.actions, [Action::Order, Action::Assign]);
+            let nodes = (0..n_nodes).map(|n| assignment(&format!("n{n}"), vec![0, 1])).collect();
+            it.feed(Event::Assigned(Ok(nodes)));
+            it
+        }
+
+        fn branch(&mut self, region: &str, nodes: u64, done: u64, succeeded: Option<bool>) -> &[Action] {
+            self.feed(Event::Branch(told(region, 1, progress(nodes, done, succeeded))))
+        }
+
+        pub(in super::super) fn feed(&mut self, event: Event) -> &[Action] {
             self.actions.clear();
             self.job.on_event(self.now, event, &mut self.actions);
             &self.actions
@@ -520,12 +592,24 @@ mod tests {
             self.feed(Event::Tick)
         }
 
-        fn tell(&mut self, target: usize, index: usize, held: u64, end: Option<Result<(), &str>>) {
+        pub(in super::super) fn tell(
+            &mut self,
+            target: usize,
+            index: usize,
+            held: u64,
+            end: Option<Result<(), &str>>,
+        ) {
             let end = end.map(|it| it.map_err(str::to_owned));
-            self.feed(Event::Told { target, stored: vec![Stored { index, held, end }] });
+            self.feed(Event::Told { target, stored: vec![Stored { index, held, end }], is_excused: false });
         }
 
-        fn finish(&mut self, target: usize) -> &[Action] {
+        /// The same of a blob that is not to be had while the hub is away.
+        fn excuse(&mut self, target: usize, index: usize, why: &str) {
+            let stored = vec![Stored { index, held: 0, end: Some(Err(why.to_owned())) }];
+            self.feed(Event::Told { target, stored, is_excused: true });
+        }
+
+        pub(in super::super) fn finish(&mut self, target: usize) -> &[Action] {
             for index in 0..2 {
                 self.tell(target, index, 100, Some(Ok(())));
             }
@@ -626,6 +710,22 @@ mod tests {
     }
 
     #[test]
+    fn while_the_hub_is_away_nothing_is_given_up_before_the_deadline() {
+        let mut it = Played::storing(1, 10);
+        it.tell(0, 0, 100, Some(Ok(())));
+        let mut lacking = 1;
+        for _ in 0..20 {
+            it.excuse(0, lacking, "the hub is away");
+            it.feed(Event::Finished { target: 0 });
+            assert_eq!(it.wait(), [begin(0, &[1])]);
+            lacking = 0;
+        }
+        it.tell(0, 0, 100, Some(Ok(())));
+        it.feed(Event::Finished { target: 0 });
+        it.ended(true, &[]);
+    }
+
+    #[test]
     fn at_the_deadline_it_ends_with_what_there_is() {
         let mut it = Played::storing(2, 1);
         it.finish(0);
@@ -674,5 +774,86 @@ mod tests {
         it.tell(0, 7, 100, Some(Ok(())));
         it.tell(9, 0, 100, Some(Ok(())));
         assert_eq!(it.ends(0), [None, None]);
+    }
+
+    fn absent() -> Link {
+        Link::Absent("none of its gateways is connected".to_owned())
+    }
+
+    #[test]
+    fn a_job_waits_for_other_regions_and_ends_well_when_all_are_done() {
+        let mut it = Played::storing_beside(1, &["eu", "us"]);
+        it.branch("eu", 3, 3, Some(true));
+        it.finish(0);
+        assert_eq!(it.branch("us", 2, 1, None), []);
+        assert_eq!(it.branch("nowhere", 2, 2, Some(true)), []);
+        it.branch("us", 2, 2, Some(true));
+        it.ended(true, &[]);
+    }
+
+    #[test]
+    fn a_gateway_without_nodes_of_its_own_leaves_it_to_the_regions() {
+        let mut it = Played::storing_beside(0, &["eu"]);
+        assert_eq!(it.job.verdict(), None);
+        it.branch("eu", 1, 1, Some(true));
+        it.ended(true, &[]);
+    }
+
+    #[test]
+    fn without_an_answer_of_its_own_schedulers_the_regions_go_on_and_it_is_said() {
+        let mut it = Played::beside(10, 600, &["eu"]);
+        it.feed(Event::Resolved(Ok(layers(1))));
+        it.feed(Event::Assigned(Err(Setback::lasting("no scheduler answers"))));
+        assert_eq!(it.job.verdict(), None);
+        it.branch("eu", 1, 1, Some(true));
+        it.ended(true, &["no scheduler answers"]);
+    }
+
+    #[test]
+    fn of_regions_that_have_not_done_all_it_is_said_which_and_why() {
+        let mut it = Played::storing_beside(1, &["ap", "eu", "us"]);
+        it.finish(0);
+        it.feed(Event::Linked(vec![Link::Told, absent(), Link::Told]));
+        it.branch("ap", 2, 2, Some(true));
+        it.branch("us", 2, 1, Some(true));
+        assert_eq!(it.job.verdict(), None, "one may come back");
+        it.wait();
+        it.ended(
+            true,
+            &[
+                "not done within 600 s",
+                "1 of 3 other regions have done all that they should",
+                "region eu: not done within 600 s; none of its gateways is connected",
+                "region us: 1 of 2 nodes hold all that they should",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_region_that_comes_back_in_time_has_its_part_counted() {
+        let mut it = Played::storing_beside(0, &["eu"]);
+        it.feed(Event::Linked(vec![Link::Told]));
+        it.branch("eu", 2, 1, None);
+        it.feed(Event::Linked(vec![absent()]));
+        assert_eq!(it.job.branches()[0].doing(), "cut off");
+        it.feed(Event::Linked(vec![Link::Told]));
+        it.feed(Event::Branch(told("eu", 2, progress(2, 2, Some(true)))));
+        it.ended(true, &[]);
+    }
+
+    #[test]
+    fn cancelling_gives_up_on_the_regions_too() {
+        let mut it = Played::storing_beside(1, &["eu"]);
+        it.finish(0);
+        it.branch("eu", 2, 1, None);
+        assert_eq!(it.feed(Event::Cancelled("ann".to_owned())), [Action::End]);
+        it.ended(
+            false,
+            &[
+                "cancelled by ann",
+                "0 of 1 other regions have done all that they should",
+                "region eu: 1 of 2 nodes hold all that they should; cancelled by ann",
+            ],
+        );
     }
 }

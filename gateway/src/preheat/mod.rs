@@ -5,6 +5,9 @@
 //! ([`resolve`]), nodes are chosen ([`choice`]), and each is told to fetch the blobs, by the same way as for a pull.
 //! What came of it anybody may see who may see jobs ([`view`]).
 //!
+//! A job may have other regions do the same, which read by way of this gateway: each has a part in it ([`branch`]). The
+//! other way round, what this gateway's hub orders is carried out like a job ([`ordered`]), and told ([`telling`]).
+//!
 //! Nothing is opened to anybody by it. The image has to be one that the asker's credential reads, or in gateway mode
 //! one that nodes may pull; and whoever reads at a node what a job has put there is opened for himself.
 //!
@@ -17,17 +20,20 @@
 
 pub(crate) mod api;
 mod book;
+mod branch;
 mod choice;
 mod exchange;
 pub mod image;
 mod job;
 mod metrics;
+mod ordered;
 mod others;
 pub mod request;
 mod resolve;
 mod run;
 pub mod schedule;
 mod store;
+mod telling;
 mod view;
 
 use std::collections::BTreeMap;
@@ -45,13 +51,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
-pub use view::{JobView, LayerView, Progress, Row, State};
+pub(crate) use ordered::Ordered;
+pub use view::{Held, JobView, LayerView, Progress, RegionView, Row, State};
 
 use crate::authority::Holder;
 use crate::census::Census;
 use crate::gate::Gate;
+use crate::mirror::Manifests;
 use crate::mode::Asker;
 use crate::open::Opener;
+use crate::regions::{Desk, RegionName};
 use crate::seed::Seeder;
 use crate::shelf::SeedingShelf;
 use crate::sisters::{Sisters, Tenure};
@@ -60,8 +69,8 @@ use crate::timestamp::Timestamp;
 use book::{Book, Entered, Full, Sameness};
 use exchange::{Answer, Exchange};
 use metrics::PreheatMetrics;
-use request::Request;
-use run::{Progressing, Runner};
+use request::{Elsewhere, MAX_REGIONS, Request};
+use run::{Origin, Progressing, Runner};
 use store::{JobStore, Kept, StoreError};
 
 /// How long nobody takes up a job that is just being ended, and one that has ended.
@@ -73,6 +82,7 @@ const NUMBERS: usize = 3;
 /// What jobs are carried out with.
 pub(crate) struct Means {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) manifests: Arc<Manifests>,
     pub(crate) opener: Arc<Opener>,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) sisters: Sisters,
@@ -83,6 +93,8 @@ pub(crate) struct Means {
     pub(crate) census: Arc<Census>,
     /// How other gateways are asked.
     pub(crate) dialer: Dialer,
+    /// Where other regions are told what to do.
+    pub(crate) desk: Desk,
 }
 
 /// The jobs of this gateway; clones are of the same.
@@ -195,6 +207,11 @@ impl Preheats {
             self.take_up(view, self.0.means.sisters.job(id), lost).await;
         }
         self.begin_more();
+    }
+
+    /// For what a gateway of the hub orders.
+    pub(crate) fn ordered(&self) -> Ordered {
+        Ordered::new(self.0.means.clone(), self.0.tasks.clone())
     }
 
     /// The configured registry that a host is a name of.
@@ -491,12 +508,14 @@ impl Preheats {
 
     async fn run(&self, going_on: GoingOn) {
         let stopping = self.0.tasks.stopping();
+        let regions = self.regions(&going_on.progressing.request.elsewhere);
         let GoingOn { view, progressing, tenure } = &going_on;
         let running = async {
             tenure.confirm().await?;
-            progressing.begin(going_on.waited());
+            progressing.begin(going_on.waited(), regions);
+            let origin = Origin::Here(view.id);
             tokio::select! {
-                () = Runner::run(self.0.means.clone(), progressing.clone()) => Some(()),
+                () = Runner::run(self.0.means.clone(), progressing.clone(), origin) => Some(()),
                 () = tenure.keep() => None,
             }
         };
@@ -505,6 +524,14 @@ impl Preheats {
             None => {}
             Some(Some(())) => self.ended(going_on.now()).await,
             Some(None) => self.hand_over(view.id).await,
+        }
+    }
+
+    /// The other regions that a job is for.
+    fn regions(&self, elsewhere: &Elsewhere) -> Vec<RegionName> {
+        match elsewhere {
+            Elsewhere::In(regions) => regions.clone(),
+            Elsewhere::Everywhere => self.0.means.desk.regions().into_iter().take(MAX_REGIONS).collect(),
         }
     }
 
@@ -529,8 +556,8 @@ impl Preheats {
             return self.hand_over(id).await;
         }
         tracing::info!(
-            id, image = view.request.image, outcome = outcome.as_str(), nodes = view.progress.nodes,
-            nodes_done = view.progress.nodes_done, errors = ?view.errors, "preheat job ended"
+            id, image = view.request.image, outcome = outcome.as_str(), nodes = view.held.progress.nodes,
+            nodes_done = view.held.progress.nodes_done, regions = view.regions.len(), errors = ?view.errors, "preheat job ended"
         );
         self.0.metrics.ended(outcome);
         let gone = {

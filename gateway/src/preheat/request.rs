@@ -15,8 +15,10 @@ use http::HeaderValue;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_model::Authorization;
 use shoal_oci::RegistryName;
+use utoipa::ToSchema;
 
 use super::image::{Image, MAX_TEXT, Platform, Platforms, cut};
+use crate::regions::RegionName;
 
 /// The longest that a job runs: whoever polls it (Harbor, for 1,801 s) is to hear how it ended.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(1_700);
@@ -29,13 +31,18 @@ const COUNT: RangeInclusive<u64> = 1..=200;
 const PERCENTAGE: RangeInclusive<u64> = 1..=100;
 const MAX_IPS: usize = 100;
 const MAX_PLATFORMS: usize = 20;
+/// In how many other regions a job may do something.
+pub(crate) const MAX_REGIONS: usize = 64;
+/// What stands for every other region.
+const EVERY_REGION: &str = "*";
 /// The longest credential, in bytes; tokens of some services take several thousand.
 const MAX_CREDENTIAL: usize = 16 << 10;
 
 /// What was asked for, as it was given; what was not given is left at its default. As JSON, it is without the
 /// credential.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(as = PreheatAsked)]
 pub struct Asked {
     /// An image, as [`Image::parse`] reads it.
     pub image: String,
@@ -57,6 +64,9 @@ pub struct Asked {
     /// Nodes of this zone only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Names of other regions in which the same is to be done; `*` alone for all that are connected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
     /// Layers at once at a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<u64>,
@@ -65,6 +75,7 @@ pub struct Asked {
     pub nodes: Option<u64>,
     /// How long the job may take; more than [`MAX_TIMEOUT`] is that.
     #[serde(skip_serializing_if = "Option::is_none", with = "seconds")]
+    #[schema(value_type = Option<u64>)]
     pub timeout: Option<Duration>,
     /// What the registry is shown, instead of the gateway's own right where it has one.
     #[serde(skip)]
@@ -92,6 +103,8 @@ pub struct Request {
     pub scope: Scope,
     /// Of all nodes, which; for [`Scope::AllPeers`].
     pub selector: Selector,
+    /// In which regions besides this one.
+    pub elsewhere: Elsewhere,
     /// How much is done at once.
     pub concurrency: Concurrency,
     /// How long it may take, at most [`MAX_TIMEOUT`].
@@ -110,6 +123,15 @@ pub enum Scope {
     AllSeeds,
     /// At the nodes.
     AllPeers,
+}
+
+/// In which regions besides this one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Elsewhere {
+    /// In these, if any; each once.
+    In(Vec<RegionName>),
+    /// In all that are connected when the job begins.
+    Everywhere,
 }
 
 /// Which of the nodes.
@@ -161,6 +183,7 @@ impl Request {
         let platforms = faults.or_none(platforms(&asked.platforms));
         let scope = faults.or_none(scope(asked.scope.as_deref()));
         let selector = faults.or_none(selector(&asked));
+        let elsewhere = faults.or_none(elsewhere(&asked.regions));
         let layers = faults.or_none(within("concurrent layers", asked.layers, LAYERS));
         let nodes = faults.or_none(within("concurrent nodes", asked.nodes, NODES));
         let timeout = faults.or_none(timeout(asked.timeout));
@@ -171,12 +194,13 @@ impl Request {
             let fault = "ips, count, percentage and zone choose among nodes: they need the scope all_peers";
             faults.0.push(fault.to_owned());
         }
-        match (image, platforms, scope, selector, layers, nodes, timeout, authorization) {
+        match (image, platforms, scope, selector, elsewhere, layers, nodes, timeout, authorization) {
             (
                 Some(image),
                 Some(platforms),
                 Some(scope),
                 Some(selector),
+                Some(elsewhere),
                 Some(layers),
                 Some(nodes),
                 Some(timeout),
@@ -186,7 +210,7 @@ impl Request {
                     layers: layers.unwrap_or(DEFAULT_LAYERS),
                     nodes: nodes.unwrap_or(DEFAULT_NODES),
                 };
-                Ok(Self { image, platforms, scope, selector, concurrency, timeout, authorization })
+                Ok(Self { image, platforms, scope, selector, elsewhere, concurrency, timeout, authorization })
             }
             _ => Err(faults.0),
         }
@@ -203,6 +227,10 @@ impl Request {
             platforms,
             scope: Some(self.scope.name().to_owned()),
             zone: self.selector.zone.clone(),
+            regions: match &self.elsewhere {
+                Elsewhere::In(regions) => regions.iter().map(RegionName::to_string).collect(),
+                Elsewhere::Everywhere => vec![EVERY_REGION.to_owned()],
+            },
             layers: Some(self.concurrency.layers.into()),
             nodes: Some(self.concurrency.nodes.into()),
             timeout: Some(self.timeout),
@@ -319,6 +347,20 @@ fn selector(asked: &Asked) -> Result<Selector, String> {
     Ok(Selector { zone, pick })
 }
 
+fn elsewhere(given: &[String]) -> Result<Elsewhere, String> {
+    if given == [EVERY_REGION] {
+        return Ok(Elsewhere::Everywhere);
+    }
+    let read = |it: &String| it.parse().map_err(|error| format!("regions: {:?} {error}", cut(it)));
+    let mut regions = given.iter().map(read).collect::<Result<Vec<RegionName>, _>>()?;
+    regions.sort();
+    regions.dedup();
+    if regions.len() > MAX_REGIONS {
+        return Err(format!("regions: are {}, at most {MAX_REGIONS} are allowed", regions.len()));
+    }
+    Ok(Elsewhere::In(regions))
+}
+
 fn within(what: &str, given: Option<u64>, allowed: RangeInclusive<u64>) -> Result<Option<u32>, String> {
     let Some(given) = given else { return Ok(None) };
     let is_allowed = allowed.contains(&given);
@@ -372,6 +414,7 @@ mod tests {
         let request = Request::new(asked(), configured).unwrap();
         assert_eq!((&request.platforms, request.scope), (&Platforms::All, Scope::SingleSeed));
         assert_eq!(request.selector, Selector::default());
+        assert_eq!(request.elsewhere, Elsewhere::In(Vec::new()));
         assert_eq!((request.concurrency.layers, request.concurrency.nodes), (8, 500));
         assert_eq!((request.timeout, request.authorization), (MAX_TIMEOUT, None));
         let hour = Asked { timeout: Some(Duration::from_secs(3_600)), ..asked() };
@@ -391,6 +434,8 @@ mod tests {
             },
             Asked { ips: vec!["fd00::1".to_owned()], timeout: Some(Duration::from_secs(60)), ..nodes() },
             Asked { percentage: Some(5), layers: Some(2), nodes: Some(9), ..nodes() },
+            Asked { regions: vec!["us".to_owned(), "eu".to_owned(), "us".to_owned()], ..nodes() },
+            Asked { regions: vec!["*".to_owned()], ..asked() },
         ] {
             let request = Request::new(given, configured).unwrap();
             let kept = serde_json::to_string(&request.to_asked()).unwrap();
@@ -427,6 +472,15 @@ mod tests {
             (Asked { scope: Some("everywhere".to_owned()), ..asked() }, "scope \"everywhere\": is none of"),
             (Asked { platforms: vec!["linux".to_owned()], ..asked() }, "platform \"linux\""),
             (Asked { platforms: vec!["linux/amd64".to_owned(); 21], ..asked() }, "platforms: are 21"),
+            (
+                Asked { regions: vec!["a b".to_owned()], ..asked() },
+                "regions: \"a b\" is not of 1 to 63 letters",
+            ),
+            (Asked { regions: vec!["eu".to_owned(), "*".to_owned()], ..asked() }, "regions: \"*\" is not"),
+            (
+                Asked { regions: (0..=MAX_REGIONS).map(|it| it.to_string()).collect(), ..asked() },
+                "regions: are 65, at most 64",
+            ),
             (Asked { count: Some(3), ..asked() }, "need the scope all_peers"),
             (Asked { zone: Some("a".to_owned()), ..asked() }, "need the scope all_peers"),
         ] {

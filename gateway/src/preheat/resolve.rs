@@ -1,6 +1,6 @@
 //! From an image to its blobs.
 //!
-//! The manifest is asked for as a caller would, with the job's own credential or, in gateway mode, with the gateway's
+//! The manifest is asked for as for a caller, with the job's own credential or, in gateway mode, with the gateway's
 //! right, and what the registry answers is proof as everywhere. Of an index the images for the wanted platforms are
 //! taken. Attestations, which stand beside them in an index, are none; blobs that a licence keeps out of registries
 //! are left to the runtimes. How long each blob is, and whether it may be had, is decided as for a node.
@@ -13,24 +13,21 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderValue, Request as HttpRequest, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use sha2::{Digest as _, Sha256};
 use shoal_model::{BlobKey, Digest};
 use shoal_oci::manifest::{self, Descriptor, IMAGE_TYPES, INDEX_TYPES, Manifest};
 use shoal_oci::{Reference, Repository};
 use shoal_swarm::Geometry;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::image::{Platform, Platforms};
 use super::job::{Layer, Setback};
 use super::request::Request;
 use crate::authority::Right;
-use crate::gate::Gate;
-use crate::mirror::{self, MirrorError};
+use crate::mirror::{Manifests, MirrorError};
 use crate::open::Opener;
 use crate::upstream::Upstream;
 
-/// For one manifest, and for the decision about one blob.
+/// For the decision about one blob.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How deep an index may lie within another.
 const MAX_DEPTH: u32 = 2;
@@ -59,7 +56,7 @@ impl From<&Blob> for Layer {
 
 /// Finds out about one image.
 pub(super) struct Resolver {
-    pub(super) gate: Arc<Gate>,
+    pub(super) manifests: Arc<Manifests>,
     pub(super) opener: Arc<Opener>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) right: Right,
@@ -71,10 +68,7 @@ impl Resolver {
     pub(super) async fn resolve(&self, request: &Request) -> Result<Vec<Blob>, Setback> {
         let repository = &request.image.repository;
         if !self.upstream.mode.admits(repository) {
-            let name = self.upstream.name();
-            return Err(Setback::lasting(format!(
-                "repository {repository} of {name}: not one that nodes may pull: see credentials.repositories"
-            )));
+            return Err(not_admitted(&self.upstream, repository));
         }
         let mut sizes = BTreeMap::new();
         let mut digests = Vec::new();
@@ -134,30 +128,12 @@ impl Resolver {
         ask.headers.extend(self.authorization.clone().map(|it| (AUTHORIZATION, it)));
         let named =
             |what: &str| format!("manifest {reference} of {}/{repository}: {what}", self.upstream.name());
-        let answer = async {
-            let answer =
-                mirror::ask(&self.upstream, repository, ask).await.map_err(|it| refused(&it, named))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, manifest::MAX_LEN).collect().await;
-            let why = format!("is longer than {} bytes, or broke off", manifest::MAX_LEN);
-            let body = body.map_err(|_| Setback::passing(named(&why)))?.to_bytes();
-            Ok((head, body))
-        };
-        let late = |_| Err(Setback::passing(named(&format!("did not come within {} s", PATIENCE.as_secs()))));
-        let (head, body) = timeout(PATIENCE, answer).await.unwrap_or_else(late)?;
-        if head.status != StatusCode::OK {
-            return Err(answered(head.status, self.authorization.is_some(), named));
+        let answer = self.manifests.read(&self.upstream, &self.right, reference, ask).await;
+        let answer = answer.map_err(|it| refused(&it, named))?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer.into_body()),
+            status => Err(answered(status, self.authorization.is_some(), named)),
         }
-        if let Reference::Digest(digest) = reference
-            && digest.sha256() != Some(Digest::from_sha256(Sha256::digest(&body).into()))
-        {
-            return Err(Setback::lasting(named("the registry sent other content than the digest names")));
-        }
-        self.gate.manifest_granted(&self.right);
-        if mirror::proves_members(&self.upstream, &head.headers) {
-            self.gate.manifest_seen(&self.right, &body);
-        }
-        Ok(body)
     }
 
     async fn cut(&self, digest: Digest) -> Result<Blob, Setback> {
@@ -182,8 +158,20 @@ impl Resolver {
     }
 }
 
+/// The registry's settings do not let nodes pull the repository.
+pub(super) fn not_admitted(upstream: &Upstream, repository: &Repository) -> Setback {
+    let name = upstream.name();
+    Setback::lasting(format!(
+        "repository {repository} of {name}: not one that nodes may pull: see credentials.repositories"
+    ))
+}
+
 fn refused(error: &MirrorError, named: impl Fn(&str) -> String) -> Setback {
-    let why = named(&error.to_string());
+    let why = match error {
+        // It says which itself.
+        MirrorError::Manifest(_) => error.to_string(),
+        _ => named(&error.to_string()),
+    };
     // The registry has turned the gateway away; nobody is asked twice.
     if error.is_refusal() { Setback::lasting(why) } else { Setback::passing(why) }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use http::HeaderValue;
-use shoal_model::{Node, NodeId, Rng, Tick};
+use shoal_model::{BlobKey, Digest, Node, NodeId, Rng, Tick};
 use shoal_peer::client::{Fault, PeerClient};
 use shoal_peer::store::{Storer, store};
-use shoal_proto::{NodesRequest, Source, StoreBlob, StoreProgress, StoreRequest, Stored};
+use shoal_proto::{NodesRequest, PreheatWish, Source, StoreBlob, StoreProgress, StoreRequest, Stored};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -20,12 +20,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::Means;
 use super::choice::choose;
+use super::image::Image;
 use super::job::{Action, Assignment, Event, Job, Layer, Limits, Setback};
-use super::request::{Request, Scope};
-use super::resolve::{Blob, CREDENTIAL_NEEDED, Resolver};
+use super::request::{Elsewhere, Request, Scope};
+use super::resolve::{Blob, CREDENTIAL_NEEDED, Resolver, not_admitted};
+use super::view;
 use crate::authority::Right;
 use crate::census::Counted;
 use crate::mode::Asker;
+use crate::regions::{Order, RegionName, Reply};
 
 /// What happened and was not taken in yet.
 const EVENTS: usize = 1024;
@@ -48,11 +51,11 @@ impl Progressing {
         Self { request, job: Mutex::new(None), cancelled, over }
     }
 
-    /// Its turn has come, after so long.
-    pub(super) fn begin(&self, waited: Duration) {
+    /// Its turn has come, after so long; these other regions are to do the same.
+    pub(super) fn begin(&self, waited: Duration, regions: Vec<RegionName>) {
         let Request { concurrency, timeout, .. } = &self.request;
         let limits = Limits { targets: concurrency.nodes as usize, timeout: *timeout };
-        *self.job() = Some(Job::new(Tick::default(), limits, waited));
+        *self.job() = Some(Job::new(Tick::default(), limits, waited, regions));
     }
 
     pub(super) fn job(&self) -> MutexGuard<'_, Option<Job>> {
@@ -75,9 +78,18 @@ impl Progressing {
     }
 }
 
+/// From where a job comes.
+pub(super) enum Origin {
+    /// It is this gateway's, by its number.
+    Here(u64),
+    /// The hub has ordered it, which says of what blobs the image is made, in bytes each.
+    Hub(Vec<(Digest, u64)>),
+}
+
 /// What drives a job.
 pub(super) struct Runner {
     means: Arc<Means>,
+    origin: Arc<Origin>,
     progressing: Arc<Progressing>,
     began: Instant,
     events_in: mpsc::Sender<Event>,
@@ -88,11 +100,12 @@ pub(super) struct Runner {
 
 impl Runner {
     /// Drives a job to its end.
-    pub(super) async fn run(means: Arc<Means>, progressing: Arc<Progressing>) {
+    pub(super) async fn run(means: Arc<Means>, progressing: Arc<Progressing>, origin: Origin) {
         let (events_in, mut events) = mpsc::channel(EVENTS);
         let mut cancelled = progressing.cancelled.subscribe();
         let mut it = Self {
             means,
+            origin: Arc::new(origin),
             progressing,
             began: Instant::now(),
             events_in,
@@ -135,8 +148,12 @@ impl Runner {
             Action::Resolve => {
                 let (means, progressing, blobs) =
                     (self.means.clone(), self.progressing.clone(), self.blobs.clone());
+                let origin = self.origin.clone();
                 self.spawn(async move {
-                    let res = means.resolve(&progressing.request).await;
+                    let res = match &*origin {
+                        Origin::Here(_) => means.resolve(&progressing.request).await,
+                        Origin::Hub(given) => means.accept(&progressing.request, given),
+                    };
                     Event::Resolved(res.map(|found| {
                         let layers = found.iter().map(Layer::from).collect();
                         // It is resolved once.
@@ -153,6 +170,7 @@ impl Runner {
                     Event::Assigned(means.assign(&progressing.request, blobs).await)
                 });
             }
+            Action::Order => self.order(),
             Action::Begin { target, layers } => self.begin(target, &layers),
             Action::End => return true,
         }
@@ -178,6 +196,40 @@ impl Runner {
         self.tasks.spawn(telling.run());
     }
 
+    /// Has other regions do the same, until this ends.
+    fn order(&mut self) {
+        // What the hub has ordered, it orders of all regions itself.
+        let Origin::Here(number) = *self.origin else { return };
+        let now = Tick::default().after(self.began.elapsed());
+        let (left, max_rows, regions) = {
+            let job = self.progressing.job();
+            let Some(job) = &*job else { return };
+            let regions: Vec<_> = job.branches().iter().map(|it| it.region.clone()).collect();
+            (job.time_left(now), view::max_rows(job), regions)
+        };
+        let blobs = self.blobs.get().map_or(&[][..], Vec::as_slice);
+        let order = Order {
+            wish: wish(&self.progressing.request),
+            source: source(&self.progressing.request),
+            blobs: blobs.iter().map(|it| (it.key.clone(), it.geometry)).collect(),
+            until: Instant::now() + left,
+            max_rows: u32::try_from(max_rows).unwrap_or(u32::MAX),
+        };
+        let (mut placed, events) = (self.means.desk.place(number, order, regions), self.events_in.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let event = match placed.next().await {
+                    Reply::Links(links) => Event::Linked(links),
+                    Reply::Told(told) => Event::Branch(told),
+                };
+                // The job has ended where nobody takes it.
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
     fn spawn(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         let events = self.events_in.clone();
         self.tasks.spawn(async move {
@@ -198,7 +250,39 @@ fn source(request: &Request) -> Source {
     Source { registry: request.image.registry.to_string(), repository: request.image.repository.to_string() }
 }
 
+/// What other regions are asked to do, which is the same.
+fn wish(request: &Request) -> PreheatWish {
+    let asked = request.to_asked();
+    PreheatWish {
+        image: asked.image,
+        scope: request.scope.name().to_owned(),
+        zone: asked.zone,
+        ips: asked.ips,
+        count: asked.count,
+        percentage: asked.percentage,
+        blobs_at_once: request.concurrency.layers.into(),
+        nodes_at_once: request.concurrency.nodes.into(),
+    }
+}
+
 impl Means {
+    /// The blobs that the hub says a request's image has, where it may say so.
+    fn accept(&self, request: &Request, given: &[(Digest, u64)]) -> Result<Vec<Blob>, Setback> {
+        let Image { registry, repository, .. } = &request.image;
+        let upstream = self.gate.upstream(registry).filter(|it| it.is_behind_hub());
+        let upstream = upstream.ok_or_else(|| {
+            Setback::lasting(format!("registry {registry}: this region does not read it by way of the hub"))
+        })?;
+        if !upstream.mode.admits(repository) {
+            return Err(not_admitted(upstream, repository));
+        }
+        let blob = |(digest, size): &(Digest, u64)| {
+            let key = BlobKey { group: upstream.group.clone(), digest: *digest };
+            Blob { geometry: self.shelf.cuts.say(&key, *size), key }
+        };
+        Ok(given.iter().map(blob).collect())
+    }
+
     /// The blobs of a request's image.
     async fn resolve(&self, request: &Request) -> Result<Vec<Blob>, Setback> {
         let image = &request.image;
@@ -222,8 +306,8 @@ impl Means {
             }
         }
         let right: Right = self.gate.right(&upstream, &image.repository, authorization.as_ref());
-        let (gate, opener) = (self.gate.clone(), self.opener.clone());
-        Resolver { gate, opener, upstream, right, authorization }.resolve(request).await
+        let (manifests, opener) = (self.manifests.clone(), self.opener.clone());
+        Resolver { manifests, opener, upstream, right, authorization }.resolve(request).await
     }
 
     /// Who shall hold which of the blobs.
@@ -242,6 +326,12 @@ impl Means {
             }
             Scope::AllSeeds => {
                 [self.sisters.myself()].into_iter().chain(self.sisters.answering()).map(whole).collect()
+            }
+            // One that has no nodes of its own has it done elsewhere.
+            Scope::AllPeers
+                if !self.census.has_schedulers() && request.elsewhere != Elsewhere::In(Vec::new()) =>
+            {
+                Vec::new()
             }
             Scope::AllPeers => {
                 let nodes = self.nodes().await?;
@@ -318,8 +408,16 @@ impl Telling {
             }
         }
         if !stored.is_empty() {
-            self.say(Event::Told { target: self.target, stored }).await;
+            let is_excused = self.is_excused();
+            self.say(Event::Told { target: self.target, stored, is_excused }).await;
         }
+    }
+
+    /// Whether the hub is away by way of which the blobs are read.
+    fn is_excused(&self) -> bool {
+        let registry = self.source.registry.parse().ok();
+        let upstream = registry.and_then(|it| self.means.gate.upstream(&it));
+        upstream.is_some_and(|it| it.is_behind_hub() && it.listens().is_err())
     }
 
     async fn say(&self, event: Event) {

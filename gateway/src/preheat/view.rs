@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shoal_model::Digest;
+use shoal_proto::BlobAtNode;
+use utoipa::ToSchema;
 
+use super::branch::Branch;
 use super::choice;
-use super::job::{Job, Part, Target};
+use super::job::{Job, Layer, Part, Target};
 use super::request::{Asked, Request};
 use crate::timestamp::Timestamp;
 
-/// The most rows of either kind. Harbor writes each into a log.
+/// The most rows of either kind, of all regions together. Harbor writes each into a log.
 const MAX_ROWS: usize = 1000;
 
 /// A job as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatJob)]
 pub struct JobView {
     /// Its number; no other job ever has the same.
     pub id: u64,
@@ -30,13 +33,46 @@ pub struct JobView {
     /// What was asked for.
     pub request: Asked,
     /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// When this was so.
+    #[schema(value_type = String, format = DateTime)]
     pub updated: Timestamp,
-    /// How far it is.
-    pub progress: Progress,
     /// What is to be said about the whole.
     pub errors: Vec<String>,
+    /// Who holds what, in the gateway's own region.
+    #[serde(flatten)]
+    pub held: Held,
+    /// What the other regions do that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<RegionView>,
+}
+
+/// A job's part in another region, as that region tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PreheatRegion)]
+pub struct RegionView {
+    /// The region's name.
+    pub name: String,
+    /// Whether it has ended, and how.
+    pub state: State,
+    /// What it is at: waiting, absent, told, resolving, assigning, storing, cut off, ended.
+    pub doing: String,
+    /// What is to be said about it.
+    pub errors: Vec<String>,
+    /// Who holds what there.
+    #[serde(flatten)]
+    pub held: Held,
+}
+
+/// Who holds what, in one region.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PreheatHeld)]
+pub struct Held {
+    /// How far it is.
+    pub progress: Progress,
     /// The image's blobs.
     pub layers: Vec<LayerView>,
     /// Who holds which blob.
@@ -48,8 +84,9 @@ pub struct JobView {
 }
 
 /// Whether a job has ended, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = PreheatState)]
 pub enum State {
     /// It has not.
     Pending,
@@ -74,8 +111,9 @@ impl State {
 }
 
 /// How far a job is. Sizes are in bytes, as the manifests state them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatProgress)]
 pub struct Progress {
     /// Of all blobs at all nodes together.
     pub bytes: u64,
@@ -90,8 +128,9 @@ pub struct Progress {
 }
 
 /// A blob of the image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PreheatLayer)]
 pub struct LayerView {
     /// Its digest.
     pub digest: String,
@@ -104,7 +143,8 @@ pub struct LayerView {
 }
 
 /// A blob at a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PreheatRow)]
 pub struct Row {
     /// Where the registry has the blob.
     pub url: String,
@@ -129,30 +169,28 @@ impl JobView {
             request: request.to_asked(),
             created: now,
             updated: now,
-            progress: Progress::default(),
             errors: Vec::new(),
-            layers: Vec::new(),
-            success: Vec::new(),
-            failure: Vec::new(),
-            rows_left_out: 0,
+            held: Held::default(),
+            regions: Vec::new(),
         }
     }
 
     /// The same as it is by now.
     pub(super) fn with(&self, job: &Job, request: &Request, now: Timestamp) -> Self {
-        let mut it = Self { layers: layers(job), ..self.at(job, now) };
-        let url = |digest: Digest| {
-            let image = &request.image;
-            format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository)
-        };
-        it.list(job, url);
-        it
+        let (url, max_rows) = (|layer| url(job, request, layer), max_rows(job));
+        Self {
+            held: Held::of(job, max_rows, url),
+            regions: job.branches().iter().map(|it| RegionView::of(it, job, max_rows, url)).collect(),
+            ..self.at(job, now)
+        }
     }
 
     /// The same as it is by now, without what became of each blob.
     pub(super) fn brief_with(&self, job: &Job, now: Timestamp) -> Self {
-        let rows_left_out = parts(job).filter(|(_, part)| part.end.is_some()).count();
-        Self { rows_left_out, ..self.at(job, now) }
+        let rows_left_out = parts(job).filter(|(_, _, part)| part.end.is_some()).count();
+        let held = Held { progress: progress(job), rows_left_out, ..Held::default() };
+        let regions = job.branches().iter().map(|it| RegionView::of(it, job, 0, |_| None).brief()).collect();
+        Self { held, regions, ..self.at(job, now) }
     }
 
     /// The same without what became of each blob.
@@ -166,12 +204,9 @@ impl JobView {
             request: self.request.clone(),
             created: self.created,
             updated: self.updated,
-            progress: self.progress,
             errors: self.errors.clone(),
-            layers: Vec::new(),
-            success: Vec::new(),
-            failure: Vec::new(),
-            rows_left_out: self.rows_left_out + self.success.len() + self.failure.len(),
+            held: self.held.brief(),
+            regions: self.regions.iter().map(RegionView::brief).collect(),
         }
     }
 
@@ -187,15 +222,14 @@ impl JobView {
             doing: job.doing().to_owned(),
             updated: now,
             errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
-            progress: progress(job),
-            ..self.clone()
+            ..self.brief()
         }
     }
 
     /// The same, to begin anew.
     pub(super) fn anew(&self) -> Self {
-        let (doing, progress) = ("queued".to_owned(), Progress::default());
-        Self { doing, progress, rows_left_out: 0, ..self.brief() }
+        let (held, regions) = (Held::default(), Vec::new());
+        Self { doing: "queued".to_owned(), held, regions, ..self.brief() }
     }
 
     /// The same, ended before it could do anything.
@@ -203,33 +237,124 @@ impl JobView {
         let (state, doing) = (State::Failure, "ended".to_owned());
         Self { state, doing, updated: now, errors: vec![why], ..self.clone() }
     }
+}
 
-    fn list(&mut self, job: &Job, url: impl Fn(Digest) -> String) {
-        for (target, part) in parts(job) {
-            let Some(end) = &part.end else { continue };
-            let rows = if end.is_ok() { &mut self.success } else { &mut self.failure };
-            if rows.len() >= MAX_ROWS {
-                self.rows_left_out += 1;
-                continue;
-            }
-            let Some(layer) = job.layers().get(part.layer) else { continue };
-            rows.push(Row {
-                url: url(layer.digest),
-                hostname: target.node.id.to_string(),
-                ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
-                description: end.as_ref().err().map(|it| it.to_string()),
-            });
+impl RegionView {
+    /// The same without what was done where.
+    fn brief(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            state: self.state,
+            doing: self.doing.clone(),
+            errors: self.errors.clone(),
+            held: self.held.brief(),
+        }
+    }
+
+    fn of(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let state = match (branch.is_over(), branch.is_of_use()) {
+            (false, _) => State::Pending,
+            (true, true) => State::Success,
+            (true, false) => State::Failure,
+        };
+        Self {
+            name: branch.region.to_string(),
+            state,
+            doing: branch.doing().to_owned(),
+            errors: branch.errors(),
+            held: Held::told(branch, job, max_rows, url),
         }
     }
 }
 
-fn parts(job: &Job) -> impl Iterator<Item = (&Target, &Part)> {
-    job.targets().iter().flat_map(|target| target.parts.iter().map(move |part| (target, part)))
+impl Held {
+    /// What the nodes of this region hold, without rows.
+    pub(super) fn counts(job: &Job) -> Self {
+        Self { progress: progress(job), layers: layers(job), ..Self::default() }
+    }
+
+    fn of(job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let mut it = Self::counts(job);
+        for (_, target, part) in parts(job) {
+            let Some(end) = &part.end else { continue };
+            let row = url(part.layer).map(|url| Row {
+                url,
+                hostname: target.node.id.to_string(),
+                ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
+                description: end.as_ref().err().map(|it| it.to_string()),
+            });
+            it.add(row, max_rows);
+        }
+        it
+    }
+
+    /// The same of another region.
+    fn told(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+        let Some(told) = branch.progress() else { return Self::default() };
+        let count = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+        let layer = |(layer, [done, failed]): (&Layer, &[u64; 2])| LayerView {
+            digest: layer.digest.to_string(),
+            size: layer.size,
+            nodes_done: count(*done),
+            nodes_failed: count(*failed),
+        };
+        let mut it = Self {
+            progress: Progress {
+                bytes: told.bytes,
+                bytes_held: told.bytes_held,
+                nodes: count(told.nodes),
+                nodes_done: count(told.nodes_done),
+                nodes_failed: count(told.nodes_failed),
+            },
+            layers: job.layers().iter().zip(&told.blobs).map(layer).collect(),
+            rows_left_out: count(told.rows_left_out),
+            ..Self::default()
+        };
+        for BlobAtNode { blob, node, ip, failed } in branch.rows().iter().cloned() {
+            it.add(url(blob).map(|url| Row { url, hostname: node, ip, description: failed }), max_rows);
+        }
+        it
+    }
+
+    fn add(&mut self, row: Option<Row>, max_rows: usize) {
+        let Some(row) = row else { return };
+        let rows = if row.description.is_none() { &mut self.success } else { &mut self.failure };
+        if rows.len() < max_rows {
+            rows.push(row);
+        } else {
+            self.rows_left_out = self.rows_left_out.saturating_add(1);
+        }
+    }
+
+    fn brief(&self) -> Self {
+        let n_rows = self.success.len().saturating_add(self.failure.len());
+        let rows_left_out = self.rows_left_out.saturating_add(n_rows);
+        Self { progress: self.progress, rows_left_out, ..Self::default() }
+    }
+}
+
+/// The most rows of either kind that are shown of one region.
+pub(super) fn max_rows(job: &Job) -> usize {
+    MAX_ROWS / job.branches().len().saturating_add(1)
+}
+
+/// Where the registry has a blob.
+fn url(job: &Job, request: &Request, layer: usize) -> Option<String> {
+    let (image, digest) = (&request.image, job.layers().get(layer)?.digest);
+    Some(format!("https://{}/v2/{}/blobs/{digest}", image.registry, image.repository))
+}
+
+/// Every blob at every target, with their numbers.
+pub(super) fn parts(job: &Job) -> impl Iterator<Item = ((usize, usize), &Target, &Part)> {
+    let targets = job.targets().iter().enumerate();
+    targets.flat_map(|(of, target)| {
+        target.parts.iter().enumerate().map(move |(number, part)| ((of, number), target, part))
+    })
 }
 
 fn layers(job: &Job) -> Vec<LayerView> {
     let mut ends: BTreeMap<usize, [usize; 2]> = BTreeMap::new();
-    for (_, part) in parts(job) {
+    for (_, _, part) in parts(job) {
         let [done, failed] = ends.entry(part.layer).or_default();
         match &part.end {
             Some(Ok(())) => *done += 1,
@@ -249,7 +374,7 @@ fn layers(job: &Job) -> Vec<LayerView> {
 pub(super) fn progress(job: &Job) -> Progress {
     let size = |part: &Part| job.layers().get(part.layer).map_or(0, |it| it.size);
     let (nodes, mut it) = (job.targets(), Progress::default());
-    for (_, part) in parts(job) {
+    for (_, _, part) in parts(job) {
         it.bytes = it.bytes.saturating_add(size(part));
         let held = if part.end == Some(Ok(())) { size(part) } else { part.held };
         it.bytes_held = it.bytes_held.saturating_add(held);
@@ -273,7 +398,7 @@ mod tests {
         let asked = Asked { image: "a.example/b:1".to_owned(), ..Asked::default() };
         let request = Request::new(asked, |it| it.parse().ok()).unwrap();
         let limits = Limits { targets: 1, timeout: request.timeout };
-        let layers = [1, 2].map(|n| Layer { digest: Digest::from_sha256([n; 32]), size: 10 });
+        let layers = [1, 2].map(|n| Layer { digest: shoal_model::Digest::from_sha256([n; 32]), size: 10 });
         let node = Node {
             id: NodeId::new("n"),
             address: "10.0.0.1:1".into(),
@@ -282,12 +407,12 @@ mod tests {
         };
         let ends = [Some(Ok(())), Some(Err("the disk is full".to_owned()))];
         let ends = ends.into_iter().enumerate().map(|(index, end)| Stored { index, held: 10, end });
-        let mut job = Job::new(Tick(0), limits, Default::default());
+        let mut job = Job::new(Tick(0), limits, Default::default(), Vec::new());
         for event in [
             Event::Tick,
             Event::Resolved(Ok(layers.into())),
             Event::Assigned(Ok(vec![Assignment { node, layers: vec![0, 1] }])),
-            Event::Told { target: 0, stored: ends.collect() },
+            Event::Told { target: 0, stored: ends.collect(), is_excused: false },
             Event::Cancelled("ann".to_owned()),
         ] {
             job.on_event(Tick(0), event, &mut Vec::new());
@@ -301,15 +426,11 @@ mod tests {
         let now = Timestamp::of_millis(1);
         let asked_for = JobView::new(7, "ann".to_owned(), &request, now);
         let full = asked_for.with(&job, &request, now);
-        assert_eq!((full.layers.len(), full.success.len(), full.failure.len()), (2, 1, 1));
-        assert_eq!(full.failure[0].description.as_deref(), Some("the disk is full"));
-        let brief = JobView {
-            layers: Vec::new(),
-            success: Vec::new(),
-            failure: Vec::new(),
-            rows_left_out: 2,
-            ..full.clone()
-        };
+        let Held { progress, layers, success, failure, .. } = &full.held;
+        assert_eq!((layers.len(), success.len(), failure.len()), (2, 1, 1));
+        assert_eq!(failure[0].description.as_deref(), Some("the disk is full"));
+        let held = Held { progress: *progress, rows_left_out: 2, ..Held::default() };
+        let brief = JobView { held, ..full.clone() };
         assert_eq!(asked_for.brief_with(&job, now), brief);
         assert_eq!(full.brief(), brief);
     }

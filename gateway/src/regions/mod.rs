@@ -5,8 +5,12 @@
 //! that the registry is read once for all regions. Whether it may be read is decided for each request just as for a node
 //! that opens the blob, cached or not; a transfer that was admitted goes on for an hour. ([`serve`])
 //!
-//! Which regions are there is known by the streams that they keep ([`roll`]).
+//! Which regions are there is known by the streams that they keep ([`roll`]). By another stream they are told what this
+//! gateway's preheat jobs want of them ([`desk`]).
 
+mod assignments;
+mod desk;
+mod name;
 mod roll;
 mod serve;
 mod stream;
@@ -15,6 +19,8 @@ use http::{Extensions, HeaderMap};
 use shoal_identity::{Caller, Role};
 use shoal_model::NodeId;
 
+pub(crate) use desk::{Desk, Link, Order, Reply, Told};
+pub use name::{RegionName, RegionNameError};
 pub(crate) use roll::{Attended, Roll};
 pub(crate) use serve::{Asked, Regions};
 

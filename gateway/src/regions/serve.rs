@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,15 +20,17 @@ use shoal_model::{BlobKey, Digest, NodeId};
 use shoal_oci::Repository;
 use shoal_oci::range::{self, ByteRange, ContentRange};
 use shoal_ops::metrics::Metrics;
-use shoal_proto::Refusal;
+use shoal_peer::ticket::Verifier;
+use shoal_proto::{Refusal, Source, Ticket};
 use shoal_swarm::Geometry;
 use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::roll::Roll;
 use super::stream::{StreamError, stream};
+use crate::cuts::Cuts;
 use crate::frames::{self, Part};
-use crate::hub::BACKGROUND;
+use crate::hub::{BACKGROUND, TICKET};
 use crate::ledger::{Ledger, Traffic};
 use crate::open::{Opener, cannot_decide};
 use crate::priority::Priority;
@@ -51,6 +53,8 @@ struct Inner {
     opener: Arc<Opener>,
     seeder: Seeder,
     ledger: Arc<Ledger>,
+    cuts: Arc<Cuts>,
+    verifier: Arc<Verifier>,
     roll: Roll,
     transfers: Mutex<Transfers>,
     sent: Counter,
@@ -67,7 +71,14 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Regions {
-    pub(crate) fn new(opener: Arc<Opener>, seeder: Seeder, ledger: Arc<Ledger>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        opener: Arc<Opener>,
+        seeder: Seeder,
+        ledger: Arc<Ledger>,
+        cuts: Arc<Cuts>,
+        verifier: Arc<Verifier>,
+        metrics: &Metrics,
+    ) -> Self {
         let (roll, sent) = (Roll::default(), Counter::default());
         metrics.register(|registry| {
             let help = "Gateways of other regions that attend";
@@ -76,7 +87,7 @@ impl Regions {
             registry.register("gateway_regions_sent_bytes", help, sent.clone());
         });
         let transfers = Mutex::new(LruCache::new(REMEMBERED));
-        Self(Arc::new(Inner { opener, seeder, ledger, roll, transfers, sent }))
+        Self(Arc::new(Inner { opener, seeder, ledger, cuts, verifier, roll, transfers, sent }))
     }
 
     /// Who is there.
@@ -142,14 +153,17 @@ impl Regions {
         Body::new(StreamBody::new(parts.map_ok(Frame::data)))
     }
 
-    /// The cut of the blob, where the region may have it: as a node would be told that opens it, or because it is in the
-    /// middle.
+    /// The cut of the blob, where the region may have it: because the hub has ordered it, as a node would be told that
+    /// opens it, or because it is in the middle.
     async fn decide(&self, asked: &Asked<'_>) -> Result<Geometry, Refusal> {
         let Asked { region, from, upstream, repository, digest, headers } = asked;
+        let key = BlobKey { group: upstream.group.clone(), digest: *digest };
+        if let Some(geometry) = self.ordered(asked, &key) {
+            return Ok(geometry);
+        }
         let authorization = headers.get(AUTHORIZATION).cloned();
         let decided =
             self.0.opener.decide_for(region, from, (*upstream, *repository), authorization, *digest).await;
-        let key = BlobKey { group: upstream.group.clone(), digest: *digest };
         let transfer = (region.clone(), (*repository).clone(), key);
         match decided {
             Ok(geometry) => {
@@ -166,6 +180,23 @@ impl Regions {
                 goes_on.filter(|_| is_in_the_middle).map(|it| it.1).ok_or(refusal)
             }
         }
+    }
+
+    /// The cut of a blob that a gateway of the hub has ordered this region's gateway to hold, as its ticket says.
+    fn ordered(&self, asked: &Asked<'_>, key: &BlobKey) -> Option<Geometry> {
+        let Asked { region, upstream, repository, headers, .. } = asked;
+        let ticket = Ticket(headers.get(TICKET)?.to_str().ok()?.to_owned());
+        let refused = |why: String| tracing::debug!(%region, blob = %key, why, "no good ticket");
+        let claims = self.0.verifier.check(SystemTime::now(), &ticket, key);
+        let claims = claims.map_err(|it| refused(it.to_string())).ok()?;
+        let Source { registry, repository: of } = &claims.source;
+        let is_its =
+            claims.node == *region && registry == upstream.name().as_str() && of == repository.as_str();
+        if !is_its {
+            refused(format!("ticket: was given to {} for {registry}/{of}", claims.node));
+            return None;
+        }
+        self.0.cuts.agreed(key, claims.geometry)
     }
 
     fn transfers(&self) -> MutexGuard<'_, Transfers> {

@@ -408,7 +408,8 @@ impl Seed {
         let request = request.body(()).expect("repository and digest are safe in a path");
         self.pulse.alive(self.upstream.turn(Asker::Gateway)).await;
         self.pulse.alive(advance.cover(0, self.blob.geometry().size().saturating_sub(from))).await;
-        self.upstream.read(&self.repository, request, &self.urgency).await
+        let blob = (&self.repository, self.blob.key().digest);
+        self.upstream.read(blob, request, &self.urgency).await
     }
 
     /// Reads content until there is a reason to stop.

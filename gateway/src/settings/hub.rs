@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use shoal_identity::settings::{GatewayUrl, Source};
-use shoal_ops::settings::{Reader, Setting};
+use shoal_ops::settings::Reader;
+
+use crate::regions::RegionName;
 
 /// How the hub is reached.
 #[derive(Clone, Debug)]
@@ -11,7 +13,7 @@ pub struct HubSettings {
     /// Its gateways, `https://host:port` each.
     pub gateways: Vec<String>,
     /// What this region is called there.
-    pub region: String,
+    pub region: RegionName,
     /// Where the certificate of the hub's region comes from.
     pub certificate: Source,
 }
@@ -19,7 +21,7 @@ pub struct HubSettings {
 /// Reads the group; `None` where there is no hub. A certificate that is issued is kept below `dir`.
 pub(super) fn read(reader: &Reader, dir: &Path) -> Option<HubSettings> {
     let hub = reader.within("hub");
-    let region = hub.optional("region").map(|Region(it)| it);
+    let region = hub.optional("region");
     let Some(certificate) = Source::find(&hub, dir.join("hub")) else {
         if !hub.values::<GatewayUrl>("gateways").is_empty() {
             hub.reject(
@@ -38,19 +40,6 @@ pub(super) fn read(reader: &Reader, dir: &Path) -> Option<HubSettings> {
         hub.reject("region", "is missing: the hub lists its regions by name");
     }
     Some(HubSettings { gateways, region: region?, certificate })
-}
-
-/// A name that can stand in a header.
-struct Region(String);
-
-impl Setting for Region {
-    fn read(text: &str) -> Result<Self, String> {
-        let is_allowed = |it: u8| it.is_ascii_alphanumeric() || b".-_".contains(&it);
-        match (1..=63).contains(&text.len()) && text.bytes().all(is_allowed) {
-            true => Ok(Self(text.to_owned())),
-            false => Err("is not of 1 to 63 letters, digits, dots, dashes and underscores".to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use super::RegistrySettings;
 use super::registry::globs;
 use crate::harbor::rules::{Rule, Target};
 use crate::preheat::image::{Image, Platform, registry_named};
-use crate::preheat::request::{Request, Scope};
+use crate::preheat::request::{MAX_REGIONS, Request, Scope};
 use crate::preheat::schedule::{ScheduleSettings, TimesError};
+use crate::regions::RegionName;
 
 /// The commented template of an entry of `preheat.rules`.
 const RULE: &str = include_str!("../../config/preheat-rule.yaml");
@@ -68,7 +69,18 @@ fn target(reader: &Reader, at: &str) -> Target {
             }
         }),
         platforms: reader.values(&format!("{at}platforms")).into_iter().map(|OnePlatform(it)| it).collect(),
+        regions: regions(reader, &format!("{at}regions")),
     }
+}
+
+fn regions(reader: &Reader, key: &str) -> Vec<String> {
+    let regions: Vec<String> = reader.values(key).into_iter().map(|OneRegion(it)| it).collect();
+    let alone = regions == ["*"];
+    if regions.len() > MAX_REGIONS || (!alone && regions.iter().any(|it| it == "*")) {
+        reader.reject(key, &format!("are either \"*\" alone, for all, or at most {MAX_REGIONS} names"));
+        return Vec::new();
+    }
+    regions
 }
 
 fn schedule(item: &Reader, named: impl Fn(&str) -> Option<RegistryName> + Copy) -> Option<ScheduleSettings> {
@@ -115,9 +127,22 @@ impl Setting for OnePlatform {
     }
 }
 
+/// The name of a region, or `*` for all.
+struct OneRegion(String);
+
+impl Setting for OneRegion {
+    fn read(text: &str) -> Result<Self, String> {
+        if text != "*" {
+            RegionName::read(text)?;
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::preheat::request::Elsewhere;
     use crate::settings::{DEFAULT, Settings};
 
     fn read(preheat: &str) -> (OccasionSettings, Result<(), String>) {
@@ -150,8 +175,8 @@ mod tests {
     fn occasions_are_what_their_entries_say() {
         let (settings, res) = read(
             "webhook: {authorization: 'Bearer hunter2'}, notifications: {scope: all_seed_peers}, \
-             rules: [{repositories: ['prod/**'], tags: ['v*'], platforms: [linux/amd64]}], \
-             schedules: [{cron: '0 3 * * 1', image: 'harbor.internal/prod/app:v2', scope: single_seed_peer}, \
+             rules: [{repositories: ['prod/**'], tags: ['v*'], platforms: [linux/amd64], regions: [eu, us]}], \
+             schedules: [{cron: '0 3 * * 1', image: 'harbor.internal/prod/app:v2', scope: single_seed_peer, regions: ['*']}, \
              {cron: '0 3 * * 1', image: 'harbor.example.com:443/prod/app:v2'}]",
         );
         assert_eq!(res, Ok(()));
@@ -162,10 +187,12 @@ mod tests {
             rule.repositories.is_match("prod/a/b") && rule.tags.is_match("v1") && !rule.tags.is_match("1")
         );
         assert_eq!(rule.target.platforms, ["linux/amd64"]);
+        assert_eq!(rule.target.regions, ["eu", "us"]);
         let [schedule, by_port] = &settings.schedules[..] else { panic!("two schedules") };
         assert_eq!(by_port.request.image, schedule.request.image, "as the API takes it");
         assert_eq!(schedule.request.image.to_string(), "harbor.example.com/prod/app:v2");
         assert_eq!(schedule.request.scope, Scope::SingleSeed);
+        assert_eq!(schedule.request.elsewhere, Elsewhere::Everywhere);
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
 
@@ -175,6 +202,11 @@ mod tests {
         check("notifications: {scope: all}", "is none of single_seed_peer, all_seed_peers, all_peers");
         check("rules: [{repositories: ['a[']}]", "preheat.rules[0].repositories[0] = \"a[\" is not a glob");
         check("rules: [{platforms: [linux]}]", "is not a platform such as linux/amd64");
+        check(
+            "rules: [{regions: ['a b']}]",
+            "preheat.rules[0].regions[0] = \"a b\" is not of 1 to 63 letters",
+        );
+        check("notifications: {regions: [eu, '*']}", "preheat.notifications.regions are either \"*\" alone");
         check("schedules: [{}]", "preheat.schedules[0].image is missing");
         check("schedules: [{image: 'evil.example/a:b'}]", "is not an image of a configured registry");
         check(

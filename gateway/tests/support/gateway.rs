@@ -55,8 +55,13 @@ impl Gateway {
     /// Starts the gateway of another region, which reads the registry by way of `hub`, with these further settings of its
     /// entry.
     pub(crate) async fn start_behind(hub: &Self, entry: &str) -> Self {
+        Self::start_region(hub, "eu", entry).await
+    }
+
+    /// The same of a region of this name.
+    pub(crate) async fn start_region(hub: &Self, region: &str, entry: &str) -> Self {
         let further = format!(
-            "hub: {{gateways: ['{}'], region: eu, security: {{mtls: false}}}}, \
+            "hub: {{gateways: ['{}'], region: {region}, security: {{mtls: false}}}}, \
              registries: [{{name: {NAME}, source: hub, {entry}}}]",
             hub.url,
         );
@@ -74,7 +79,7 @@ impl Gateway {
     async fn start_with(dir: TempDir, further: &str) -> Self {
         let management = own_address();
         let user = format!(
-            "{{listen: '127.0.0.1:0', management: {{listen: '{management}'}}, security: {{mtls: false}}, \
+            "{{listen: '127.0.0.1:0', management: {{listen: '{management}', requestsPerSecond: 1000}}, security: {{mtls: false}}, \
              storage: {{dir: '{}', freeSpaceFloor: 0}}, node: {{id: gateway-1}}, \
              download: {{pieceSize: 64Ki}}, {further}}}",
             dir.path().display(),
@@ -88,6 +93,46 @@ impl Gateway {
         let grpc = GatewayClient::connect(url.clone()).await.unwrap();
         let peers = PeerClient::new(shoal_identity::Dialer::new(None));
         Self { url, management, ctx, grpc, peers, dir }
+    }
+
+    /// Calls the management API with the token that the first start has made.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let token = std::fs::read_to_string(self.dir.path().join("management-token")).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.management))
+            .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
+            .body(Full::new(bytes::Bytes::from(body.to_string())))
+            .unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let (head, body) = client.request(request).await.unwrap().into_parts();
+        (head.status, serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default())
+    }
+
+    /// Asks for a preheat job; returns its number.
+    pub(crate) async fn preheat(&self, body: &Value) -> u64 {
+        let (status, job) = self.call(Method::POST, "/api/v1/preheat", body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{job}");
+        job["id"].as_u64().unwrap()
+    }
+
+    /// A preheat job once it is like that.
+    pub(crate) async fn job_when(&self, id: u64, is_so: impl Fn(&Value) -> bool) -> Value {
+        let polling = async {
+            loop {
+                let job = self.call(Method::GET, &format!("/api/v1/preheat/{id}"), &Value::Null).await.1;
+                if is_so(&job) {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), polling).await.expect("the job never is")
+    }
+
+    /// The streams by which the gateways of other regions take orders.
+    pub(crate) fn orders(&self) -> GatewayClient<Channel> {
+        self.grpc.clone()
     }
 
     /// Ends the process, as far as a test has one, and starts it anew over the same directory.

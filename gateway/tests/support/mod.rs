@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use sha2::{Digest as _, Sha256};
 use shoal_model::Digest;
 
-/// An address of this process's own: nobody else has the port between its being chosen and its being used.
-pub(crate) fn own_address() -> SocketAddr {
-    static N_GIVEN: AtomicU16 = AtomicU16::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    SocketAddr::from(([127, 77, high, low], 20_000 + N_GIVEN.fetch_add(1, Ordering::Relaxed)))
-}
-
 /// Content that no compression or repetition hides mistakes in.
 pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = shoal_model::Rng::new(seed);
     let words = std::iter::repeat_with(|| rng.next_u64().to_le_bytes());
     words.flatten().take(len).collect()
+}
+
+/// An address of this process's own: nobody else has the port between its being chosen and its being used.
+pub(crate) fn own_address() -> SocketAddr {
+    static N_GIVEN: AtomicU16 = AtomicU16::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 77, high, low], 20_000 + N_GIVEN.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// The digest of content.

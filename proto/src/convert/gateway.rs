@@ -167,15 +167,11 @@ impl Wire for RegionRequest {
     type Generated = wire::RegionRequest;
 
     fn into_wire(self) -> wire::RegionRequest {
-        let regional = self.regional.map(|Regional { region, address }| wire::Regional { region, address });
-        wire::RegionRequest { regional }
+        wire::RegionRequest { regional: self.regional.map(Regional::into_wire) }
     }
 
     fn from_wire(it: wire::RegionRequest) -> Checked<Self> {
-        let regional = it.regional.map(|wire::Regional { region, address }| {
-            Ok(Regional { region: name("region", region)?, address: name("address", address)? })
-        });
-        Ok(Self { regional: regional.transpose()? })
+        Ok(Self { regional: it.regional.map(Regional::from_wire).transpose()? })
     }
 }
 

@@ -8,6 +8,7 @@ mod fleet;
 mod gateway;
 mod jobs;
 mod peer;
+mod regional;
 mod remove;
 mod scheduler;
 mod store;
@@ -25,8 +26,8 @@ use shoal_swarm::geometry::MAX_PIECES;
 use crate::messages::{
     Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, JobReply, JobRequest,
     JobsNews, JobsRequest, NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, RegionRequest,
-    RegionState, RemoveReply, RemoveRequest, RenewReply, RenewRequest, SchedulerMessage, Source, Statement,
-    StoreProgress, StoreRequest, WatchRequest,
+    RegionState, RegionalNews, RegionalOrders, RemoveReply, RemoveRequest, RenewReply, RenewRequest,
+    SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -97,6 +98,8 @@ bytes_form!(
     OpenRequest,
     RegionRequest,
     RegionState,
+    RegionalNews,
+    RegionalOrders,
     RemoveReply,
     RemoveRequest,
     RenewReply,

@@ -33,6 +33,51 @@ fn wanted() -> WantedBlob {
     }
 }
 
+fn order() -> PreheatOrder {
+    let blob = OrderedBlob {
+        digest: key().digest,
+        size: 7,
+        ticket: Ticket("t".into()),
+        ticket_lives: Duration::from_secs(300),
+    };
+    let wish = PreheatWish {
+        image: "registry.example/a/b:v1".into(),
+        scope: "all_peers".into(),
+        zone: Some("z".into()),
+        ips: vec!["10.0.0.1".into()],
+        count: Some(0),
+        percentage: None,
+        blobs_at_once: 8,
+        nodes_at_once: 500,
+    };
+    let left = Duration::from_secs(60);
+    PreheatOrder { job: 3, wish, blobs: vec![blob; 2], left, carry_out: true, max_rows: 100 }
+}
+
+fn progress(succeeded: Option<bool>) -> OrderProgress {
+    let row = |failed: Option<&str>| BlobAtNode {
+        blob: 1,
+        node: "n1".into(),
+        ip: "10.0.0.1".into(),
+        failed: failed.map(str::to_owned),
+    };
+    OrderProgress {
+        job: 3,
+        anew: true,
+        doing: "storing".into(),
+        bytes: 14,
+        bytes_held: 7,
+        nodes: 4,
+        nodes_done: 2,
+        nodes_failed: 1,
+        blobs: vec![[1, 2], [3, 4]],
+        rows: vec![row(None), row(Some("the disk is full"))],
+        rows_left_out: 5,
+        errors: vec!["1 of 2 nodes".into()],
+        succeeded,
+    }
+}
+
 #[track_caller]
 fn survives<T: Wire + Clone + PartialEq + std::fmt::Debug>(it: T) {
     let bytes = it.clone().into_wire().encode_to_vec();
@@ -118,6 +163,11 @@ fn what_is_sent_is_what_is_received() {
     survives(JobReply(Some(Bytes::from_static(b"{}"))));
     let lease = Lease { key: key(), pieces: vec![1..3], from: node() };
     survives(SchedulerMessage::Lease(lease));
+    survives(RegionalOrders(vec![order()]));
+    survives(RegionalNews {
+        regional: Some(Regional { region: "eu".into(), address: "10.0.0.1:65003".into() }),
+        orders: vec![progress(None), progress(Some(false)), progress(Some(true))],
+    });
     survives(Statement {
         key: key(),
         geometry: Geometry::by_rule(1 << 20),
@@ -187,6 +237,26 @@ fn what_gateways_tell_of_jobs_has_bounds() {
     assert!(JobReply::from_wire(wire::JobReply { job: long(JobReply::MAX_JOB + 1) }).is_err());
     let by = |length| JobRequest::from_wire(wire::JobRequest { id: 1, cancelled_by: "x".repeat(length) });
     assert!(by(512).is_ok() && by(513).is_err());
+}
+
+#[test]
+fn an_order_and_what_is_said_of_it_have_bounds() {
+    let orders = |n| RegionalOrders(vec![order(); n]).into_wire();
+    assert!(RegionalOrders::from_wire(orders(RegionalOrders::MAX)).is_ok());
+    assert!(RegionalOrders::from_wire(orders(RegionalOrders::MAX + 1)).is_err());
+    let news = |edit: &dyn Fn(&mut OrderProgress)| {
+        let mut it = progress(None);
+        edit(&mut it);
+        OrderProgress::from_wire(it.into_wire()).is_ok()
+    };
+    assert!(news(&|it| it.blobs = vec![[0; 2]; 512]));
+    assert!(!news(&|it| it.blobs = vec![[0; 2]; 513]));
+    assert!(!news(&|it| it.rows[0].blob = 512));
+    assert!(!news(&|it| it.rows[0].node = String::new()));
+    assert!(!news(&|it| it.rows[1].failed = Some("x".repeat(1025))));
+    assert!(!news(&|it| it.errors = vec!["x".repeat(4097)]));
+    assert!(!news(&|it| it.errors = vec![String::new(); 17]));
+    assert!(!news(&|it| it.rows = vec![it.rows[0].clone(); 2001]));
 }
 
 /// A build from before these fields says less, and is understood.

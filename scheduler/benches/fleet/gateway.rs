@@ -12,13 +12,13 @@ use shoal_peer::ticket::{Issuer, MAX_LIVES, TicketClaims};
 use shoal_proto::gateway_server::{Gateway, GatewayServer};
 use shoal_proto::{
     JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
-    RenewReply, RenewRequest, Source, Ticket,
+    RegionalNews, RegionalOrders, RenewReply, RenewRequest, Source, Ticket,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval_at};
 use tokio_stream::wrappers::{IntervalStream, TcpListenerStream};
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The secret of its signing key.
 const SECRET: [u8; 32] = [7; 32];
@@ -58,6 +58,7 @@ pub(crate) fn tickets(node: &NodeId, keys: &[BlobKey]) -> Vec<Ticket> {
 #[tonic::async_trait]
 impl Gateway for Region {
     type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
+    type AttendStream = BoxStream<'static, Result<RegionalOrders, Status>>;
     type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
     type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
@@ -68,6 +69,13 @@ impl Gateway for Region {
         };
         let again = IntervalStream::new(interval_at(Instant::now(), AGAIN));
         Ok(Response::new(again.zip(stream::repeat(state)).map(|(_, it)| Ok(it)).boxed()))
+    }
+
+    async fn attend(
+        &self,
+        _: Request<Streaming<RegionalNews>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        Err(Status::unimplemented("nothing to order here"))
     }
 
     async fn open(&self, _: Request<OpenRequest>) -> Result<Response<Self::OpenStream>, Status> {

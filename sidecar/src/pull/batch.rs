@@ -152,9 +152,10 @@ mod tests {
     use futures_util::stream::{self, BoxStream, StreamExt as _};
     use shoal_proto::gateway_server::{Gateway, GatewayServer};
     use shoal_proto::{
-        JobReply, JobRequest, JobsNews, JobsRequest, RegionRequest, RegionState, RenewReply, RenewRequest,
+        JobReply, JobRequest, JobsNews, JobsRequest, RegionRequest, RegionState, RegionalNews,
+        RegionalOrders, RenewReply, RenewRequest,
     };
-    use tonic::{Request, Response};
+    use tonic::{Request, Response, Streaming};
 
     use super::*;
     use crate::pull::testing::{grant, key, node, online, soon, source};
@@ -171,6 +172,7 @@ mod tests {
     #[tonic::async_trait]
     impl Gateway for FakeGateway {
         type OpenStream = BoxStream<'static, Result<OpenReply, Status>>;
+        type AttendStream = BoxStream<'static, Result<RegionalOrders, Status>>;
         type RegionStream = BoxStream<'static, Result<RegionState, Status>>;
         type JobsStream = BoxStream<'static, Result<JobsNews, Status>>;
 
@@ -191,6 +193,13 @@ mod tests {
 
         async fn region(&self, _: Request<RegionRequest>) -> Result<Response<Self::RegionStream>, Status> {
             Err(Status::unimplemented("region"))
+        }
+
+        async fn attend(
+            &self,
+            _: Request<Streaming<RegionalNews>>,
+        ) -> Result<Response<Self::AttendStream>, Status> {
+            Err(Status::unimplemented("attend"))
         }
 
         async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {

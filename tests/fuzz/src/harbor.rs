@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use serde_json::{Map, Value, json};
 use shoal_gateway::fields::Mistakes;
 use shoal_gateway::harbor::push::Push;
-use shoal_gateway::harbor::webhook::Event;
+use shoal_gateway::harbor::webhook::{Beside, Event};
 use shoal_gateway::harbor::{jobs, notifications};
 use shoal_gateway::preheat::image::Image;
 use shoal_gateway::preheat::request::Request;
@@ -40,7 +40,7 @@ fn read(body: &str) -> [String; 3] {
         Err(mistakes) => refused(body, &mistakes),
     };
     let pushes = notifications::read(body.as_bytes()).map(|it| pushed(&it));
-    let event = Event::read(body.as_bytes()).map(|it| match it {
+    let event = Event::read(&Beside::default(), body.as_bytes()).map(|it| match it {
         Event::Pushed(it) => pushed(&it),
         Event::Aside(why) => why.to_owned(),
     });

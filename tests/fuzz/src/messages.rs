@@ -8,8 +8,8 @@ use bytes::Bytes;
 use shoal_proto::{
     Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, JobReply, JobRequest,
     JobsNews, JobsRequest, Malformed, NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, Refusal,
-    RegionRequest, RegionState, Removal, RemoveReply, RemoveRequest, RenewReply, RenewRequest,
-    SchedulerMessage, Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
+    RegionRequest, RegionState, RegionalNews, RegionalOrders, Removal, RemoveReply, RemoveRequest,
+    RenewReply, RenewRequest, SchedulerMessage, Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -18,7 +18,7 @@ use crate::input::choices;
 use crate::{Check, contract};
 
 /// Every message that is sent, and those that are signed.
-const MESSAGES: [(&str, Check); 26] = [
+const MESSAGES: [(&str, Check); 28] = [
     ("Attestation", |it| round_trip(it, Attestation::decode, Attestation::encode, |_| {})),
     ("BlobNews", |it| round_trip(it, BlobNews::decode, BlobNews::encode, told)),
     ("IssueReply", |it| round_trip(it, IssueReply::decode, IssueReply::encode, |_| {})),
@@ -46,6 +46,8 @@ const MESSAGES: [(&str, Check); 26] = [
     ("JobRequest", |it| round_trip(it, JobRequest::decode, JobRequest::encode, |_| {})),
     ("JobsNews", |it| round_trip(it, JobsNews::decode, JobsNews::encode, |_| {})),
     ("JobsRequest", |it| round_trip(it, JobsRequest::decode, JobsRequest::encode, |_| {})),
+    ("RegionalNews", |it| round_trip(it, RegionalNews::decode, RegionalNews::encode, |_| {})),
+    ("RegionalOrders", |it| round_trip(it, RegionalOrders::decode, RegionalOrders::encode, |_| {})),
 ];
 
 /// Takes a byte that says which message, then the message, or choices for one.

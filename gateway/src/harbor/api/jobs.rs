@@ -17,11 +17,12 @@ use http::header::LINK;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{ask, one_text};
+use super::bodies::NewJob;
+use super::{OneText, ask, one_text};
 use crate::fields::Mistakes;
 use crate::harbor::job_reply::Job;
 use crate::harbor::jobs;
-use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
+use crate::management::{Bearer, Guarded, Message, Reply, Scope, Subject};
 use crate::preheat::{JobView, Listed, Preheats, State};
 
 const PATH: &str = "/oapi/v1/jobs";
@@ -37,7 +38,7 @@ pub(super) fn routes(preheats: Preheats) -> Guarded {
 }
 
 /// Asks for a job, as Dragonfly is asked.
-#[utoipa::path(post, path = "/oapi/v1/jobs", tag = "harbor", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 200, description = "the job"), (status = 429, description = "too many wait"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(post, path = "/oapi/v1/jobs", tag = "harbor", request_body = NewJob, security(("token" = [])), responses((status = 200, description = "the job", body = Job), (status = 429, description = "too many wait", body = Message), (status = 422, description = "all that is wrong", body = OneText)))]
 async fn create(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -50,14 +51,14 @@ async fn create(
 }
 
 /// A job as it is now.
-#[utoipa::path(get, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job")))]
+#[utoipa::path(get, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job", body = Job), (status = 404, description = "no such job", body = Message)))]
 async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<Job>, Response> {
     let number = id.parse().map_err(|_| unknown())?;
     preheats.get(number).await.map(|it| Json(Job::from(&it))).ok_or_else(unknown)
 }
 
 /// Stops a job.
-#[utoipa::path(delete, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job"), (status = 404, description = "no such job"), (status = 503, description = "the gateway that has it does not answer")))]
+#[utoipa::path(delete, path = "/oapi/v1/jobs/{id}", tag = "harbor", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job", body = Job), (status = 404, description = "no such job", body = Message), (status = 503, description = "the gateway that has it does not answer", body = Message)))]
 async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -70,13 +71,21 @@ async fn cancel(
 }
 
 /// Jobs, the latest first, without what became of each blob. The header `Link` leads to other pages.
-#[utoipa::path(get, path = "/oapi/v1/jobs", tag = "harbor", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a list"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(get, path = "/oapi/v1/jobs", tag = "harbor", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a list", body = Vec<Job>), (status = 422, description = "all that is wrong", body = OneText)))]
 async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Response, Response> {
     let query = ListQuery::read(query.as_deref().unwrap_or_default()).map_err(one_text)?;
     let skip = (query.page - 1).saturating_mul(query.per_page);
     let Listed { jobs, n_all } = preheats.list(query.state, skip, query.per_page);
     // No list has rows, which is nothing to be said of a job.
-    let jobs: Vec<_> = jobs.into_iter().map(|it| Job::from(&JobView { rows_left_out: 0, ..it })).collect();
+    let told = |mut it: JobView| {
+        it.regions
+            .iter_mut()
+            .map(|it| &mut it.held)
+            .chain([&mut it.held])
+            .for_each(|it| it.rows_left_out = 0);
+        Job::from(&it)
+    };
+    let jobs: Vec<_> = jobs.into_iter().map(told).collect();
     Ok((AppendHeaders([(LINK, query.links(n_all))]), Json(jobs)).into_response())
 }
 

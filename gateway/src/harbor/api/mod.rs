@@ -1,12 +1,14 @@
 //! The routes that Harbor calls, and others that speak as it does.
 
+mod bodies;
 mod jobs;
 mod pushes;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::fields::Mistakes;
 use crate::management::{Guarded, Reply};
@@ -36,9 +38,14 @@ async fn ask(preheats: &Preheats, asked: Asked, by: String) -> Result<JobView, N
     preheats.submit(request, by).await.map_err(NoJob::Refused)
 }
 
-/// As Dragonfly words it: one text.
+/// All that is wrong, as Dragonfly words it.
+#[derive(Serialize, ToSchema)]
+struct OneText {
+    errors: String,
+}
+
 fn one_text(Mistakes(mistakes): Mistakes) -> Response {
-    (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": mistakes.join("; ") }))).into_response()
+    (StatusCode::UNPROCESSABLE_ENTITY, Json(OneText { errors: mistakes.join("; ") })).into_response()
 }
 
 impl IntoResponse for NoJob {

@@ -7,27 +7,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State as Shared;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{RawQuery, State as Shared};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use http::StatusCode;
-use serde_json::json;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use shoal_ops::settings::SecretSource;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{ask, one_text};
+use super::bodies::{CloudEvent, HarborEvent, Notifications};
+use super::{OneText, ask, one_text};
+use crate::fields::Mistakes;
 use crate::harbor::notifications;
 use crate::harbor::push::Push;
 use crate::harbor::rules::{Rule, Target, target};
 use crate::harbor::told::Told;
-use crate::harbor::webhook::Event;
-use crate::management::{Bearer, Guarded, Reply, Scope, Subject};
+use crate::harbor::webhook::{Beside, Event};
+use crate::management::{Bearer, Guarded, Message, Reply, Scope, Subject};
 use crate::preheat::Preheats;
 use crate::settings::OccasionSettings;
 use crate::timestamp::Timestamp;
+
+/// What was done about what somebody told of.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StartedJobs)]
+struct Started {
+    /// The numbers of the jobs that were started.
+    jobs: Vec<u64>,
+    /// Why none was, where what was told asks for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aside: Option<&'static str>,
+}
 
 /// How long an answer may take: Harbor gives its webhooks three seconds.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -85,21 +101,49 @@ impl Pushes {
     }
 }
 
-/// Takes an event of Harbor's, in either form. It comes with the header that the settings say, and not with a token.
-#[utoipa::path(post, path = "/webhooks/harbor", tag = "harbor", request_body(content_type = "application/json"), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
+/// What comes with an event's body.
+fn beside(headers: &HeaderMap, query: Option<&str>) -> Result<Beside, Mistakes> {
+    let (mut beside, mut mistakes) = (Beside::default(), Mistakes::default());
+    let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default();
+    beside.media_type = media_type.trim().to_ascii_lowercase();
+    for (name, value) in headers {
+        let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
+        // Values are percent-encoded: section 3.1.3.2 of the HTTP protocol binding.
+        match value.to_str().map(|it| percent_decode_str(it).decode_utf8()) {
+            Ok(Ok(value)) => beside.attributes.push((name.to_owned(), value.into_owned())),
+            _ => mistakes.add(format!("the header ce-{name} is no text")),
+        }
+    }
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "registry" if beside.registry.is_none() => beside.registry = Some(value.into_owned()),
+            "registry" => mistakes.add("registry is in the address more than once"),
+            _ => mistakes.add("the address has something else than registry in its query"),
+        }
+    }
+    if mistakes.0.is_empty() { Ok(beside) } else { Err(mistakes) }
+}
+
+/// Takes an event of Harbor's, in its own form or as a CloudEvent, or of Zot's. It comes with the header that the
+/// settings say, and not with a token.
+#[utoipa::path(post, path = "/webhooks/harbor", tag = "harbor", params(("registry" = Option<String>, Query, description = "the registry that the event is of, for events that do not say so, such as Zot's")), request_body(content((HarborEvent = "application/json"), (CloudEvent = "application/cloudevents+json"))), responses((status = 200, description = "the jobs that were started", body = Started), (status = 422, description = "all that is wrong", body = OneText), (status = 503, description = "to be told again", body = Message)))]
 async fn webhook(
     Shared(pushes): Shared<Pushes>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Response> {
     let body = body.map_err(|it| Reply::from(it).into_response())?;
-    match Event::read(&body).map_err(one_text)? {
-        Event::Aside(why) => Ok(Json(json!({ "jobs": [], "aside": why })).into_response()),
+    let beside = beside(&headers, query.as_deref()).map_err(one_text)?;
+    match Event::read(&beside, &body).map_err(one_text)? {
+        Event::Aside(why) => Ok(Json(Started { jobs: Vec::new(), aside: Some(why) }).into_response()),
         Event::Pushed(pushed) => taken(pushes.warm(pushed)).await,
     }
 }
 
 /// Takes notifications, as Kraken does.
-#[utoipa::path(post, path = "/registry/notifications", tag = "harbor", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 200, description = "the jobs that were started"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(post, path = "/registry/notifications", tag = "harbor", request_body = Notifications, security(("token" = [])), responses((status = 200, description = "the jobs that were started", body = Started), (status = 422, description = "all that is wrong", body = OneText), (status = 503, description = "to be told again", body = Message)))]
 async fn notification(
     Shared(pushes): Shared<Pushes>,
     Extension(Bearer(bearer)): Extension<Bearer>,
@@ -125,7 +169,7 @@ async fn taken(starting: impl Future<Output = Result<Vec<u64>, Response>>) -> Re
         |_| Reply::new(StatusCode::SERVICE_UNAVAILABLE, "no time to write the job down").into_response();
     let ids = timeout(ANSWER, starting).await.map_err(late)??;
     let subject = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let answer = Json(json!({ "jobs": ids }));
+    let answer = Json(Started { jobs: ids, aside: None });
     Ok(if subject.is_empty() {
         answer.into_response()
     } else {
