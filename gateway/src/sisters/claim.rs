@@ -242,7 +242,9 @@ mod tests {
             let held = self.lease.take().filter(|(_, _, until)| now < *until);
             let (epoch, holder, until) = match held {
                 Some((epoch, holder, until)) if holder != *me => (epoch, holder, until),
-                Some((epoch, holder, _)) if Some(epoch) == leased => (epoch, holder, now + life),
+                Some((epoch, holder, until)) if Some(epoch) == leased => {
+                    (epoch, holder, until.max(now + life))
+                }
                 _ => (self.last + 1, me.clone(), now + life),
             };
             self.last = self.last.max(epoch);

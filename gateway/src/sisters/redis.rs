@@ -32,8 +32,8 @@ redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZRANGE', KEYS[1], 0, ARGV[3] - 1)";
 
-/// Gives the lease KEYS[1] to ARGV[1] for ARGV[4] ms, or renews it where its epoch is ARGV[2], unless another has it;
-/// returns epoch and holder. An epoch is more than the last, KEYS[2], and no less than the asker's clock, ARGV[3].
+/// Gives the lease KEYS[1] to ARGV[1] for ARGV[4] ms, or renews it where its epoch is ARGV[2], unless another has it; no
+/// renewal makes it shorter. Returns epoch and holder. An epoch is more than the last, KEYS[2], and no less than the asker's clock, ARGV[3].
 /// What no gateway has written, and what would never end, is no lease; nor is a number beyond what Lua counts exactly an
 /// epoch.
 const HOLD: &str = r"
@@ -43,7 +43,7 @@ if held and redis.call('PTTL', KEYS[1]) > 0 then
   if holder and #epoch > 16 then holder = nil end
   if holder and holder ~= ARGV[1] then return held end
   if holder and epoch == ARGV[2] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[4])
+    if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
     return held
   end
 end
