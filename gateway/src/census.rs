@@ -11,6 +11,7 @@ use shoal_peer::fleet;
 use shoal_proto::{BlobsRequest, Joined, NodesRequest};
 use shoal_swarm::table::Standing;
 use tonic::{Code, Status};
+use utoipa::ToSchema;
 
 /// Asks the schedulers.
 pub(crate) struct Census {
@@ -31,7 +32,7 @@ pub(crate) struct Counted<T> {
 }
 
 /// A scheduler that has given no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Silent {
     pub(crate) scheduler: String,
     pub(crate) cause: String,

@@ -16,6 +16,7 @@ use lru::LruCache;
 use serde::Serialize;
 use shoal_model::BlobKey;
 use shoal_oci::{RegistryName, Repository};
+use utoipa::ToSchema;
 
 /// How many blobs are remembered, about 500 bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 15).expect("not zero");
@@ -26,7 +27,7 @@ const MAX_USES: usize = 32;
 pub(crate) type Use = (RegistryName, Repository);
 
 /// Bytes of one blob that came or went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Traffic {
     /// Read from the registry.

@@ -159,6 +159,17 @@ impl Outcome {
 }
 
 impl Cause {
+    const ALL: [Self; 8] = [
+        Self::Busy,
+        Self::NotHeld,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Stalled,
+        Self::Broken,
+        Self::WrongBytes,
+        Self::Unvouched,
+    ];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Busy => "busy",
@@ -217,6 +228,12 @@ struct SupplyLabel {
 struct FailureLabels {
     source: &'static str,
     cause: &'static str,
+}
+
+impl FailureLabels {
+    const fn of(origin: Origin, cause: Cause) -> Self {
+        Self { source: origin.labels().source, cause: cause.label() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -300,6 +317,9 @@ impl SidecarMetrics {
         for origin in Origin::ALL {
             drop(self.taken.get_or_create(&origin.labels()));
             drop(self.piece_times.get_or_create(&origin.labels()));
+            for cause in Cause::ALL {
+                drop(self.failures.get_or_create(&FailureLabels::of(origin, cause)));
+            }
         }
         for supply in Supply::ALL {
             drop(self.first_bytes.get_or_create(&SupplyLabel { supply: supply.label() }));
@@ -325,8 +345,7 @@ impl SidecarMetrics {
 
     /// A piece did not come.
     pub(crate) fn failed(&self, origin: Origin, cause: Cause) {
-        let labels = FailureLabels { source: origin.labels().source, cause: cause.label() };
-        self.failures.get_or_create(&labels).inc();
+        self.failures.get_or_create(&FailureLabels::of(origin, cause)).inc();
     }
 
     /// A pull has come down the ladder.

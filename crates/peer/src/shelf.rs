@@ -67,7 +67,12 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn new(shelf: Arc<dyn Shelf>, verifier: Arc<Verifier>) -> Self {
-        Self { shelf, verifier, refused: Refusals::default() }
+        let refused = Refusals::default();
+        // A counter that is not there yet would hide its first step from `rate`.
+        for reason in REASONS {
+            drop(refused.get_or_create(&[("reason", reason)]));
+        }
+        Self { shelf, verifier, refused }
     }
 
     /// Counts those that were not let in.
@@ -113,6 +118,9 @@ impl Door {
         Ok(claims)
     }
 }
+
+/// What [`reason`] gives for whoever is not let in.
+const REASONS: [&str; 5] = ["expired", "other_blob", "unsigned", "malformed", "other_node"];
 
 fn reason(refused: &Refused) -> &'static str {
     match refused {

@@ -19,11 +19,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Fleet;
-use super::purge::Purge;
+use super::purge::{Body, Purge, PurgeView};
 use super::query::{NodesQuery, TasksQuery};
+use super::removal::RemovalView;
 use super::view::{NodesView, RegionsView, TaskView, TasksView};
 use crate::census::Silent;
-use crate::management::{Guarded, Reply, Scope, Subject};
+use crate::management::{Errors, Guarded, Message, Reply, Scope, Subject};
 
 /// The routes: for those who may look, and for those who may remove.
 pub(crate) fn routes(fleet: Fleet) -> [Guarded; 2] {
@@ -39,7 +40,7 @@ pub(crate) fn routes(fleet: Fleet) -> [Guarded; 2] {
 }
 
 /// Blobs that the region holds, wants or seeds, by trust group and digest.
-#[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks", params(("state" = Option<String>, Query, description = "FETCHING, COMPLETE or PARTIAL"), ("registry" = Option<String>, Query, description = "the name of a registry, or one of its hosts"), ("repository" = Option<String>, Query, description = "together with registry: blobs that this gateway has opened for it"), ("digest" = Option<String>, Query, description = "sha256:..."), ("after" = Option<String>, Query, description = "the last page's next"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of tasks, what the next one goes on after, and the schedulers that did not answer"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(get, path = "/api/v1/tasks", tag = "tasks", params(("state" = Option<String>, Query, description = "FETCHING, COMPLETE or PARTIAL"), ("registry" = Option<String>, Query, description = "the name of a registry, or one of its hosts"), ("repository" = Option<String>, Query, description = "together with registry: blobs that this gateway has opened for it"), ("digest" = Option<String>, Query, description = "sha256:..."), ("after" = Option<String>, Query, description = "the last page's next"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of tasks, what the next one goes on after, and the schedulers that did not answer", body = TasksView), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn list_tasks(
     Shared(fleet): Shared<Fleet>,
     RawQuery(query): RawQuery,
@@ -51,7 +52,7 @@ async fn list_tasks(
 }
 
 /// One task as it is now.
-#[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "<trust group>@sha256:..., percent-encoded")), security(("token" = [])), responses((status = 200, description = "the task"), (status = 404, description = "the region has no such blob"), (status = 503, description = "a scheduler that may know of it does not answer")))]
+#[utoipa::path(get, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "<trust group>@sha256:..., percent-encoded")), security(("token" = [])), responses((status = 200, description = "the task", body = TaskView), (status = 404, description = "the region has no such blob", body = Message), (status = 503, description = "a scheduler that may know of it does not answer", body = Message)))]
 async fn show_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Result<Json<TaskView>, Response> {
     let key = id.parse().map_err(|_| unknown(&id, &[]))?;
     let counted = fleet.task(&key).await;
@@ -59,7 +60,7 @@ async fn show_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Resu
 }
 
 /// Removes a blob from all nodes and gateways.
-#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "<trust group>@sha256:..., percent-encoded")), security(("token" = [])), responses((status = 200, description = "what was done at each node; nothing is left"), (status = 207, description = "the same, but something may be left"), (status = 404, description = "no name of a blob")))]
+#[utoipa::path(delete, path = "/api/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "<trust group>@sha256:..., percent-encoded")), security(("token" = [])), responses((status = 200, description = "what was done at each node; nothing is left", body = RemovalView), (status = 207, description = "the same, but something may be left", body = RemovalView), (status = 404, description = "no name of a blob", body = Message)))]
 async fn remove_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Result<Response, Response> {
     let key = id.parse().map_err(|_| unknown(&id, &[]))?;
     let subject = Extension(Subject(id));
@@ -69,7 +70,7 @@ async fn remove_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Re
 }
 
 /// Forgets a repository and removes the blobs that are known as its alone.
-#[utoipa::path(post, path = "/api/v1/repositories/purge", tag = "tasks", request_body(content_type = "application/json"), security(("token" = [])), responses((status = 200, description = "what was done; nothing is left of what is known"), (status = 207, description = "the same, but something may be left: ask again"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(post, path = "/api/v1/repositories/purge", tag = "tasks", request_body = Body, security(("token" = [])), responses((status = 200, description = "what was done; nothing is left of what is known", body = PurgeView), (status = 207, description = "the same, but something may be left: ask again", body = PurgeView), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn purge(
     Shared(fleet): Shared<Fleet>,
     body: Result<Bytes, BytesRejection>,
@@ -83,7 +84,7 @@ async fn purge(
 }
 
 /// Nodes that have joined, by name.
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(("zone" = Option<String>, Query, description = "those in this zone"), ("task" = Option<String>, Query, description = "those that hold something of this one or want it"), ("after" = Option<String>, Query, description = "the last page's next"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of nodes, what the next one goes on after, and the schedulers that did not answer"), (status = 422, description = "all that is wrong")))]
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(("zone" = Option<String>, Query, description = "those in this zone"), ("task" = Option<String>, Query, description = "those that hold something of this one or want it"), ("after" = Option<String>, Query, description = "the last page's next"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of nodes, what the next one goes on after, and the schedulers that did not answer", body = NodesView), (status = 422, description = "all that is wrong", body = Errors)))]
 async fn list_nodes(
     Shared(fleet): Shared<Fleet>,
     RawQuery(query): RawQuery,
@@ -93,7 +94,7 @@ async fn list_nodes(
 }
 
 /// The hub, and the gateways of other regions that are there.
-#[utoipa::path(get, path = "/api/v1/regions", tag = "regions", security(("token" = [])), responses((status = 200, description = "the hub, where there is one, and the regions that read registries by way of this gateway")))]
+#[utoipa::path(get, path = "/api/v1/regions", tag = "regions", security(("token" = [])), responses((status = 200, description = "the hub, where there is one, and the regions that read registries by way of this gateway", body = RegionsView)))]
 async fn list_regions(Shared(fleet): Shared<Fleet>) -> Json<RegionsView> {
     Json(fleet.regions())
 }

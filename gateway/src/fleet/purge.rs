@@ -9,6 +9,7 @@
 use serde::Serialize;
 use shoal_oci::{RegistryName, Repository};
 use shoal_proto::RemoveRequest;
+use utoipa::ToSchema;
 
 use super::Fleet;
 use super::removal::RemovalView;
@@ -16,6 +17,17 @@ use crate::fields::{Fields, Mistakes, object};
 use crate::ledger::Known;
 
 const FIELDS: [&str; 2] = ["registry", "repository"];
+
+/// What is to be forgotten.
+#[derive(ToSchema)]
+#[schema(as = PurgeRequest, example = json!({ "registry": "harbor.example.com", "repository": "production/app" }))]
+#[expect(dead_code, reason = "it describes what `Purge::read` reads")]
+pub(super) struct Body {
+    /// The name of a registry of the gateway's settings, or one of its hosts.
+    registry: String,
+    /// One of its repositories.
+    repository: String,
+}
 
 /// A repository that is to be forgotten.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,8 +37,9 @@ pub(super) struct Purge {
 }
 
 /// What was done about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Purged)]
 pub(super) struct PurgeView {
     registry: String,
     repository: String,
@@ -36,8 +49,9 @@ pub(super) struct PurgeView {
     removal: Option<RemovalView>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = PurgedBlobs)]
 struct Sums {
     own: usize,
     shared: usize,
@@ -105,11 +119,18 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::management::described;
     use serde_json::{Value, json};
 
     fn read(body: &Value) -> Result<Purge, Mistakes> {
         let known = |it: &str| ["a.example", "docker.io"].contains(&it).then(|| it.parse().unwrap());
         Purge::read(body.to_string().as_bytes(), known)
+    }
+
+    #[test]
+    fn a_body_is_described_as_it_is_read() {
+        described::check::<Body, _>(|it| Purge::read(it, |name| name.parse().ok()));
+        assert_eq!(described::names::<Body>(), FIELDS);
     }
 
     #[test]

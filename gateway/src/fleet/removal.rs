@@ -17,6 +17,7 @@ use shoal_model::{BlobKey, Node, NodeId, Role};
 use shoal_peer::remove::Remover as _;
 use shoal_proto::{NodesRequest, Removal, RemoveRequest};
 use tokio::time::{Instant, timeout, timeout_at};
+use utoipa::ToSchema;
 
 use super::Fleet;
 use crate::census::{Counted, Silent};
@@ -35,8 +36,9 @@ const MAX_ROWS: usize = 1000;
 type Answer = Result<Vec<Removal>, String>;
 
 /// What was done where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Removal)]
 pub(super) struct RemovalView {
     nodes: Tally,
     /// The nodes from which something was removed, and those at which something may be left.
@@ -49,8 +51,9 @@ pub(super) struct RemovalView {
 }
 
 /// How many nodes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RemovalNodes)]
 struct Tally {
     asked: usize,
     removed: usize,
@@ -60,8 +63,9 @@ struct Tally {
 }
 
 /// One node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RemovalRow)]
 struct Row {
     id: String,
     address: String,

@@ -4,6 +4,7 @@ use serde::Serialize;
 use shoal_model::{BlobKey, Node, NodeId, Role};
 use shoal_proto::{Joined, Regional, SeedProgress};
 use shoal_swarm::table::{Stage, Standing};
+use utoipa::ToSchema;
 
 use crate::census::{Counted, Silent};
 use crate::hub::Answering;
@@ -16,8 +17,9 @@ pub(super) const STATES: [(Stage, &str); 3] =
     [(Stage::Fetching, "FETCHING"), (Stage::Complete, "COMPLETE"), (Stage::Partial, "PARTIAL")];
 
 /// A blob that the region holds, wants or seeds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Task)]
 pub(super) struct TaskView {
     /// Trust group and digest.
     id: String,
@@ -41,28 +43,32 @@ pub(super) struct TaskView {
 }
 
 /// How many nodes have a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = TaskNodes)]
 struct Having {
     whole: u32,
     part: u32,
     wanting: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = TaskSource)]
 struct SourceView {
     registry: String,
     repository: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = TaskSeed)]
 struct SeedView {
     offset: u64,
     queue_position: u32,
 }
 
 /// A page of tasks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Tasks)]
 pub(super) struct TasksView {
     pub(super) tasks: Vec<TaskView>,
     /// What the next page goes on after, if there is one.
@@ -72,7 +78,8 @@ pub(super) struct TasksView {
 }
 
 /// A page of nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Nodes)]
 pub(super) struct NodesView {
     nodes: Vec<NodeView>,
     next: Option<String>,
@@ -80,7 +87,8 @@ pub(super) struct NodesView {
     incomplete: Vec<Silent>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Node)]
 struct NodeView {
     id: String,
     address: String,
@@ -92,7 +100,8 @@ struct NodeView {
 }
 
 /// The regions that this gateway has to do with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Regions)]
 pub(super) struct RegionsView {
     /// The one by way of which this gateway reads registries, if it does.
     hub: Option<HubView>,
@@ -101,21 +110,24 @@ pub(super) struct RegionsView {
 }
 
 /// The hub as this gateway sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Hub)]
 pub(super) struct HubView {
     /// What this region is called there.
     region: String,
     answers: bool,
     /// The one of its gateways that answers, and since when.
     gateway: Option<String>,
+    #[schema(value_type = Option<String>)]
     since: Option<Timestamp>,
     /// The registries that are read by way of it.
     registries: Vec<String>,
 }
 
 /// A gateway of another region.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Region)]
 struct RegionView {
     /// As its certificate says.
     id: String,
@@ -124,6 +136,7 @@ struct RegionView {
     address: String,
     /// Streams that it keeps to this gateway, and since when it has had one.
     streams: usize,
+    #[schema(value_type = String)]
     since: Timestamp,
 }
 
