@@ -293,7 +293,7 @@ impl Seeder {
             let stopping = inner.tools.tasks.stopping();
             let began = Instant::now();
             let res = stop.run_until_cancelled(async {
-                if seed.is_wanted().await { Some(seed.run().await) } else { None }
+                if seed.is_wanted().await { Some(Box::pin(seed.run()).await) } else { None }
             });
             let res = async { res.await.unwrap_or(Some(Err(SeedError::Removed))) };
             let res = stopping.run_until_cancelled(res);
