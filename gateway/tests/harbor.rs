@@ -420,9 +420,8 @@ async fn a_push_that_zot_tells_of_warms_the_image() {
     let rules = RULES.replace("p2p/**", "ev/**");
     let gateway = Gateway::start_with(&rules, "mode: gateway, repositories: ['p2p/**', 'ev/**']").await;
     let manifest = gateway.put_image("v1");
-    for (path, content) in [("v1", &manifest)] {
-        gateway.registry.put_manifest("ev/app", path, content);
-        gateway.registry.put_manifest("ev/app", &digest(content).to_string(), content);
+    for reference in ["v1", &digest(&manifest).to_string()] {
+        gateway.registry.put_manifest("ev/app", reference, &manifest);
     }
     for blob in [content(1, 300), content(2, 200_000)] {
         gateway.registry.put_blob("ev/app", &blob);
