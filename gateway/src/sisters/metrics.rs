@@ -37,15 +37,19 @@ pub(super) struct SisterMetrics {
 }
 
 impl SisterMetrics {
-    pub(super) fn register(metrics: &Metrics) -> Self {
+    /// Adds them to the process's metrics, what is of Redis only where there is one: a gauge at 0 would say that it is
+    /// down.
+    pub(super) fn register(metrics: &Metrics, has_redis: bool) -> Self {
         let it = Self::default();
         metrics.register(|registry| {
             let help = "Other gateways of the region that answer";
             registry.register("gateway_sisters", help, it.answering.clone());
             let help = "Gateways that a registry's limits are divided by";
             registry.register("gateway_sharing_limits", help, it.sharing.clone());
-            let help = "Whether Redis answers";
-            registry.register("gateway_redis_up", help, it.redis_up.clone());
+            if has_redis {
+                let help = "Whether Redis answers";
+                registry.register("gateway_redis_up", help, it.redis_up.clone());
+            }
             let help = "Questions for the lease on a blob, by what became of them";
             registry.register("gateway_seed_leases", help, it.leases.clone());
             let help = "Questions for the lease on a preheat job, by what became of them";

@@ -80,7 +80,7 @@ impl Sisters {
         if settings.addresses.is_empty() && settings.redis.is_none() {
             return Self::none(me, own_keys);
         }
-        let metrics = SisterMetrics::register(&ctx.metrics);
+        let metrics = SisterMetrics::register(&ctx.metrics, settings.redis.is_some());
         let it = Self::new(me, own_keys, settings.redis.map(Redis::new), metrics, false);
         let links = Links::new(it.clone(), settings.addresses, dialer);
         ctx.tasks.spawn_infallible("sisters", links.run(ctx.tasks.stopping()));
