@@ -35,7 +35,7 @@ enum Group {
     Authority,
     /// Images on nodes before they are wanted, and several regions.
     Preheat,
-    /// What operators see: metrics, alerts, dashboards.
+    /// What operators see and do: metrics, alerts, dashboards, the management API.
     Operate,
     /// What dies, hangs, lies, fills up or comes back, and that no pull is lost by it.
     Faults,
@@ -69,7 +69,7 @@ impl Group {
         const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
         const FAULTS: &[&str] = &["--package", "shoal-tests", "--test", "faults*"];
         const PREHEAT: &[&str] = &["--package", "shoal-tests", "--test", "preheat*", "--test", "regions*"];
-        const OPERATE: &[&str] = &["--package", "shoal-tests", "--test", "operate*"];
+        const OPERATE: &[&str] = &["--package", "shoal-tests", "--test", "operate*", "--test", "management*"];
         const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
         match self {
             Self::Unit => &[
