@@ -1,7 +1,7 @@
 //! Preheat jobs: having an image where it will be wanted, before it is.
 //!
 //! Somebody asks for it ([`request`]): a person by [`api`], Harbor, a schedule. The job is written down ([`store`]),
-//! waits for its turn ([`book`]) and is carried out ([`run`]) as its machine says ([`job`]): the image is resolved
+//! waits for its turn ([`book`]), begins and ends ([`life`]) and is carried out ([`run`]) as its machine says ([`job`]): the image is resolved
 //! ([`resolve`]), nodes are chosen ([`choice`]), and each is told to fetch the blobs, by the same way as for a pull.
 //! What came of it anybody may see who may see jobs ([`view`]).
 //!
@@ -15,7 +15,7 @@
 //! and says so.
 //!
 //! Of several gateways each tells the others of its jobs ([`exchange`]), so that a job is seen, joined and stopped at any
-//! of them. One that is gone loses its jobs to the others ([`others`]); with Redis, and not without, because only a lease
+//! of them. One that is gone loses its jobs to the others ([`others`], [`succession`]); with Redis, and not without, because only a lease
 //! there says that nobody else carries out or ends the same job.
 
 pub(crate) mod api;
@@ -25,6 +25,7 @@ mod choice;
 mod exchange;
 pub mod image;
 mod job;
+mod life;
 mod metrics;
 mod ordered;
 mod others;
@@ -33,6 +34,7 @@ mod resolve;
 mod run;
 pub mod schedule;
 mod store;
+mod succession;
 mod telling;
 mod view;
 
@@ -42,14 +44,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shoal_identity::Dialer;
-use shoal_model::NodeId;
 use shoal_oci::RegistryName;
 use shoal_ops::Context;
 use shoal_ops::tasks::Tasks;
 use shoal_peer::client::PeerClient;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep;
 
 pub(crate) use ordered::Ordered;
 pub use view::{Held, JobView, LayerView, Progress, RegionView, Row, State};
@@ -60,7 +60,7 @@ use crate::gate::Gate;
 use crate::mirror::Manifests;
 use crate::mode::Asker;
 use crate::open::Opener;
-use crate::regions::{Desk, RegionName};
+use crate::regions::Desk;
 use crate::seed::Seeder;
 use crate::shelf::SeedingShelf;
 use crate::sisters::{Sisters, Tenure};
@@ -69,13 +69,10 @@ use crate::timestamp::Timestamp;
 use book::{Book, Entered, Full, Sameness};
 use exchange::{Answer, Exchange};
 use metrics::PreheatMetrics;
-use request::{Elsewhere, MAX_REGIONS, Request};
-use run::{Origin, Progressing, Runner};
+use request::Request;
+use run::Progressing;
 use store::{JobStore, Kept, StoreError};
 
-/// How long nobody takes up a job that is just being ended, and one that has ended.
-const ENDING: Duration = Duration::from_secs(60);
-const ENDED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often another number is tried where a gateway has given the same at the same moment.
 const NUMBERS: usize = 3;
 
@@ -193,20 +190,6 @@ impl Preheats {
             stopping.run_until_cancelled(attending).await;
         });
         Ok(it)
-    }
-
-    /// Goes on with the jobs of before. Whoever else may have them should be known by now.
-    pub(crate) async fn resume(&self) {
-        let lost = "the gateway was restarted before the job had ended, and the credential that came with it is not \
-                    kept: ask again";
-        loop {
-            let Some((id, view)) = self.state().left.first_key_value().map(|(id, it)| (*id, it.clone()))
-            else {
-                break;
-            };
-            self.take_up(view, self.0.means.sisters.job(id), lost).await;
-        }
-        self.begin_more();
     }
 
     /// For what a gateway of the hub orders.
@@ -365,213 +348,6 @@ impl Preheats {
         Listed { jobs: jobs.collect(), n_all }
     }
 
-    // === How they end ===
-
-    /// Has a job end, in the name of `by`, whatever gateway has it. One that has ended stays as it is.
-    ///
-    /// # Errors
-    /// Where that gateway does not answer, and this one cannot take the job over.
-    pub(crate) async fn cancel(&self, id: u64, by: &str) -> Result<Option<JobView>, OutOfReach> {
-        if let Some(job) = self.cancel_own(id, by).await {
-            return Ok(Some(job));
-        }
-        match self.0.exchange.ask(id, Some(by)).await {
-            Answer::AsTold(job) if job.state == State::Pending => Err(OutOfReach(id)),
-            Answer::Now(job) | Answer::AsTold(job) => Ok(Some(Arc::unwrap_or_clone(job))),
-            Answer::Unknown => Ok(None),
-        }
-    }
-
-    /// The same of a job that this gateway has.
-    async fn cancel_own(&self, id: u64, by: &str) -> Option<JobView> {
-        let going_on = self.state().going_on.get(&id).cloned();
-        let Some(GoingOn { view, progressing, .. }) = going_on else { return self.get_own(id) };
-        let is_queued = self.state().book.unqueue(id);
-        if is_queued {
-            let (tell, told) = oneshot::channel();
-            let (this, view) = (self.clone(), view.failed(format!("cancelled by {by}"), Timestamp::now()));
-            self.0.tasks.spawn_infallible("preheat end", async move {
-                this.ended(view).await;
-                // Whoever wanted it may have gone.
-                let _ = tell.send(());
-            });
-            // Where nothing is told, the gateway is ending.
-            let _ = told.await;
-        } else {
-            progressing.cancel(by);
-        }
-        self.get_own(id)
-    }
-
-    /// Goes on with a job that has no credential any more; `lost` is what is said where it needs it.
-    async fn take_up(&self, view: Arc<JobView>, tenure: Tenure, lost: &str) {
-        let id = view.id;
-        let asked = view.request.clone();
-        let request = Request::new(asked, |it| self.registry_named(it)).map_err(|it| it.join("; "));
-        let needs_credential = |it: &Request| view.has_credential && self.asker(it) != Some(Asker::Gateway);
-        let request = match request {
-            Ok(request) if needs_credential(&request) => Err(lost.to_owned()),
-            request => request,
-        };
-        match request {
-            Ok(request) => {
-                let sameness = Sameness::of(&request, self.holder(&request));
-                tracing::info!(id, image = view.request.image, "preheat job begins anew");
-                let going_on = GoingOn::new(view, request, tenure);
-                self.mind(id, &going_on);
-                let mut state = self.state();
-                state.left.remove(&id);
-                state.book.resume(id, sameness);
-                state.going_on.insert(id, going_on);
-            }
-            Err(why) => {
-                self.end(view.failed(why, Timestamp::now()), &tenure).await;
-                self.state().left.remove(&id);
-            }
-        }
-        self.changed();
-    }
-
-    /// Goes on with the jobs of gateways that are gone, for as long as there is room.
-    async fn take_over(&self) {
-        let sisters = &self.0.means.sisters;
-        // Without a lease two could take up the same job.
-        if !sisters.has_redis() {
-            return;
-        }
-        for (gateway, view) in self.0.exchange.orphans() {
-            let id = view.id;
-            if self.look(id, |_| (), |_| ()).is_some() {
-                continue;
-            }
-            if !self.state().book.has_room_for(id) {
-                return;
-            }
-            let tenure = sisters.job(id);
-            if tenure.win().await {
-                self.inherit(&gateway, &view, tenure).await;
-            }
-        }
-    }
-
-    async fn inherit(&self, gateway: &NodeId, view: &JobView, tenure: Tenure) {
-        tracing::warn!(id = view.id, %gateway, "preheat job taken over from a gateway that is gone");
-        self.0.metrics.taken_over();
-        let view = Arc::new(view.anew());
-        if !self.keep(view.clone()).await {
-            // It goes on all the same, and is lost if this gateway ends as well.
-            tracing::warn!(id = view.id, "preheat job that was taken over is not written down");
-        }
-        let lost = format!(
-            "the gateway {gateway} is gone, and the credential that came with the job was there alone: ask again"
-        );
-        self.take_up(view, tenure, &lost).await;
-        self.begin_more();
-    }
-
-    /// Leaves a job to the gateway that has it now.
-    async fn hand_over(&self, id: u64) {
-        tracing::warn!(id, "preheat job is another gateway's by now, and left to it");
-        self.0.metrics.handed_over();
-        self.forget(id);
-        self.begin_more();
-        self.unkeep(vec![id]).await;
-    }
-
-    /// This gateway has no such job any more.
-    fn forget(&self, id: u64) {
-        let mut state = self.state();
-        state.book.forget(id);
-        state.left.remove(&id);
-        if let Some(it) = state.going_on.remove(&id) {
-            it.progressing.end();
-        }
-        drop(state);
-        self.changed();
-    }
-
-    fn begin_more(&self) {
-        loop {
-            let begun = {
-                let mut state = self.state();
-                let id = state.book.begin();
-                let begun = id.and_then(|id| state.going_on.get(&id).cloned());
-                self.count(&state);
-                begun
-            };
-            self.changed();
-            let Some(going_on) = begun else { return };
-            let this = self.clone();
-            self.0.tasks.spawn_infallible("preheat", async move { this.run(going_on).await });
-        }
-    }
-
-    async fn run(&self, going_on: GoingOn) {
-        let stopping = self.0.tasks.stopping();
-        let regions = self.regions(&going_on.progressing.request.elsewhere);
-        let GoingOn { view, progressing, tenure } = &going_on;
-        let running = async {
-            tenure.confirm().await?;
-            progressing.begin(going_on.waited(), regions);
-            let origin = Origin::Here(view.id);
-            tokio::select! {
-                () = Runner::run(self.0.means.clone(), progressing.clone(), origin) => Some(()),
-                () = tenure.keep() => None,
-            }
-        };
-        // One that is cut short goes on after the restart.
-        match stopping.run_until_cancelled(running).await {
-            None => {}
-            Some(Some(())) => self.ended(going_on.now()).await,
-            Some(None) => self.hand_over(view.id).await,
-        }
-    }
-
-    /// The other regions that a job is for.
-    fn regions(&self, elsewhere: &Elsewhere) -> Vec<RegionName> {
-        match elsewhere {
-            Elsewhere::In(regions) => regions.clone(),
-            Elsewhere::Everywhere => self.0.means.desk.regions().into_iter().take(MAX_REGIONS).collect(),
-        }
-    }
-
-    /// A job that went on has come to its end.
-    async fn ended(&self, view: JobView) {
-        let going_on = self.state().going_on.get(&view.id).cloned();
-        if let Some(GoingOn { tenure, .. }) = going_on {
-            self.end(view, &tenure).await;
-        }
-    }
-
-    /// Ends a job, unless it is another gateway's by now. Nobody sees the end before it is certain to be the only one.
-    async fn end(&self, view: JobView, tenure: &Tenure) {
-        let JobView { id, state: outcome, .. } = view;
-        let view = Arc::new(view);
-        // Should this gateway die while it writes, another may go on soon.
-        if !tenure.hold_for(ENDING).await {
-            return self.hand_over(id).await;
-        }
-        self.keep(view.clone()).await;
-        if !tenure.hold_for(ENDED).await {
-            return self.hand_over(id).await;
-        }
-        tracing::info!(
-            id, image = view.request.image, outcome = outcome.as_str(), nodes = view.held.progress.nodes,
-            nodes_done = view.held.progress.nodes_done, regions = view.regions.len(), errors = ?view.errors, "preheat job ended"
-        );
-        self.0.metrics.ended(outcome);
-        let gone = {
-            let mut state = self.state();
-            let gone = state.book.ended(Timestamp::now(), view);
-            if let Some(it) = state.going_on.remove(&id) {
-                it.progressing.end();
-            }
-            gone
-        };
-        self.begin_more();
-        self.unkeep(gone).await;
-    }
-
     /// Writes a job down; false where the disk does not take it.
     async fn keep(&self, view: Arc<JobView>) -> bool {
         let store = self.0.store.clone();
@@ -593,38 +369,6 @@ impl Preheats {
             tracing::error!(error, "preheat jobs not written down");
         }
         written.is_ok()
-    }
-
-    /// Takes back a job that could not be written down.
-    fn drop_job(&self, id: u64) {
-        let mut state = self.state();
-        if state.book.unqueue(id) {
-            drop(state);
-            self.forget(id);
-        } else if let Some(it) = state.going_on.get(&id) {
-            it.progressing.cancel("the gateway, which cannot write it down");
-        }
-    }
-
-    /// Ends a job that is not begun in time.
-    fn mind(&self, id: u64, going_on: &GoingOn) {
-        let timeout = going_on.progressing.request.timeout;
-        let (this, view) = (self.clone(), going_on.view.clone());
-        let (left, stopping) = (timeout.saturating_sub(going_on.waited()), self.0.tasks.stopping());
-        let over = going_on.progressing.over();
-        self.0.tasks.spawn_infallible("preheat queue", async move {
-            tokio::select! {
-                () = stopping.cancelled() => {}
-                () = over => {}
-                () = sleep(left) => {
-                    let is_queued = this.state().book.unqueue(id);
-                    if is_queued {
-                        let why = format!("did not get its turn within {} s", timeout.as_secs());
-                        this.ended(view.failed(why, Timestamp::now())).await;
-                    }
-                }
-            }
-        });
     }
 
     fn asker(&self, request: &Request) -> Option<Asker> {
