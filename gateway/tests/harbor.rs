@@ -6,101 +6,26 @@
 #[allow(dead_code, reason = "it serves several tests, and each needs a part of it")]
 mod support;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, LINK};
+use http::header::AUTHORIZATION;
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use shoal_gateway::settings::{DEFAULT, Settings};
-use shoal_ops::Context;
-use shoal_ops::settings::Reader;
-use support::registry::Registry;
-use support::{content, digest, own_address};
-use tempfile::TempDir;
+use support::managed::{Answer, Gateway, HOOK, NAME, RULES, bearer};
+use support::{content, digest};
 
-/// The registry as the recorded bodies name it.
-const NAME: &str = "127.0.0.1:17080";
 const REPOSITORY: &str = "p2p/team/app";
 /// What a Harbor of the recordings put in the place of its own token.
 const HARBORS_TOKEN: &str = "Bearer <jwt>";
-/// The gateway's account, `robot$prod+pull:hunter2`.
-const ROBOT: &str = "Basic cm9ib3QkcHJvZCtwdWxsOmh1bnRlcjI=";
-const HOOK: &str = "Bearer whsecret";
 const JOBS: &str = "/oapi/v1/jobs";
 /// How long nobody asks for a job that goes on.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Far above what any test takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A gateway before the registry of the recordings.
-struct Gateway {
-    address: SocketAddr,
-    ctx: Context,
-    registry: Registry,
-    _dir: TempDir,
-}
-
-/// A management token of the name's own and its hash.
-fn token(name: &str) -> (String, String) {
-    let secret = hex::encode(Sha256::digest(name));
-    let hash = hex::encode(Sha256::digest(&secret));
-    (format!("shoal_{}_{secret}", &hash[..8]), format!("sha256:{hash}"))
-}
-
-fn bearer(name: &str) -> String {
-    format!("Bearer {}", token(name).0)
-}
-
 impl Gateway {
-    async fn start(preheat: &str) -> Self {
-        Self::start_with(preheat, "mode: client").await
-    }
-
-    /// The gateway's account decides who may read what, or it does not.
-    async fn start_with(preheat: &str, mode: &str) -> Self {
-        let (dir, address, registry) =
-            (tempfile::tempdir().unwrap(), own_address(), Registry::with_secret(ROBOT).await);
-        let declared = |name: &str, scopes: &str| {
-            format!("{{name: {name}, hash: '{}', scopes: [{scopes}]}}", token(name).1)
-        };
-        let user = format!(
-            "
-listen: '127.0.0.1:0'
-security: {{mtls: false}}
-storage: {{dir: '{}', freeSpaceFloor: 0}}
-download: {{pieceSize: 64Ki}}
-management:
-  listen: '{address}'
-  requestsPerSecond: 1000
-  tokens: [{}, {}, {}]
-preheat: {{{preheat}}}
-registries:
-  - name: '{NAME}'
-    url: 'http://{}'
-    insecure: true
-    credentials: {{username: 'robot$prod+pull', password: hunter2, {mode}}}
-",
-            dir.path().display(),
-            declared("harbor", "preheat"),
-            declared("reader", "read"),
-            declared("boss", "admin"),
-            registry.address,
-        );
-        let reader = Reader::new(&user, DEFAULT, |_| None);
-        let settings = Settings::read(&reader);
-        reader.finish().unwrap();
-        let ctx = Context::new("gateway", "0");
-        shoal_gateway::start(settings, ctx.clone()).await.unwrap();
-        Self { address, ctx, registry, _dir: dir }
-    }
-
     /// Puts an image into the registry, open to Harbor's token.
     fn put_image(&self, reference: &str) -> Vec<u8> {
         let [config, layer] = [content(1, 300), content(2, 200_000)];
@@ -118,22 +43,6 @@ registries:
         }
         self.registry.let_in(REPOSITORY, HARBORS_TOKEN);
         manifest
-    }
-
-    async fn call(&self, method: Method, path: &str, authorization: Option<&str>, body: &str) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        Self::answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap()).await
-    }
-
-    async fn answer(request: Request<Full<Bytes>>) -> Answer {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let (head, body) = client.request(request).await.unwrap().into_parts();
-        let link = head.headers.get(LINK).map(|it| it.to_str().unwrap().to_owned());
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status.as_u16(), link: link.unwrap_or_default(), body }
     }
 
     /// Sends a request as it was recorded, with the webhook's header in place of its own.
@@ -173,24 +82,6 @@ registries:
         let answer =
             self.call(Method::GET, &format!("{JOBS}?per_page=100"), Some(&bearer("harbor")), "").await;
         answer.json().as_array().unwrap().clone()
-    }
-}
-
-struct Answer {
-    status: u16,
-    link: String,
-    body: Bytes,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    #[track_caller]
-    fn is(&self, status: u16, text: &str) {
-        let body = String::from_utf8_lossy(&self.body);
-        assert!(self.status == status && body.contains(text), "{status} {text:?}: {} {body}", self.status);
     }
 }
 
@@ -376,8 +267,6 @@ async fn what_harbor_sent_to_kraken_becomes_a_job_by_its_digest() {
     gateway.post(path, &bearer("harbor"), "{\"events\":[]}").await.is(200, "\"jobs\":[]");
 }
 
-const RULES: &str = "webhook: {authorization: 'Bearer whsecret'}, rules: [{repositories: ['p2p/**'], scope: single_seed_peer}]";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_a_webhook_tells_of_warms_the_image_once() {
     let gateway = Gateway::start_with(RULES, "mode: gateway, repositories: ['p2p/**', 'dev/**']").await;
@@ -466,170 +355,4 @@ async fn a_push_that_zot_tells_of_warms_the_image() {
 async fn without_a_secret_there_are_no_webhooks() {
     let gateway = Gateway::start("").await;
     gateway.post("/webhooks/harbor", "", &body("webhook-default-push")).await.is(404, "Not Found");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_description_names_the_routes_that_there_are() {
-    let gateway = Gateway::start(RULES).await;
-    let answer = gateway.call(Method::GET, "/api/v1/openapi.json", None, "").await;
-    answer.is(200, "\"openapi\":\"3.");
-    let document = answer.json();
-    let mut named = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            named.push(format!("{method} {path}"));
-            let method = method.to_uppercase().parse().unwrap();
-            let is_open = path.starts_with("/health");
-            // Who shows nothing is not let in; what is not there would be 404 or 405.
-            let answer = gateway.call(method, &path.replace("{id}", "1"), None, "").await;
-            assert!([401, 429].contains(&answer.status) != is_open, "{path}: {}", answer.status);
-            let is_by_token = operation["security"] == json!([{ "token": [] }]);
-            assert_eq!(is_by_token, !is_open && path != "/webhooks/harbor", "{path}");
-        }
-    }
-    assert_eq!(
-        named,
-        [
-            "get /api/v1/nodes",
-            "get /api/v1/preheat",
-            "post /api/v1/preheat",
-            "delete /api/v1/preheat/{id}",
-            "get /api/v1/preheat/{id}",
-            "get /api/v1/regions",
-            "post /api/v1/repositories/purge",
-            "get /api/v1/tasks",
-            "delete /api/v1/tasks/{id}",
-            "get /api/v1/tasks/{id}",
-            "get /api/v1/tokens",
-            "post /api/v1/tokens",
-            "delete /api/v1/tokens/{id}",
-            "get /health",
-            "get /healthy",
-            "get /oapi/v1/jobs",
-            "post /oapi/v1/jobs",
-            "delete /oapi/v1/jobs/{id}",
-            "get /oapi/v1/jobs/{id}",
-            "post /registry/notifications",
-            "post /webhooks/harbor",
-        ]
-    );
-}
-
-/// What a schema of the document says of an object: its properties, and those that must be there.
-fn described<'a>(
-    document: &'a Value,
-    schema: &'a Value,
-    found: &mut (BTreeMap<&'a str, &'a Value>, Vec<&'a str>),
-) {
-    if let Some(name) = schema["$ref"].as_str() {
-        return described(document, document.pointer(&name[1..]).expect(name), found);
-    }
-    schema["allOf"].as_array().into_iter().flatten().for_each(|it| described(document, it, found));
-    found
-        .0
-        .extend(schema["properties"].as_object().into_iter().flatten().map(|(name, it)| (name.as_str(), it)));
-    found.1.extend(schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str));
-}
-
-/// Whether a value is as a schema of the document describes it: with no field that is not named, and all that must be
-/// there.
-fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
-    if let Some(name) = schema["$ref"].as_str() {
-        let schema = document.pointer(&name[1..]).ok_or(format!("{name} is nowhere"))?;
-        return conforms(document, schema, value).map_err(|it| format!("{name}: {it}"));
-    }
-    if let Some(alternatives) = schema["oneOf"].as_array() {
-        let fits = alternatives.iter().any(|it| conforms(document, it, value).is_ok());
-        return fits.then_some(()).ok_or(format!("{value} is none of {alternatives:?}"));
-    }
-    let is = |kind: &str| {
-        schema["type"] == kind || schema["type"].as_array().is_some_and(|it| it.contains(&json!(kind)))
-    };
-    match value {
-        Value::Object(map) if is("object") || schema["allOf"].is_array() => {
-            let mut found = (BTreeMap::new(), Vec::new());
-            described(document, schema, &mut found);
-            if let Some(missing) = found.1.iter().find(|it| !map.contains_key(**it)) {
-                return Err(format!("{missing} is missing in {value}"));
-            }
-            map.iter().try_for_each(|(name, field)| {
-                let schema = found.0.get(name.as_str()).ok_or(format!("{name} is not described"))?;
-                conforms(document, schema, field).map_err(|it| format!("{name}: {it}"))
-            })
-        }
-        Value::Array(items) if is("array") => {
-            items.iter().try_for_each(|it| conforms(document, &schema["items"], it))
-        }
-        Value::String(_) if is("string") => {
-            let named = schema["enum"].as_array();
-            named
-                .is_none_or(|it| it.contains(value))
-                .then_some(())
-                .ok_or(format!("{value} is not in {named:?}"))
-        }
-        Value::Number(_) if is("integer") => Ok(()),
-        Value::Bool(_) if is("boolean") => Ok(()),
-        Value::Null if is("null") => Ok(()),
-        _ => Err(format!("{value} is not {}", schema["type"])),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn examples_are_taken_and_answers_are_as_they_are_described() {
-    let gateway = Gateway::start_with(RULES, "mode: gateway, repositories: ['**']").await;
-    let answer = gateway.call(Method::GET, "/api/v1/openapi.json", None, "").await;
-    let text = String::from_utf8(answer.body.to_vec()).unwrap().replace("harbor.example.com", NAME);
-    let document: Value = serde_json::from_str(&text).unwrap();
-    // What was made at a path, by its id. A task is made by nobody who asks for it; what is not there is removed as well.
-    const TASKS: &str = "/api/v1/tasks";
-    let task = format!("{NAME}@sha256:{}", "0".repeat(64));
-    let (mut made, mut n_examples) = (BTreeMap::from([(TASKS.to_owned(), task)]), 0);
-    for method in ["post", "get", "delete"] {
-        for (path, item) in document["paths"].as_object().unwrap() {
-            let Some(operation) = item.get(method) else { continue };
-            let at = path.trim_end_matches("/{id}");
-            if (method, at) == ("get", TASKS) && at != path {
-                continue;
-            }
-            let path = path.replace("{id}", made.get(at).map_or("", String::as_str));
-            let authorization = if path.starts_with("/webhooks/") { HOOK.to_owned() } else { bearer("boss") };
-            let bodies = operation["requestBody"]["content"].as_object();
-            let mut examples: Vec<_> = bodies
-                .into_iter()
-                .flatten()
-                .map(|(kind, it)| {
-                    let name = it["schema"]["$ref"].as_str().expect("a body has a schema of its own");
-                    (kind.as_str(), document.pointer(&name[1..]).unwrap()["example"].to_string())
-                })
-                .collect();
-            assert_eq!(examples.is_empty(), method != "post", "{method} {path}");
-            n_examples += examples.len();
-            if examples.is_empty() {
-                examples.push(("application/json", String::new()));
-            }
-            for (kind, body) in examples {
-                let request = Request::builder()
-                    .method(method.to_uppercase().as_str())
-                    .uri(format!("http://{}{path}", gateway.address))
-                    .header(AUTHORIZATION, &authorization)
-                    .header("content-type", kind);
-                let answer = Gateway::answer(request.body(Full::from(body.clone())).unwrap()).await;
-                let status = answer.status.to_string();
-                let shown = String::from_utf8_lossy(&answer.body);
-                assert!(status.starts_with('2'), "{method} {path} {body}: {status} {shown}");
-                let described = &operation["responses"][&status];
-                assert!(described.is_object(), "{method} {path}: {status} is not described");
-                if answer.status == 204 {
-                    continue;
-                }
-                let schema = &described["content"]["application/json"]["schema"];
-                let json = answer.json();
-                conforms(&document, schema, &json).unwrap_or_else(|it| panic!("{method} {path}: {it}"));
-                let id = &json["id"];
-                let id = id.as_str().map(str::to_owned).or_else(|| id.as_u64().map(|it| it.to_string()));
-                made.extend(id.filter(|_| method == "post").map(|it| (at.to_owned(), it)));
-            }
-        }
-    }
-    assert_eq!(n_examples, 7);
 }

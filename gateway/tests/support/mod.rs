@@ -1,6 +1,7 @@
 //! A registry that does what a test tells it, and a real gateway before it.
 
 pub(crate) mod gateway;
+pub(crate) mod managed;
 pub(crate) mod registry;
 
 use std::net::SocketAddr;
