@@ -1,7 +1,7 @@
 //! Compiles the contracts: messages with prost, services with tonic over this crate's own types.
 //!
 //! protox reads the `.proto` text in Rust, so no `protoc` is needed. The services are generated from
-//! the same descriptors, but their methods take and return the types of `messages.rs`, through the
+//! the same descriptors, but their methods take and return the types of `messages`, through the
 //! codec of `codec.rs`; the generated message types stay private to this crate.
 
 use tonic_build::manual::{Builder, Method, Service};

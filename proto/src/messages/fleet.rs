@@ -1,0 +1,62 @@
+//! How gateways ask a scheduler what the region consists of.
+
+use std::sync::Arc;
+
+use shoal_model::{BlobKey, Node, NodeId};
+use shoal_swarm::table::{Sought, Standing};
+
+/// Asks a scheduler which nodes are joined; the default asks for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesRequest {
+    /// Those whose names come after this one.
+    pub after: Option<NodeId>,
+    /// No more than so many; zero is no bound.
+    pub at_most: u32,
+    /// Those in this zone.
+    pub zone: Option<Arc<str>>,
+    /// Those that hold something of this blob or want it.
+    pub having: Option<BlobKey>,
+    /// Their blobs are to be counted.
+    pub counted: bool,
+}
+
+/// Some of the nodes that are joined.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodesReply(pub Vec<Joined>);
+
+impl NodesReply {
+    /// The most nodes in one message.
+    pub const MAX: usize = 1000;
+}
+
+/// A node that is joined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Joined {
+    /// Who.
+    pub node: Node,
+    /// Of how many blobs it holds something or wants it, where that was asked and is known.
+    pub n_blobs: Option<u32>,
+}
+
+/// Asks a scheduler for some of the blobs that nodes hold or want: those that all that is set here is true of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobsRequest {
+    /// Which.
+    pub sought: Sought,
+    /// No more than so many, from 1 to [`BlobsRequest::MAX`].
+    pub at_most: usize,
+}
+
+impl BlobsRequest {
+    /// The most blobs in one answer, and that may be named in a request.
+    pub const MAX: usize = 1000;
+}
+
+/// How some of the blobs stand, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlobsReply(pub Vec<Standing>);
+
+impl BlobsReply {
+    /// The most blobs in one message.
+    pub const MAX: usize = 250;
+}
