@@ -4,13 +4,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use http::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::fleet::Fleet;
+use crate::image::Image;
 use crate::shoal::Service;
 use crate::wait;
 
 /// How long a job of the lab may take.
 const DEADLINE: Duration = Duration::from_secs(240);
+
+impl Fleet {
+    /// What asks for an image to be on all nodes.
+    pub fn to_all_peers(&self, image: &Image) -> Value {
+        json!({ "image": self.registry.reference(image), "scope": "all_peers" })
+    }
+}
 
 impl Service {
     /// Asks for a job; returns its number.
@@ -30,6 +39,14 @@ impl Service {
     /// A job at its end.
     pub async fn ended_job(&self, id: u64) -> Result<Value> {
         self.job_when(id, |it| it["state"] != "PENDING").await
+    }
+
+    /// A job on its way: something of it is at a node, and not all.
+    pub async fn job_under_way(&self, id: u64) -> Result<Value> {
+        let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
+        let job = self.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
+        ensure!(job["state"] == "PENDING", "it is over already: {job}");
+        Ok(job)
     }
 
     /// A job once it is like that.

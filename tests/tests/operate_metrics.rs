@@ -101,8 +101,7 @@ async fn the_reference_lists_what_a_fleet_at_work_exports() -> Result<()> {
     for containerd in fleet.containerds().await? {
         containerd.pull(&fleet.registry, &image).await?;
     }
-    let job = json!({ "image": fleet.registry.reference(&image), "scope": "all_peers" });
-    fleet.gateway.ended_job(fleet.gateway.preheat(&job).await?).await?;
+    fleet.gateway.ended_job(fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?).await?;
 
     let mut all = BTreeMap::new();
     for gateway in fleet.gateways() {

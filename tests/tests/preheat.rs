@@ -33,25 +33,8 @@ async fn fleet(name: &str, n_nodes: u16, spec: FleetSpec) -> Result<(Lab, Fleet)
     // Waiting for a job is asking for it again and again.
     let spec = spec.with_gateway(json!({ "management": { "requestsPerSecond": 1000 } }));
     let fleet = Fleet::start(&mut lab, spec).await?;
-    let all = fleet.sidecars.len() + fleet.gateways().len();
-    wait::until("all have joined", DEADLINE, async || {
-        let n_joined = fleet.scheduler.metric("shoal_scheduler_nodes", &[]).await;
-        n_joined.is_ok_and(|it| (it - all as f64).abs() < 0.1).then_some(())
-    })
-    .await?;
+    fleet.joined().await?;
     Ok((lab, fleet))
-}
-
-fn to_all(fleet: &Fleet, image: &Image) -> Value {
-    json!({ "image": fleet.registry.reference(image), "scope": "all_peers" })
-}
-
-/// A job on its way: something of it is at a node, and not all.
-async fn under_way(fleet: &Fleet, id: u64) -> Result<Value> {
-    let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
-    let job = fleet.gateway.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
-    anyhow::ensure!(job["state"] == "PENDING", "it is over already: {job}");
-    Ok(job)
 }
 
 fn rows<'a>(job: &'a Value, kind: &str) -> Vec<&'a Value> {
@@ -115,8 +98,8 @@ async fn a_node_that_dies_is_named_and_the_others_hold_the_image() -> Result<()>
     let (_lab, mut fleet) = fleet("preheat-dead", 3, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
-    under_way(&fleet, id).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
+    fleet.gateway.job_under_way(id).await?;
     let address = fleet.sidecars[1].host.address().to_string();
     fleet.sidecars[1].process.kill().await?;
 
@@ -142,7 +125,7 @@ async fn a_layer_that_the_registry_lacks_is_named_for_each_node() -> Result<()> 
     let image = fleet.publish(&LAYERS).await?;
     let missing = image.layers[1].digest.to_string();
     fleet.registry.front.hurt(&missing, u32::MAX, Effect::Status { code: 404, retry_after: None });
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
     let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "FAILURE", "no node has the whole image: {job}");
     let failed = rows(&job, "failure");
@@ -160,13 +143,13 @@ async fn one_that_is_cancelled_says_so_and_nodes_fetch_no_more() -> Result<()> {
     let (_lab, fleet) = fleet("preheat-cancelled", 2, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
     assert_eq!(
-        fleet.gateway.preheat(&to_all(&fleet, &image)).await?,
+        fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?,
         id,
         "the same request joins the job that goes on"
     );
-    under_way(&fleet, id).await?;
+    fleet.gateway.job_under_way(id).await?;
     let (status, _) = fleet.gateway.call_preheat(Method::DELETE, &format!("/{id}"), String::new()).await?;
     assert_eq!(status, StatusCode::OK);
 
@@ -192,8 +175,8 @@ async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
     let (_lab, mut fleet) = fleet("preheat-restart", 2, FleetSpec::private()).await?;
     let image = fleet.publish(&LONG).await?;
     fleet.registry.host.shape(SLOW, SLOW).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
-    let before = under_way(&fleet, id).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
+    let before = fleet.gateway.job_under_way(id).await?;
     fleet.gateway.process.kill().await?;
     fleet.gateway.process.restart().await?;
     fleet.gateway.wait_until_ready().await?;
@@ -201,7 +184,7 @@ async fn a_gateway_that_restarts_goes_on_with_its_jobs() -> Result<()> {
     let job = fleet.gateway.ended_job(id).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert_eq!((&job["created"], &job["progress"]["nodesDone"]), (&before["created"], &json!(2)), "{job}");
-    let next = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let next = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
     assert!(next > id, "no number is given twice");
     Ok(())
 }
@@ -233,7 +216,7 @@ async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<
     let (_lab, mut fleet) = fleet("preheat-client", 2, FleetSpec::before(registry)).await?;
     let image = fleet.publish(&LONG).await?;
     let body = |password: Option<&str>| {
-        let mut body = to_all(&fleet, &image);
+        let mut body = fleet.to_all_peers(&image);
         if let Some(password) = password {
             body["username"] = json!("robot");
             body["password"] = json!(password);
@@ -251,7 +234,7 @@ async fn with_a_credential_of_its_own_a_job_opens_nothing_to_others() -> Result<
     // The gateway forgets the credential, and says so.
     fleet.registry.host.shape(SLOW, SLOW).await?;
     let id = fleet.gateway.preheat(&good).await?;
-    under_way(&fleet, id).await?;
+    fleet.gateway.job_under_way(id).await?;
     fleet.gateway.process.kill().await?;
     fleet.gateway.process.restart().await?;
     fleet.gateway.wait_until_ready().await?;
@@ -288,7 +271,7 @@ async fn a_registry_that_limits_requests_costs_time_only() -> Result<()> {
     let limit = Effect::Status { code: 429, retry_after: Some(1) };
     fleet.registry.front.hurt("/manifests/", 1, limit.clone());
     fleet.registry.front.hurt(&image.layers[0].digest.to_string(), 2, limit);
-    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&to_all(&fleet, &image)).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?).await?;
     assert_eq!(job["state"], "SUCCESS", "{job}");
     assert_eq!(job["progress"]["nodesDone"], 2, "{job}");
     assert_eq!(fleet.registry.front.blob_bytes_sent(), image.n_bytes());
@@ -302,7 +285,7 @@ async fn a_layer_for_which_the_registry_never_has_a_turn_is_named() -> Result<()
     let limited = image.layers[1].digest.to_string();
     let limit = Effect::Status { code: 429, retry_after: Some(1) };
     fleet.registry.front.hurt(&limited, u32::MAX, limit);
-    let mut body = to_all(&fleet, &image);
+    let mut body = fleet.to_all_peers(&image);
     body["timeout"] = json!("20s");
     let job = fleet.gateway.ended_job(fleet.gateway.preheat(&body).await?).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
@@ -324,12 +307,12 @@ async fn layers_that_a_jobs_token_did_not_outlive_are_named() -> Result<()> {
     let (_lab, fleet) = fleet("preheat-token", 2, FleetSpec::before(registry)).await?;
     let image = fleet.publish(&[LONG[0], LONG[0] / 2]).await?;
     let token = fleet.registry.authorization(Some("robot"), &image.repository)?.context("no token")?;
-    let mut body = to_all(&fleet, &image);
+    let mut body = fleet.to_all_peers(&image);
     body["headers"] = json!({ "Authorization": token });
     body["concurrent_task_count"] = json!(1);
     fleet.registry.host.shape(SLOW, SLOW).await?;
     let id = fleet.gateway.preheat(&body).await?;
-    under_way(&fleet, id).await?;
+    fleet.gateway.job_under_way(id).await?;
     let late = image.layers[1].digest.to_string();
     fleet.registry.front.hurt(&late, u32::MAX, Effect::Status { code: 401, retry_after: None });
     let job = fleet.gateway.ended_job(id).await?;
@@ -350,7 +333,7 @@ async fn a_job_without_a_credential_that_needs_one_ends_at_once() -> Result<()> 
     let (_lab, fleet) = fleet("preheat-stranger", 1, FleetSpec::before(registry)).await?;
     let image = fleet.publish(&LAYERS).await?;
     fleet.registry.tokens.as_ref().context("no token service")?.turn_strangers_away();
-    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&to_all(&fleet, &image)).await?).await?;
+    let job = fleet.gateway.ended_job(fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     assert!(job["errors"][0].as_str().is_some_and(|it| it.contains("the job came without")), "{job}");
     Ok(())

@@ -46,18 +46,6 @@ fn redis(fleet: &mut Fleet) -> Result<&mut Redis> {
     fleet.redis.as_mut().context("a fleet without Redis")
 }
 
-fn to_all(fleet: &Fleet, image: &Image) -> Value {
-    json!({ "image": fleet.registry.reference(image), "scope": "all_peers" })
-}
-
-/// A job of the first gateway on its way: something of it is at a node, and not all.
-async fn under_way(fleet: &Fleet, id: u64) -> Result<Value> {
-    let some = |it: &Value| it["progress"]["bytesHeld"].as_u64().is_some_and(|it| it > 2 << 20);
-    let job = fleet.gateway.job_when(id, |it| some(it) || it["state"] != "PENDING").await?;
-    anyhow::ensure!(job["state"] == "PENDING", "it is over already: {job}");
-    Ok(job)
-}
-
 fn n_rows(job: &Value, kind: &str) -> usize {
     job[kind].as_array().map_or(0, Vec::len)
 }
@@ -93,7 +81,7 @@ async fn n_ended(fleet: &Fleet) -> Result<f64> {
 async fn without_redis_too_a_job_is_seen_joined_and_stopped_at_any_gateway() -> Result<()> {
     let names = json!({ "gateways": ["https://gateway:65003", "https://gateway2:65003"] });
     let (_lab, fleet, image) = fleet("preheat-anywhere", FleetSpec::private().with_gateway(names)).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
     // At once, and not only when there was time to tell of it.
     assert_eq!(fleet.gateways()[1].job(id).await?["id"], id);
     let half =
@@ -104,7 +92,7 @@ async fn without_redis_too_a_job_is_seen_joined_and_stopped_at_any_gateway() -> 
         "{half}"
     );
     assert_eq!(
-        fleet.gateways()[1].preheat(&to_all(&fleet, &image)).await?,
+        fleet.gateways()[1].preheat(&fleet.to_all_peers(&image)).await?,
         id,
         "the same request is the same job"
     );
@@ -137,8 +125,8 @@ async fn without_redis_too_a_job_is_seen_joined_and_stopped_at_any_gateway() -> 
 async fn a_job_of_a_gateway_that_dies_is_finished_by_the_other() -> Result<()> {
     let spec = FleetSpec::private().with_redis_as(Access::Cluster);
     let (_lab, mut fleet, image) = fleet("preheat-heir", spec).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
-    let before = under_way(&fleet, id).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
+    let before = fleet.gateway.job_under_way(id).await?;
     fleet.gateway.process.kill().await?;
     // Until then, what the dead one last told is shown.
     assert_eq!(fleet.gateways()[1].job(id).await?["state"], "PENDING");
@@ -159,8 +147,8 @@ async fn a_job_of_a_gateway_that_dies_is_finished_by_the_other() -> Result<()> {
 async fn a_gateway_that_hangs_and_comes_back_ends_no_job_that_another_has() -> Result<()> {
     let spec = FleetSpec::private().with_redis_as(Access::Secured);
     let (_lab, fleet, image) = fleet("preheat-hangs", spec).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
-    under_way(&fleet, id).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
+    fleet.gateway.job_under_way(id).await?;
     fleet.gateway.process.stop()?;
     moved(&fleet, 1, &HERE).await?;
     // It goes on while the other is at work, and may well have everything that it waits for.
@@ -180,7 +168,7 @@ async fn a_redis_that_is_away_moves_no_job_and_one_that_is_back_does() -> Result
     fleet.gateways_say(UP, 0.0).await?;
     let first = fleet.gateway.preheat(&json!({ "image": fleet.registry.reference(&image) })).await?;
     assert_eq!(fleet.gateway.ended_job(first).await?["state"], "SUCCESS", "as without any Redis");
-    let second = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
+    let second = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
     fleet.gateways()[1].job_when(second, |it| it["state"] == "PENDING" && it["doing"] != "queued").await?;
     fleet.gateway.process.kill().await?;
     assert_eq!(fleet.gateways()[1].job(second).await?["state"], "PENDING");
@@ -195,8 +183,8 @@ async fn a_redis_that_is_away_moves_no_job_and_one_that_is_back_does() -> Result
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_comes_back_empty_costs_no_job() -> Result<()> {
     let (_lab, mut fleet, image) = fleet("preheat-empty", FleetSpec::private().with_redis()).await?;
-    let id = fleet.gateway.preheat(&to_all(&fleet, &image)).await?;
-    under_way(&fleet, id).await?;
+    let id = fleet.gateway.preheat(&fleet.to_all_peers(&image)).await?;
+    fleet.gateway.job_under_way(id).await?;
     redis(&mut fleet)?.process.kill().await?;
     fleet.gateways_say(UP, 0.0).await?;
     redis(&mut fleet)?.restart().await?;
@@ -213,10 +201,10 @@ async fn a_redis_that_comes_back_empty_costs_no_job() -> Result<()> {
 async fn a_credential_dies_with_its_gateway_and_the_job_says_so() -> Result<()> {
     let registry = RegistrySpec::plain().for_user("robot", "s3cret");
     let (_lab, mut fleet, image) = fleet("preheat-lost", FleetSpec::before(registry).with_redis()).await?;
-    let mut body = to_all(&fleet, &image);
+    let mut body = fleet.to_all_peers(&image);
     (body["username"], body["password"]) = (json!("robot"), json!("s3cret"));
     let id = fleet.gateway.preheat(&body).await?;
-    under_way(&fleet, id).await?;
+    fleet.gateway.job_under_way(id).await?;
     let other = fleet.gateways()[1].preheat(&body).await?;
     assert_ne!(other, id, "only its own gateway knows whose credential a job came with");
     fleet.gateways()[1].call_preheat(Method::DELETE, &format!("/{other}"), String::new()).await?;

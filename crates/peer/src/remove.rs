@@ -73,9 +73,6 @@ mod tests {
     use super::*;
     use crate::testing::{self, blob, key};
     use futures_util::FutureExt as _;
-    use shoal_identity::Identity;
-    use shoal_model::NodeId;
-    use std::time::{Duration, SystemTime};
 
     struct OfStore(Store);
 
@@ -85,15 +82,6 @@ mod tests {
         }
     }
 
-    fn from(role: Role) -> Extensions {
-        let until = SystemTime::now() + Duration::from_secs(60);
-        let identity = Identity { role, node: NodeId::new("n"), addresses: Vec::new(), until };
-        let caller = Caller { address: [10, 0, 0, 1].into(), identity: Some(identity), is_secured: true };
-        let mut extensions = Extensions::new();
-        extensions.insert(Arc::new(caller));
-        extensions
-    }
-
     #[tokio::test]
     async fn a_gateway_is_told_what_was_done_about_each_blob() {
         let (_dir, store) = testing::store();
@@ -101,7 +89,8 @@ mod tests {
         drop(blob(&store, &key(2), &[0]).await);
         let service = RemoveService::new(Arc::new(OfStore(store.clone())));
         let request = || RemoveRequest(vec![key(3), key(1), key(2)]);
-        let RemoveReply(done) = service.answer(&from(Role::Gateway), request()).await.unwrap();
+        let RemoveReply(done) =
+            service.answer(&testing::extensions_of(Role::Gateway), request()).await.unwrap();
         assert_eq!(done, [Removal::Nothing, Removal::Removed, Removal::Removed]);
         assert!(used.held().is_empty() && store.get(&key(2)).is_none());
     }
@@ -112,7 +101,8 @@ mod tests {
         drop(blob(&store, &key(1), &[0]).await);
         let service = RemoveService::new(Arc::new(OfStore(store.clone())));
         for role in Role::ALL.into_iter().filter(|it| *it != Role::Gateway) {
-            let refused = service.answer(&from(role), RemoveRequest(vec![key(1)])).await.unwrap_err();
+            let refused =
+                service.answer(&testing::extensions_of(role), RemoveRequest(vec![key(1)])).await.unwrap_err();
             assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{role}");
         }
         assert!(service.answer(&Extensions::new(), RemoveRequest(vec![key(1)])).await.is_err());

@@ -200,8 +200,7 @@ pub(crate) fn cause(mut why: String) -> String {
 mod tests {
     use std::sync::Mutex;
 
-    use shoal_identity::Identity;
-    use shoal_model::{BlobKey, NodeId};
+    use shoal_model::BlobKey;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -313,29 +312,21 @@ mod tests {
         assert_eq!(storer.at_work(), 0);
     }
 
-    fn from(role: Role) -> Extensions {
-        let until = std::time::SystemTime::now() + Duration::from_secs(60);
-        let identity = Identity { role, node: NodeId::new("n"), addresses: Vec::new(), until };
-        let caller = Caller { address: [10, 0, 0, 1].into(), identity: Some(identity), is_secured: true };
-        let mut extensions = Extensions::new();
-        extensions.insert(Arc::new(caller));
-        extensions
-    }
-
     #[tokio::test]
     async fn only_gateways_may_and_only_so_often() {
         let (_dir, storer) = by_hand();
         let service = StoreService::new(storer, CancellationToken::new());
         for role in [Role::Sidecar, Role::Scheduler] {
-            let refused = service.begin(&from(role), request(0..1, 1)).err().unwrap();
+            let refused = service.begin(&testing::extensions_of(role), request(0..1, 1)).err().unwrap();
             assert_eq!(refused.code(), tonic::Code::PermissionDenied);
         }
-        let taken: Vec<_> =
-            (0..AT_ONCE).map(|_| service.begin(&from(Role::Gateway), request(0..1, 1))).collect();
+        let taken: Vec<_> = (0..AT_ONCE)
+            .map(|_| service.begin(&testing::extensions_of(Role::Gateway), request(0..1, 1)))
+            .collect();
         assert!(taken.iter().all(Result::is_ok));
-        let busy = service.begin(&from(Role::Gateway), request(0..1, 1)).err().unwrap();
+        let busy = service.begin(&testing::extensions_of(Role::Gateway), request(0..1, 1)).err().unwrap();
         assert_eq!(busy.code(), tonic::Code::ResourceExhausted);
         drop(taken);
-        assert!(service.begin(&from(Role::Gateway), request(0..1, 1)).is_ok());
+        assert!(service.begin(&testing::extensions_of(Role::Gateway), request(0..1, 1)).is_ok());
     }
 }

@@ -157,6 +157,20 @@ async fn slow_regions(name: &str) -> Result<(Lab, Regions, Image)> {
     Ok((lab, regions, image))
 }
 
+/// Fails unless the registry has given so many bytes in all, and each link has carried them once.
+async fn check_read_once(regions: &Regions, size: u64) -> Result<()> {
+    let seen = regions.registry.front.seen().into_iter();
+    let given = seen.filter(|it| it.is_blob_read() && matches!(it.status, 200 | 206)).map(|it| it.sent);
+    assert_eq!(given.sum::<u64>(), size);
+    for region in &regions.all {
+        let read = region.gateway.metric(READ, &[]).await? as u64;
+        println!("{read} bytes over the link for {size}");
+        // What was on its way when the link was cut may come again.
+        assert!((size..=size + (1 << 20)).contains(&read), "{read} bytes for {size}");
+    }
+    Ok(())
+}
+
 async fn begin(regions: &Regions, image: &Image) -> Result<Vec<Exchange>> {
     try_join_all(regions.sidecars().map(|it| regions.read(it, image, &image.layers[0], &[]))).await
 }
@@ -200,16 +214,7 @@ async fn a_link_that_is_cut_in_the_middle_and_comes_back_carries_nothing_twice()
     }
     let size = layer.bytes.len() as u64;
     // Nodes that were without their gateway's word have asked the registry, which refused them.
-    let seen = regions.registry.front.seen().into_iter();
-    let given = seen.filter(|it| it.is_blob_read() && matches!(it.status, 200 | 206)).map(|it| it.sent);
-    assert_eq!(given.sum::<u64>(), size);
-    for region in &regions.all {
-        let read = region.gateway.metric(READ, &[]).await? as u64;
-        println!("{read} bytes over the link for {size}");
-        // What was on its way when the link was cut may come again.
-        assert!((size..=size + (1 << 20)).contains(&read), "{read} bytes for {size}");
-    }
-    Ok(())
+    check_read_once(&regions, size).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,16 +343,7 @@ async fn a_region_that_is_cut_off_in_the_middle_of_a_job_has_done_its_part_when_
         );
     }
     let size = image.n_bytes();
-    let seen = regions.registry.front.seen().into_iter();
-    let given = seen.filter(|it| it.is_blob_read() && matches!(it.status, 200 | 206)).map(|it| it.sent);
-    assert_eq!(given.sum::<u64>(), size);
-    for region in &regions.all {
-        let read = region.gateway.metric(READ, &[]).await? as u64;
-        println!("{read} bytes over the link for {size}");
-        // What was on its way when the link was cut may come again.
-        assert!((size..=size + (1 << 20)).contains(&read), "{read} bytes for {size}");
-    }
-    Ok(())
+    check_read_once(&regions, size).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
