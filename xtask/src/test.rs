@@ -4,12 +4,14 @@
 //! (code that does not compile, a test binary that was killed) counts as one failure, so that the last line
 //! never says less than what happened.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use serde_json::{Value, json};
 use shoal_tests::shoal::BIN_DIR;
 
 use crate::packages;
@@ -41,12 +43,31 @@ enum Group {
     Faults,
 }
 
-/// One cargo run of a group.
+/// One cargo run of a group. It is always of the whole workspace: of another choice of packages their dependencies
+/// would have other features, and be built once more.
 struct Run {
-    /// Arguments of `cargo test`.
-    args: &'static [&'static str],
-    /// Whether its tests start labs, which are heavy on the machine.
+    /// Which tests.
+    tests: Vec<String>,
+    /// Whether they start labs, which are heavy on the machine.
     has_labs: bool,
+}
+
+impl Run {
+    /// Tests by cargo's own options.
+    fn of(options: &[&str]) -> Self {
+        Self { tests: options.iter().map(|it| (*it).to_owned()).collect(), has_labs: false }
+    }
+
+    /// Tests in files of these names; `*` is any text.
+    fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let tests = names.into_iter().flat_map(|it| ["--test".to_owned(), it.to_owned()]);
+        Self { tests: tests.collect(), has_labs: false }
+    }
+
+    /// The same of labs.
+    fn labs(names: &str) -> Self {
+        Self { has_labs: true, ..Self::named([names]) }
+    }
 }
 
 impl Group {
@@ -59,37 +80,36 @@ impl Group {
         !matches!(self, Self::Unit)
     }
 
-    fn runs(self) -> &'static [Run] {
-        const PRODUCT: &[&str] =
-            &["--workspace", "--exclude", "shoal-tests", "--exclude", "xtask", "--tests"];
-        const HELPERS: &[&str] = &["--package", "shoal-tests", "--package", "xtask", "--lib", "--bins"];
-        const LAB: &[&str] = &["--package", "shoal-tests", "--test", "lab*"];
-        const BENCH: &[&str] = &["--package", "xtask", "--test", "bench"];
-        const DEMO: &[&str] = &["--package", "xtask", "--test", "demo"];
-        const MAIN_JOB: &[&str] = &["--package", "shoal-tests", "--test", "main_job*"];
-        const FAULTS: &[&str] = &["--package", "shoal-tests", "--test", "faults*"];
-        const PREHEAT: &[&str] = &["--package", "shoal-tests", "--test", "preheat*", "--test", "regions*"];
-        const OPERATE: &[&str] = &["--package", "shoal-tests", "--test", "operate*", "--test", "management*"];
-        const AUTHORITY: &[&str] = &["--package", "shoal-tests", "--test", "authority*"];
-        match self {
-            Self::Unit => &[
-                Run { args: PRODUCT, has_labs: false },
-                Run { args: HELPERS, has_labs: false },
-                Run { args: &["--workspace", "--doc"], has_labs: false },
-                Run { args: &["--package", "shoal-tests", "--test", "architecture"], has_labs: false },
-                Run { args: LAB, has_labs: true },
-            ],
-            Self::MainJob => &[
-                Run { args: MAIN_JOB, has_labs: true },
-                Run { args: DEMO, has_labs: false },
-                Run { args: BENCH, has_labs: false },
-            ],
-            Self::Authority => &[Run { args: AUTHORITY, has_labs: true }],
-            Self::Preheat => &[Run { args: PREHEAT, has_labs: true }],
-            Self::Operate => &[Run { args: OPERATE, has_labs: true }],
-            Self::Faults => &[Run { args: FAULTS, has_labs: true }],
-        }
+    fn runs(self) -> Result<Vec<Run>> {
+        Ok(match self {
+            Self::Unit => {
+                let products = test_files_of_products()?;
+                vec![
+                    Run::of(&["--lib", "--bins"]),
+                    Run::named(products.iter().map(String::as_str).chain(["architecture"])),
+                    Run::of(&["--doc"]),
+                    Run::labs("lab*"),
+                ]
+            }
+            Self::MainJob => vec![Run::labs("main_job*"), Run::named(["demo", "bench"])],
+            Self::Authority => vec![Run::labs("authority_*")],
+            Self::Preheat => vec![Run::labs("preheat*")],
+            Self::Operate => vec![Run::labs("operate*")],
+            Self::Faults => vec![Run::labs("faults*")],
+        })
     }
+}
+
+/// The names of all files of tests but those of the lab and of this program.
+fn test_files_of_products() -> Result<BTreeSet<String>> {
+    let output = cargo("metadata").args(["--no-deps", "--format-version", "1"]).output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata: no packages")?.iter();
+    let products = packages.filter(|it| it["name"] != "shoal-tests" && it["name"] != "xtask");
+    let targets = products.flat_map(|it| it["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|it| it["kind"] == json!(["test"]));
+    Ok(tests.filter_map(|it| it["name"].as_str().map(str::to_owned)).collect())
 }
 
 /// Runs the command.
@@ -107,8 +127,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut tallies = Vec::new();
     for group in groups {
         let mut tally = Tally::default();
-        for run in group.runs() {
-            tally += run_tests(run, args.test_threads)?;
+        for run in group.runs()? {
+            tally += run_tests(&run, args.test_threads)?;
         }
         tallies.push((group.name(), tally));
     }
@@ -142,7 +162,7 @@ pub(crate) fn build_binaries() -> Result<()> {
 
 fn run_tests(run: &Run, test_threads: u8) -> Result<Tally> {
     let mut command = cargo("test");
-    command.arg("--no-fail-fast").args(run.args);
+    command.args(["--no-fail-fast", "--workspace"]).args(&run.tests);
     if run.has_labs {
         command.args(["--", "--test-threads", &test_threads.to_string()]);
     }
@@ -152,7 +172,7 @@ fn run_tests(run: &Run, test_threads: u8) -> Result<Tally> {
     let mut tally = tally.context("cargo's output cannot be passed on")?;
     let status = child.wait()?;
     if !status.success() && tally.failed == 0 {
-        println!("cargo test {}: {status}", run.args.join(" "));
+        println!("cargo test {}: {status}", run.tests.join(" "));
         tally.failed += 1;
     }
     Ok(tally)
