@@ -286,16 +286,15 @@ async fn a_layer_for_which_the_registry_never_has_a_turn_is_named() -> Result<()
     let limit = Effect::Status { code: 429, retry_after: Some(1) };
     fleet.registry.front.hurt(&limited, u32::MAX, limit);
     let mut body = fleet.to_all_peers(&image);
-    body["timeout"] = json!("20s");
+    // Long enough for a seed to give up, which is after eight attempts.
+    body["timeout"] = json!("40s");
     let job = fleet.gateway.ended_job(fleet.gateway.preheat(&body).await?).await?;
     assert_eq!(job["state"], "FAILURE", "{job}");
     let failed = rows(&job, "failure");
     assert_eq!(failed.len(), 2, "{job}");
     for row in failed {
         assert!(row["url"].as_str().is_some_and(|it| it.ends_with(&limited)), "{row}");
-        let why = row["description"].as_str().context("no cause")?;
-        let is_said = ["not done within 20 s", "no byte in 8 attempts"].iter().any(|it| why.contains(it));
-        assert!(is_said, "{row}");
+        assert!(row["description"].as_str().is_some_and(|it| it.contains("429")), "{row}");
     }
     assert_eq!(rows(&job, "success").len(), 2 * (image.blobs().count() - 1), "{job}");
     Ok(())

@@ -50,10 +50,17 @@ pub(crate) enum Fault {
     Refused(u16),
     #[error("the registry has {found} bytes, but {granted} were granted")]
     OtherLength { found: u64, granted: u64 },
-    #[error("no byte in {MAX_ATTEMPTS} attempts from byte {offset} on")]
-    Stuck { offset: u64 },
+    #[error("no byte in {MAX_ATTEMPTS} attempts from byte {offset} on, {}", last_answer(*answered))]
+    Stuck { offset: u64, answered: Option<u16> },
     #[error("the registry wants to be left alone for {} s, more than {} s", wait.as_secs(), LONGEST_WAIT.as_secs())]
     LeftAlone { wait: Duration },
+}
+
+fn last_answer(status: Option<u16>) -> String {
+    status.map_or_else(
+        || "no answer that could be read to its end".to_owned(),
+        |it| format!("the last answer was {it}"),
+    )
 }
 
 /// One seed's attempts.
@@ -82,14 +89,14 @@ impl Plan {
                 found: answer.total.unwrap_or(offset),
                 granted: self.size,
             })),
-            408 | 429 | 500..=599 => Err(self.busy(offset, answer.retry_after)),
+            408 | 429 | 500..=599 => Err(self.busy(offset, answer)),
             status => Err(Setback::GiveUp(Fault::Refused(status))),
         }
     }
 
     /// There was no answer, or its body ended early, with the seed at `offset`.
     pub(crate) fn broke(&mut self, offset: u64) -> Setback {
-        self.failed(offset)
+        self.failed(offset, None)
     }
 
     fn granted(&mut self, offset: u64, answer: &Answer) -> Result<u64, Setback> {
@@ -99,11 +106,11 @@ impl Plan {
         // A part that begins too far on, or nobody knows where, is of no use; a registry may do better next
         // time.
         let known = answer.start.and_then(|start| offset.checked_sub(start));
-        known.ok_or_else(|| self.failed(offset))
+        known.ok_or_else(|| self.failed(offset, Some(answer.status)))
     }
 
-    fn busy(&mut self, offset: u64, retry_after: Option<Duration>) -> Setback {
-        match (self.failed(offset), retry_after) {
+    fn busy(&mut self, offset: u64, answer: &Answer) -> Setback {
+        match (self.failed(offset, Some(answer.status)), answer.retry_after) {
             (Setback::Ask { .. }, Some(wait)) if wait > LONGEST_WAIT => {
                 Setback::GiveUp(Fault::LeftAlone { wait })
             }
@@ -112,14 +119,15 @@ impl Plan {
         }
     }
 
-    fn failed(&mut self, offset: u64) -> Setback {
+    /// `answered` is the status of an answer without anything of use.
+    fn failed(&mut self, offset: u64, answered: Option<u16>) -> Setback {
         if offset > self.offset {
             self.n_attempts = 0;
         }
         self.offset = offset;
         self.n_attempts += 1;
         if self.n_attempts >= MAX_ATTEMPTS {
-            return Setback::GiveUp(Fault::Stuck { offset });
+            return Setback::GiveUp(Fault::Stuck { offset, answered });
         }
         Setback::Ask { after: self.back_off() }
     }
@@ -208,11 +216,20 @@ mod tests {
                 next => break next,
             }
         };
-        assert_eq!(gave_up, Setback::GiveUp(Fault::Stuck { offset: 400 }));
+        assert_eq!(gave_up, Setback::GiveUp(Fault::Stuck { offset: 400, answered: None }));
         assert_eq!(waits.len(), MAX_ATTEMPTS as usize - 1);
         assert!(waits.is_sorted() && waits[0] <= FIRST_BACK_OFF && waits[6] <= LONGEST_BACK_OFF, "{waits:?}");
         let next = plan.broke(401);
         assert!(matches!(next, Setback::Ask { after } if after <= FIRST_BACK_OFF), "{next:?}");
+    }
+
+    #[test]
+    fn a_registry_that_is_given_up_is_quoted() {
+        let mut plan = plan();
+        let fault = std::iter::from_fn(|| plan.answered(400, &answer(429, 0, None)).err())
+            .find_map(|it| if let Setback::GiveUp(fault) = it { Some(fault) } else { None });
+        let why = fault.unwrap().to_string();
+        assert_eq!(why, "no byte in 8 attempts from byte 400 on, the last answer was 429");
     }
 
     proptest! {
