@@ -43,7 +43,7 @@ use shoal_peer::ticket::Verifier;
 use announce::Everything;
 use metrics::SidecarMetrics;
 use mirror::Mirror;
-use pull::{Opener, Pulls, Rates, Slots, Tools};
+use pull::{Opener, Pulls, Rates, Room, Slots, Tools};
 use registries::Registries;
 use settings::Settings;
 use stats::Stats;
@@ -109,6 +109,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         reporter: reporter.clone(),
         slots: Slots::new(settings.download_slots),
+        room: Room::new(),
     };
     let pulls = Pulls::new(ctx.clone(), tools);
     everything.wishes_of(pulls.clone());

@@ -96,6 +96,11 @@ impl Disk {
         Ok(fs::remove_file(self.dir.join(FILLING))?)
     }
 
+    /// Has every write go to the disk at once, so that no bytes wait in memory for it.
+    pub async fn write_through(&self) -> Result<()> {
+        Launch::new("mount").args(["-o", "remount,sync"]).arg(&self.dir).run(DEADLINE).await.map(drop)
+    }
+
     /// Turns a disk on a file read-only for good, as the kernel does when it finds a fault, whoever is writing.
     pub async fn turn_read_only(&self) -> Result<()> {
         Launch::new("mount").args(["-o", "remount,abort"]).arg(&self.dir).run(DEADLINE).await.map(drop)

@@ -65,10 +65,16 @@ const fn cause(fault: &PeerFault) -> Cause {
 impl Asking {
     /// Fetches a piece into the store and tells how that went.
     pub(super) async fn piece(self, piece: PieceIndex, is_urgent: bool) {
+        let range = self.shared.blob.geometry().range_of(piece);
+        let mut waiting = Signs::new(self.reports.clone(), None);
+        let room = self.tools.room.take(range.end - range.start, &mut waiting).await;
         let (generation, asked) = (self.shared.blob.status().generation, Instant::now());
-        match self.receive(self.shared.blob.geometry().range_of(piece), is_urgent).await {
+        match self.receive(range, is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
-            Ok(chunks) => drop(tokio::spawn(self.store(piece, chunks, generation, asked))),
+            Ok(chunks) => drop(tokio::spawn(async move {
+                self.store(piece, chunks, generation, asked).await;
+                drop(room);
+            })),
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
                 self.tools.metrics.failed(self.origin(), cause(&error.fault));

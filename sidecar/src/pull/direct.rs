@@ -108,21 +108,20 @@ impl Direct {
         let mut body = self.ask(range).await?;
         let mut signs = Signs::new(self.reports.clone(), None);
         let mut buffer = BytesMut::new();
-        let mut piece = pieces.start;
         // What is read ahead of whole pieces is one frame at most.
-        while piece < pieces.end {
-            let Some(bytes) = next_data(&mut body).await? else {
-                let missing = pieces.end - piece;
-                return Err(Fault::Broken(format!("the answer ended {missing} pieces early")));
-            };
-            signs.moved();
-            self.tools.rates.admit(None, bytes.len()).await;
-            buffer.extend_from_slice(&bytes);
-            while piece < pieces.end && buffer.len() as u64 >= geometry.len_of(piece) {
-                let content = buffer.split_to(geometry.len_of(piece) as usize).freeze();
-                self.take(piece, content).await?;
-                piece += 1;
+        for piece in pieces.clone() {
+            let len = geometry.len_of(piece);
+            let _room = self.tools.room.take(len, &mut signs).await;
+            while (buffer.len() as u64) < len {
+                let Some(bytes) = next_data(&mut body).await? else {
+                    let missing = pieces.end - piece;
+                    return Err(Fault::Broken(format!("the answer ended {missing} pieces early")));
+                };
+                signs.moved();
+                self.tools.rates.admit(None, bytes.len()).await;
+                buffer.extend_from_slice(&bytes);
             }
+            self.take(piece, buffer.split_to(len as usize).freeze()).await?;
         }
         if pieces.end == geometry.n_pieces() && !buffer.is_empty() {
             return Err(Fault::Refused(format!("the content is longer than {} bytes", geometry.size())));

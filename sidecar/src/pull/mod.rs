@@ -17,6 +17,7 @@ mod rates;
 mod reader;
 mod removals;
 mod report;
+mod room;
 mod slots;
 mod stores;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub(crate) use download::Download;
 pub(crate) use open::{Grant, Opener, Opening};
 pub(crate) use rates::Rates;
 pub(crate) use reader::{Reader, Steps};
+pub(crate) use room::Room;
 pub(crate) use slots::Slots;
 
 use cuts::{Cuts, Resumed};
@@ -78,6 +80,8 @@ pub(crate) struct Tools {
     pub reporter: Arc<Reporter>,
     /// Pieces asked at the same time.
     pub slots: Slots,
+    /// Memory for what is being received.
+    pub room: Room,
 }
 
 /// The blobs being fetched; clones are of the same.

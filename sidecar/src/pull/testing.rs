@@ -38,7 +38,7 @@ use tonic::body::Body;
 use tower::{Service as _, service_fn};
 
 use super::download::{Shared, Start};
-use super::{Grant, Opener, Pulls, Rates, Slots, Tools};
+use super::{Grant, Opener, Pulls, Rates, Room, Slots, Tools};
 use crate::metrics::SidecarMetrics;
 use crate::registries::Registries;
 use crate::settings::{DEFAULT, Settings};
@@ -185,6 +185,7 @@ impl Me {
             metrics: SidecarMetrics::register(&ctx),
             reporter,
             slots: Slots::new(SLOTS),
+            room: Room::new(),
             node: me,
         };
         Self { pulls: Pulls::new(ctx, tools), store, dir }

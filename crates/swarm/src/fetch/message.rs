@@ -68,9 +68,9 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// Bytes of some asked piece arrived.
+    /// Bytes of some asked piece arrived, or will be asked for as soon as this node has stored others.
     Moved {
-        /// Of whom; none where the registry sent them.
+        /// Of whom; none where the registry sent them, and where nobody was asked yet.
         from: Option<NodeId>,
     },
     /// The next piece that each reader needs; all pieces that readers need soon, where nothing can be stored.

@@ -1,0 +1,69 @@
+//! Memory for pieces on their way from the network to the store, of all blobs together.
+//!
+//! A piece is received as a whole before it is written, because only then is it known to be right. On a slow disk each
+//! of many downloads would have some waiting for that, and nothing but their number would bound what they take.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::report::{DISTANCE, Signs};
+
+/// How many bytes there are: those of eight of the longest pieces.
+const ALL: u32 = 32 << 20;
+
+/// The node's room; clones are of the same.
+#[derive(Clone)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// Room for one piece, until this is dropped.
+pub(super) struct Taken {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// All of it is free.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ALL as usize)))
+    }
+
+    /// Waits until there is room for a piece of so many bytes, in the order in which it is asked for, and gives signs
+    /// meanwhile: those who have it move. One that is longer than all the room gets all of it.
+    pub(super) async fn take(&self, n_bytes: u64, signs: &mut Signs) -> Taken {
+        let n_bytes = u32::try_from(n_bytes).unwrap_or(ALL).min(ALL);
+        let mut taking = std::pin::pin!(self.0.clone().acquire_many_owned(n_bytes));
+        loop {
+            if let Ok(permit) = timeout(DISTANCE, &mut taking).await {
+                // The semaphore is never closed.
+                return Taken { _permit: permit.ok() };
+            }
+            signs.moved();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pull::report::Report;
+    use futures_util::FutureExt as _;
+    use tokio::sync::mpsc;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_finds_no_room_waits_for_its_turn_and_gives_signs() {
+        let (room, (reports, mut told)) = (Room::new(), mpsc::channel::<Report>(64));
+        let mut signs = Signs::new(reports.clone(), None);
+        let half = room.take(u64::from(ALL / 2), &mut signs).await;
+        let mut later = Signs::new(reports.clone(), None);
+        let mut long = Box::pin(room.take(u64::MAX, &mut later));
+        assert!((&mut long).now_or_never().is_none());
+        assert!(room.take(1, &mut signs).now_or_never().is_none(), "it would overtake");
+        assert!(told.try_recv().is_err());
+        assert!(timeout(DISTANCE * 10, &mut long).await.is_err());
+        assert!(told.try_recv().is_ok());
+        drop(half);
+        drop(long.await);
+        assert!(room.take(1, &mut signs).now_or_never().is_some());
+    }
+}
