@@ -30,11 +30,20 @@ pub(super) struct Wanted {
     pub(super) layers: Vec<String>,
 }
 
+/// A runtime's pull that came to its good end.
+#[derive(Clone, Copy)]
+pub(super) struct Pull {
+    /// The node's number.
+    pub(super) node: usize,
+    /// From the beginning of the run.
+    pub(super) began: Duration,
+    pub(super) took: Duration,
+}
+
 /// What came of the pulls.
 #[derive(Default)]
 pub(super) struct Pulled {
-    /// How long each of the runtimes' pulls took.
-    pub(super) took: Vec<Duration>,
+    pub(super) good: Vec<Pull>,
     /// Those that failed, when in the run and why.
     pub(super) failed: Vec<String>,
     /// Blobs that the readers got whole from their mirrors.
@@ -45,7 +54,7 @@ pub(super) struct Pulled {
 
 impl AddAssign for Pulled {
     fn add_assign(&mut self, other: Self) {
-        self.took.extend(other.took);
+        self.good.extend(other.good);
         self.failed.extend(other.failed);
         self.n_read += other.n_read;
         self.n_wrong += other.n_wrong;
@@ -67,8 +76,9 @@ impl Shift {
     }
 }
 
-/// A node's containerd pulls one image after the other, and forgets each before the next.
+/// The containerd of the node with this number pulls one image after the other, and forgets each before the next.
 pub(super) async fn pull(
+    node: usize,
     containerd: Arc<Containerd>,
     wanted: Arc<Vec<Wanted>>,
     mut rng: Rng,
@@ -79,18 +89,17 @@ pub(super) async fn pull(
         let wanted = &wanted[rng.below(wanted.len())];
         let began = Instant::now();
         let fetched = containerd.host.run(wanted.fetch.clone(), PULL).await.map(drop);
-        let took = began.elapsed();
+        let (took, began) = (began.elapsed(), began.duration_since(shift.began));
         let what = || {
-            let at = began.duration_since(shift.began).as_secs_f64();
-            let (node, tag) = (containerd.host.name(), &wanted.image.tag);
-            format!("{node} at {at:.1} s, {tag}, {:.1} s long", took.as_secs_f64())
+            let (name, tag, at) = (containerd.host.name(), &wanted.image.tag, began.as_secs_f64());
+            format!("{name} at {at:.1} s, {tag}, {:.1} s long", took.as_secs_f64())
         };
         if took > SLOW {
             eprintln!("SLOW: {}", what());
         }
         match fetched.and_then(|()| containerd.check_content(&wanted.image)) {
             Ok(()) => {
-                pulled.took.push(took);
+                pulled.good.push(Pull { node, began, took });
                 containerd.host.run(wanted.forget.clone(), PULL).await?;
             }
             Err(error) => {

@@ -62,5 +62,5 @@ async fn go_through(seed: u64, lasts: Duration) -> Result<Report> {
     let plan = Plan::new(seed, lasts);
     let pulled = region.suffer(&plan, seed).await?;
     let leaked = region.leaked(&before).await?;
-    Ok(Report { seed, lasts, direct, pulled, leaked, faults: plan.counted() })
+    Ok(Report { seed, lasts, direct, pulled, leaked, plan })
 }

@@ -83,6 +83,17 @@ impl Plan {
         }
         counted
     }
+
+    /// For how long, between these moments, nothing could come to the node with this number whoever has it: it was cut
+    /// off from everybody, or its own sidecar stood still with the requests that it had taken.
+    pub(super) fn alone(&self, node: usize, from: Duration, to: Duration) -> Duration {
+        let is_own = |it: &&Planned| match it.fault {
+            Fault::Harm(Victim::Sidecar(victim), Harm::CutOff | Harm::Paused) => victim == node,
+            _ => false,
+        };
+        let own = self.faults.iter().filter(is_own);
+        own.map(|it| it.ends.min(to).saturating_sub(it.begins.max(from))).sum()
+    }
 }
 
 fn track(rng: &mut Rng, lasts: Duration, choose: fn(&mut Rng) -> Fault) -> Vec<Planned> {
@@ -157,6 +168,26 @@ mod tests {
         let plan = Plan::new(1, MINUTES);
         assert_eq!(plan.counted().len(), 22, "{:?}", plan.counted());
         assert!(plan.faults.iter().all(|it| it.begins < it.ends && it.ends <= MINUTES));
+    }
+
+    #[test]
+    fn a_node_is_alone_while_it_is_cut_off_itself_or_stands_still() {
+        let at = Duration::from_secs;
+        let fault = |victim, harm, begins, ends| {
+            let (fault, begins, ends) = (Fault::Harm(Victim::Sidecar(victim), harm), at(begins), at(ends));
+            Planned { fault, begins, ends }
+        };
+        let faults = vec![
+            fault(0, Harm::CutOff, 2, 6),
+            fault(0, Harm::Killed, 7, 9),
+            fault(0, Harm::Paused, 10, 14),
+            fault(1, Harm::Paused, 15, 19),
+        ];
+        let plan = Plan { faults };
+        assert_eq!(plan.alone(0, at(0), at(20)), at(8));
+        assert_eq!(plan.alone(0, at(4), at(11)), at(3));
+        assert_eq!(plan.alone(0, at(6), at(10)), at(0));
+        assert_eq!(plan.alone(1, at(0), at(16)), at(1));
     }
 
     #[test]

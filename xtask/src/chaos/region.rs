@@ -134,9 +134,9 @@ impl Region {
         let shift = Shift { began: Instant::now(), over: CancellationToken::new() };
         let mut rng = Rng::new(seed);
         let mut clients = JoinSet::new();
-        for (runtime, wanted) in self.runtimes.iter().zip(&self.wanted) {
+        for (node, (runtime, wanted)) in self.runtimes.iter().zip(&self.wanted).enumerate() {
             let mut rng = || Rng::new(rng.next_u64());
-            clients.spawn(pull(runtime.clone(), wanted.clone(), rng(), shift.clone()));
+            clients.spawn(pull(node, runtime.clone(), wanted.clone(), rng(), shift.clone()));
             let (host, authorization) = (runtime.host.clone(), self.authorization.clone());
             clients.spawn(read(host, wanted.clone(), authorization, rng(), shift.clone()));
         }

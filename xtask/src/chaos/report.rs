@@ -1,13 +1,13 @@
 //! What came of the run.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::clients::Pulled;
+use super::clients::{Pull, Pulled};
 use super::leaks::Leaked;
+use super::plan::Plan;
 
 /// All that is told of a run.
 pub(super) struct Report {
@@ -17,8 +17,7 @@ pub(super) struct Report {
     pub(super) direct: Duration,
     pub(super) pulled: Pulled,
     pub(super) leaked: Leaked,
-    /// How often each kind of fault came.
-    pub(super) faults: BTreeMap<String, usize>,
+    pub(super) plan: Plan,
 }
 
 impl Report {
@@ -28,14 +27,19 @@ impl Report {
         failed.is_empty() && *n_wrong == 0 && n_files == 0 && n_bytes == 0
     }
 
-    /// In seconds.
-    fn slowest_over_direct(&self) -> f64 {
-        let slowest = self.pulled.took.iter().max().copied().unwrap_or_default();
+    /// In seconds, by what is counted of each pull.
+    fn slowest_over_direct(&self, counted: impl Fn(&Pull) -> Duration) -> f64 {
+        let slowest = self.pulled.good.iter().map(counted).max().unwrap_or_default();
         slowest.as_secs_f64() - self.direct.as_secs_f64()
     }
 
+    /// How long a pull took, without the time in which nothing could come to its node.
+    fn took_reachable(&self, pull: &Pull) -> Duration {
+        pull.took.saturating_sub(self.plan.alone(pull.node, pull.began, pull.began + pull.took))
+    }
+
     fn median(&self) -> f64 {
-        let mut took = self.pulled.took.clone();
+        let mut took: Vec<_> = self.pulled.good.iter().map(|it| it.took).collect();
         took.sort_unstable();
         took.get(took.len() / 2).copied().unwrap_or_default().as_secs_f64()
     }
@@ -44,16 +48,17 @@ impl Report {
         json!({
             "seed": self.seed,
             "minutes": self.lasts.as_secs() / 60,
-            "pulls": self.pulled.took.len() + self.pulled.failed.len(),
+            "pulls": self.pulled.good.len() + self.pulled.failed.len(),
             "failedPulls": self.pulled.failed.len(),
             "reads": self.pulled.n_read,
             "wrongBytes": self.pulled.n_wrong,
             "directSeconds": self.direct.as_secs_f64(),
             "medianSeconds": self.median(),
-            "slowestOverDirect": self.slowest_over_direct(),
+            "slowestOverDirect": self.slowest_over_direct(|it| it.took),
+            "slowestOverDirectReachable": self.slowest_over_direct(|it| self.took_reachable(it)),
             "leakedFileDescriptors": self.leaked.n_files,
             "leakedBytes": self.leaked.n_bytes,
-            "faults": self.faults,
+            "faults": self.plan.counted(),
             "failures": self.pulled.failed,
         })
     }
@@ -61,20 +66,23 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pulled { took, failed, n_read, n_wrong } = &self.pulled;
+        let Pulled { good, failed, n_read, n_wrong } = &self.pulled;
         writeln!(f, "{} minutes, seed {}\n", self.lasts.as_secs() / 60, self.seed)?;
         writeln!(f, "| what | |\n| --- | --- |")?;
-        writeln!(f, "| pulls by containerd | {} |", took.len() + failed.len())?;
+        writeln!(f, "| pulls by containerd | {} |", good.len() + failed.len())?;
         writeln!(f, "| of these failed | {} |", failed.len())?;
         writeln!(f, "| blobs read at mirrors | {n_read} |")?;
         writeln!(f, "| wrong bytes | {n_wrong} |")?;
         writeln!(f, "| a pull without Shoal and faults, median, s | {:.2} |", self.direct.as_secs_f64())?;
         writeln!(f, "| a pull, median, s | {:.2} |", self.median())?;
-        writeln!(f, "| the slowest pull, s more than without | {:.2} |", self.slowest_over_direct())?;
+        let [all, reachable] =
+            [self.slowest_over_direct(|it| it.took), self.slowest_over_direct(|it| self.took_reachable(it))];
+        writeln!(f, "| the slowest pull, s more than without | {all:.2} |")?;
+        writeln!(f, "| the same, less what its own node was cut off or stopped | {reachable:.2} |")?;
         writeln!(f, "| leaked file descriptors | {} |", self.leaked.n_files)?;
         writeln!(f, "| leaked bytes | {} |", self.leaked.n_bytes)?;
         writeln!(f, "\n| fault | times |\n| --- | --- |")?;
-        for (fault, times) in &self.faults {
+        for (fault, times) in self.plan.counted() {
             writeln!(f, "| {fault} | {times} |")?;
         }
         for why in failed {
