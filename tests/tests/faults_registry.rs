@@ -86,3 +86,18 @@ async fn what_a_node_has_outlives_the_registry() -> Result<()> {
     let layer = &image.layers[0];
     fleet.read(1, &image, layer, &[]).await?.finish_with(layer).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_does_not_reach_the_registry_is_waited_for_once() -> Result<()> {
+    let mut lab = Lab::start("no-way-to-it", LabSpec::nodes(1)).await?;
+    let mut fleet = Fleet::start(&mut lab, FleetSpec::before(RegistrySpec::plain())).await?;
+    let image = fleet.publish(&[LAYER]).await?;
+    let containerds = fleet.containerds().await?;
+    fleet.harm(&lab, Victim::Registry, Harm::CutOffFromGateway).await?;
+    // It asks for the manifest twice, one after the other.
+    containerds[0].pull(&fleet.registry, &image).await?;
+    let log = fleet.sidecars[0].process.log()?;
+    let n_waits = log.matches("gateway did not answer in time").count();
+    assert_eq!(n_waits, 1, "{log}");
+    Ok(())
+}

@@ -7,6 +7,7 @@
 mod account;
 mod answer;
 mod blob;
+mod detours;
 mod pass;
 mod route;
 
@@ -81,8 +82,17 @@ impl Mirror {
 /// Until when the gateway is waited for, where the answer is due by `deadline`: what is left after that is
 /// for the registry.
 fn gateways_share(deadline: Instant) -> Instant {
+    share(deadline, 0.8)
+}
+
+/// Until when a registry is waited for that is asked first.
+fn half(deadline: Instant) -> Instant {
+    share(deadline, 0.5)
+}
+
+fn share(deadline: Instant, part: f32) -> Instant {
     let now = Instant::now();
-    now + deadline.saturating_duration_since(now).mul_f32(0.8)
+    now + deadline.saturating_duration_since(now).mul_f32(part)
 }
 
 impl Service<Request<Incoming>> for Mirror {

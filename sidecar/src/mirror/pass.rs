@@ -3,8 +3,9 @@
 //! The client's own headers go out and the answer's come back, challenges included; only what belongs to
 //! one connection is left out. A gateway that cannot be reached is told to the region, and later requests go
 //! past it until it is well again. One that does not answer in time is not: it may be waiting for a slow
-//! registry, and whether it is well itself shows when it is asked to open a blob. A body that stands still
-//! ends early, whoever it came from.
+//! registry, and whether it is well itself shows when it is asked to open a blob. That registry, though, is asked
+//! first for a while ([`detours`](super::detours)); where it does not serve this caller, the gateway may. A body that
+//! stands still ends early, whoever it came from.
 
 use bytes::Bytes;
 use http::header::{self, HeaderName};
@@ -19,8 +20,9 @@ use shoal_registry::RegistryBody;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{self, Body, NAMESPACE};
-use super::gateways_share;
+use super::detours::Detours;
 use super::route::Target;
+use super::{gateways_share, half};
 use crate::registries::Registries;
 use shoal_peer::region::{Gateway, Region};
 
@@ -40,6 +42,7 @@ const OF_CONNECTION: [HeaderName; 8] = [
 pub(super) struct Passage {
     region: Region,
     registries: Registries,
+    detours: Detours,
     http: Client<Connector, Empty<Bytes>>,
 }
 
@@ -47,7 +50,7 @@ impl Passage {
     pub(super) fn new(region: Region, registries: Registries, dialer: &Dialer) -> Self {
         let connector = dialer.connector(Expected::Any(Role::Gateway));
         let http = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Self { region, registries, http }
+        Self { region, registries, detours: Detours::default(), http }
     }
 
     /// Passes a request on and answers, with headers or an error, by `deadline`.
@@ -57,11 +60,18 @@ impl Passage {
         asked: &Request<()>,
         deadline: Instant,
     ) -> Response<Body> {
-        let through_gateway = match self.region.gateway() {
-            Some(gateway) => self.ask_gateway(&gateway, target, asked, gateways_share(deadline)).await,
-            None => None,
+        let Some(gateway) = self.region.gateway() else {
+            return self.ask_registry(target, asked, deadline).await;
         };
-        match through_gateway {
+        if self.detours.is_taken(&target.registry, Instant::now())
+            && let Ok(answer) = self.try_registry(target, asked, half(deadline)).await
+            && answer.status().is_success()
+        {
+            return answer;
+        }
+        let answer = self.ask_gateway(&gateway, target, asked, gateways_share(deadline)).await;
+        self.detours.note(&target.registry, answer.is_some(), Instant::now());
+        match answer {
             Some(answer) => named(answer, target),
             None => self.ask_registry(target, asked, deadline).await,
         }
@@ -74,25 +84,28 @@ impl Passage {
         asked: &Request<()>,
         deadline: Instant,
     ) -> Response<Body> {
-        let fail = |why: String| {
+        self.try_registry(target, asked, deadline).await.unwrap_or_else(|why| {
             let message = format!("registry {}: {}: {why}", target.registry, asked.uri().path());
             answer::error(asked, &OciError { code: ErrorCode::Unavailable, message })
-        };
-        let client = match self.registries.client(&target.registry) {
-            Ok(client) => client,
-            Err(error) => return fail(error.to_string()),
-        };
+        })
+    }
+
+    /// The registry's answer, or why there is none.
+    async fn try_registry(
+        &self,
+        target: &Target,
+        asked: &Request<()>,
+        deadline: Instant,
+    ) -> Result<Response<Body>, String> {
+        let client = self.registries.client(&target.registry).map_err(|it| it.to_string())?;
         let mut request = Request::new(());
         *request.method_mut() = asked.method().clone();
         *request.headers_mut() = end_to_end(asked.headers());
-        match target.path_and_query.parse() {
-            Ok(uri) => *request.uri_mut() = uri,
-            Err(_) => return fail("is not a path to ask for".into()),
-        }
+        *request.uri_mut() = target.path_and_query.parse().map_err(|_| "is not a path to ask for")?;
         match timeout_at(deadline, client.send(request)).await {
-            Ok(Ok(answer)) => named(cleaned(answer.map(streamed)), target),
-            Ok(Err(error)) => fail(error.what),
-            Err(_) => fail("no answer in time, from neither gateway nor registry".into()),
+            Ok(Ok(answer)) => Ok(named(cleaned(answer.map(streamed)), target)),
+            Ok(Err(error)) => Err(error.what),
+            Err(_) => Err("no answer in time, from neither gateway nor registry".into()),
         }
     }
 

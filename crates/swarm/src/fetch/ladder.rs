@@ -8,6 +8,8 @@
 //! lives it asks that for leave, so that not a whole fleet turns to the registry at once, and without
 //! one it waits a random moment, in which a neighbour may have come by the bytes.
 
+use std::time::Duration;
+
 use shoal_model::{Rng, Tick};
 
 use super::{Action, Policy};
@@ -47,6 +49,8 @@ pub(super) struct Ladder {
     since: Tick,
     /// The last sign of life from anywhere.
     moved_at: Tick,
+    /// When nothing came for so long that a rung was left.
+    let_down_at: Option<Tick>,
     /// When the registry is asked even without leave; set while stranded.
     direct_at: Tick,
     /// When the scheduler is asked for leave, again; set while stranded with a scheduler.
@@ -63,6 +67,7 @@ impl Ladder {
             rung: Rung::Swarm,
             since: now,
             moved_at: now,
+            let_down_at: None,
             direct_at: now,
             strand_at: None,
             unled: false,
@@ -107,7 +112,7 @@ impl Ladder {
 
     /// The scheduler leased a piece of the gateway.
     pub(super) fn led(&mut self) {
-        self.unled = false;
+        (self.unled, self.let_down_at) = (false, None);
     }
 
     /// The scheduler answered a call without giving leave: it lives, and is waited for anew.
@@ -143,6 +148,9 @@ impl Ladder {
     ) {
         if self.next_step(policy, outlook).is_none_or(|at| at > now) {
             return;
+        }
+        if matches!(self.rung, Rung::Swarm | Rung::Gateway) {
+            self.let_down_at = Some(now);
         }
         match self.rung {
             Rung::Swarm if outlook.gateway => self.take(now, Rung::Gateway),
@@ -182,13 +190,21 @@ impl Ladder {
             false if outlook.cut_off && self.rung == Rung::Gateway => policy.patience_cut_off,
             // They have been waited for once already, and a runtime waits for all this.
             false if self.direct_failed && self.moved_at <= self.since => policy.patience / 2,
-            false => policy.patience,
+            false => self.patience(policy),
         };
         match self.rung {
             Rung::Swarm | Rung::Gateway => Some(self.moved_at.max(self.since).after(patience)),
             Rung::Stranded => Some(self.strand_at.map_or(self.direct_at, |it| it.min(self.direct_at))),
             Rung::Direct | Rung::GivenUp => None,
         }
+    }
+
+    /// How long those are waited for who are there. What came back a moment ago and is silent again is not waited for
+    /// as long once more.
+    pub(super) fn patience(&self, policy: &Policy) -> Duration {
+        let is_relapse =
+            self.let_down_at.is_some_and(|it| it < self.moved_at && self.moved_at <= it.after(policy.away));
+        if is_relapse { policy.patience / 2 } else { policy.patience }
     }
 
     fn take(&mut self, now: Tick, rung: Rung) {

@@ -200,3 +200,26 @@ fn a_node_that_nobody_answers_gives_the_gateway_a_moment() {
     assert_eq!(it.until(5 * SECOND), [""; 0], "it is there, and may have something soon");
     assert_eq!(it.until(6 * SECOND), ["strand"]);
 }
+
+#[test]
+fn what_comes_back_for_a_moment_is_not_waited_for_as_long_again() {
+    // How long after the last news the node is stranded.
+    let stranded_after = |pause: u64| {
+        let mut it = Script::new(4, two_slots());
+        it.on(Event::Gateway(id("gw")));
+        it.on(neighbours(&["a"]));
+        it.on(news("a", 0..0));
+        it.until(3 * SECOND);
+        assert_eq!(it.fetch.rung(), Rung::Gateway);
+        it.until((3 + pause) * SECOND);
+        it.on(news("a", 0..1));
+        it.on(held_by("a", 0));
+        assert_eq!(it.fetch.rung(), Rung::Swarm);
+        let back = it.now;
+        while it.fetch.rung() == Rung::Swarm {
+            it.until(it.now + SECOND / 10);
+        }
+        it.now - back
+    };
+    assert_eq!(stranded_after(1), 3 * SECOND / 2);
+}
