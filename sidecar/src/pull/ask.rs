@@ -66,8 +66,12 @@ impl Asking {
     /// Fetches a piece into the store and tells how that went.
     pub(super) async fn piece(self, piece: PieceIndex, is_urgent: bool) {
         let range = self.shared.blob.geometry().range_of(piece);
-        let mut waiting = Signs::new(self.reports.clone(), None);
-        let room = self.tools.room.take(range.end - range.start, &mut waiting).await;
+        let waiting = || {
+            let queued = Event::Queued { from: self.node.id.clone(), piece };
+            // Where the driver is behind, it has events enough.
+            let _ = self.reports.try_send(Report::Event(queued));
+        };
+        let room = self.tools.room.take(range.end - range.start, waiting).await;
         let (generation, asked) = (self.shared.blob.status().generation, Instant::now());
         match self.receive(range, is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.

@@ -111,7 +111,7 @@ impl Direct {
         // What is read ahead of whole pieces is one frame at most.
         for piece in pieces.clone() {
             let len = geometry.len_of(piece);
-            let _room = self.tools.room.take(len, &mut signs).await;
+            let _room = self.tools.room.take(len, || signs.moved()).await;
             while (buffer.len() as u64) < len {
                 let Some(bytes) = next_data(&mut body).await? else {
                     let missing = pieces.end - piece;

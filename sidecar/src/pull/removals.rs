@@ -19,13 +19,17 @@ impl Remover for Pulls {
             self.counted(active.len());
             download
         };
-        let (tools, store) = (self.tools().clone(), self.tools().store.clone());
+        let (this, store) = (self.clone(), self.tools().store.clone());
         async move {
             if let Some(download) = download {
                 download.remove();
                 // So that nothing more of it comes in.
                 let _ = download.ended().await;
-                tools.schedulers.send(NodeMessage::Unwant(key.clone()));
+                // Whoever has begun to fetch it anew meanwhile wants it.
+                let active = this.active();
+                if !active.contains_key(&key) {
+                    this.tools().schedulers.send(NodeMessage::Unwant(key.clone()));
+                }
             }
             remove_from(store, key).await
         }

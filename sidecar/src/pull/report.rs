@@ -10,7 +10,7 @@ use tokio::task;
 use tokio::time::{Instant, timeout};
 
 /// The least time between two signs of life of one task.
-pub(super) const DISTANCE: Duration = Duration::from_millis(100);
+const DISTANCE: Duration = Duration::from_millis(100);
 /// How long another writer of a piece is waited for at once: one that fails says nothing.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -25,10 +25,10 @@ pub(super) enum Report {
     NoStore(StoreError),
 }
 
-/// Says that bytes come, or wait for room, and not too often.
+/// Says that bytes come, and not too often.
 pub(super) struct Signs {
     reports: mpsc::Sender<Report>,
-    /// Whose bytes; none for the registry's, and for those that wait here.
+    /// Whose bytes; none for the registry's.
     from: Option<NodeId>,
     quiet_until: Instant,
 }
@@ -38,7 +38,7 @@ impl Signs {
         Self { reports, from, quiet_until: Instant::now() }
     }
 
-    /// Bytes came, or wait for others that move.
+    /// Bytes came.
     pub(super) fn moved(&mut self) {
         let now = Instant::now();
         if now >= self.quiet_until {

@@ -68,9 +68,16 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// Bytes of some asked piece arrived, or will be asked for as soon as this node has stored others.
+    /// An ask has not left yet: this node has yet to store what came before.
+    Queued {
+        /// Of whom it will be asked.
+        from: NodeId,
+        /// Which piece.
+        piece: PieceIndex,
+    },
+    /// Bytes of some asked piece arrived.
     Moved {
-        /// Of whom; none where the registry sent them, and where nobody was asked yet.
+        /// Of whom; none where the registry sent them.
         from: Option<NodeId>,
     },
     /// The next piece that each reader needs; all pieces that readers need soon, where nothing can be stored.

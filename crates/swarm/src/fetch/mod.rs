@@ -254,6 +254,7 @@ impl Fetch {
                 self.ladder.moved(now);
             }
             Event::Failed { from, piece, fault } => self.on_failed(now, &from, (piece, fault), out),
+            Event::Queued { from, piece } => self.on_queued(now, &from, piece),
             Event::Moved { from: None } => self.ladder.moved(now),
             Event::Moved { from: Some(from) } => {
                 self.sources.stirred(now, &from);
@@ -300,6 +301,16 @@ impl Fetch {
         if self.sources.is_credible(now, from) {
             self.ladder.moved(now);
         }
+    }
+
+    /// An ask that waits here is as young as on the day it leaves, and its source owes nothing for it yet.
+    fn on_queued(&mut self, now: Tick, from: &NodeId, piece: PieceIndex) {
+        self.ladder.moved(now);
+        let asks = self.asked.get_mut(&piece);
+        let Some(ask) = asks.and_then(|it| it.iter_mut().find(|it| it.from == *from)) else { return };
+        ask.late_at = ask.late_at.after(now.since(ask.since));
+        ask.since = now;
+        self.sources.not_asked_yet(now, from);
     }
 
     fn on_held(&mut self, now: Tick, piece: PieceIndex, from: Option<&NodeId>, out: &mut Vec<Action>) {
@@ -471,7 +482,8 @@ impl Fetch {
     /// From when on a gateway that was asked counts as silent, unless something moves before.
     fn silent_from(&self) -> Option<Tick> {
         let asks = self.asked.values().flatten().filter(|it| self.sources.is_gateway(&it.from));
-        asks.map(|it| it.since.max(self.ladder.moved_at()).after(self.policy.patience)).min()
+        let patience = self.ladder.patience(&self.policy);
+        asks.map(|it| it.since.max(self.ladder.moved_at()).after(patience)).min()
     }
 
     /// What the ladder needs to know: is there anybody left to wait for?

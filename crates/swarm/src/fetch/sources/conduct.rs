@@ -164,6 +164,13 @@ impl Sources {
         }
     }
 
+    /// An ask was taken for one and has yet to leave: until then nothing is owed.
+    pub(in crate::fetch) fn not_asked_yet(&mut self, now: Tick, from: &NodeId) {
+        if let Some(since) = self.get_mut(from).and_then(|it| it.owes_since.as_mut()) {
+            *since = now;
+        }
+    }
+
     /// An ask has done its work, or, unless it was the only one, another was faster.
     pub(in crate::fetch) fn finished(&mut self, now: Tick, from: &NodeId, since: Tick, is_only: bool) {
         self.freed(from);

@@ -225,3 +225,24 @@ fn where_all_are_slow_nothing_is_asked_twice_for_that() {
     }
     assert_eq!(words, [""; 0]);
 }
+
+#[test]
+fn an_ask_that_waits_at_this_node_is_not_held_against_its_source() {
+    let silent_for = |is_queued: bool| {
+        let mut it = Script::new(2, two_slots());
+        it.on(Event::Gateway(id("gw")));
+        it.on(neighbours(&["a", "b"]));
+        it.on(news("a", 0..2));
+        it.on(news("b", 0..0));
+        let mut words = Vec::new();
+        for half in 1..=10 {
+            words.extend(it.until(half * SECOND / 2));
+            if is_queued {
+                (0..2).for_each(|piece| words.extend(it.on(Event::Queued { from: id("a"), piece })));
+            }
+        }
+        (words, it.fetch.rung())
+    };
+    assert_eq!(silent_for(true), (Vec::new(), Rung::Swarm));
+    assert_ne!(silent_for(false).0, [""; 0], "others are asked");
+}
