@@ -190,7 +190,7 @@ fn held(blob: &Blob) -> u64 {
 }
 
 /// A cause of bounded length.
-pub(crate) fn cause(mut why: String) -> String {
+pub fn cause(mut why: String) -> String {
     let end = (0..=Stored::MAX_CAUSE.min(why.len())).rev().find(|it| why.is_char_boundary(*it));
     why.truncate(end.unwrap_or_default());
     why

@@ -36,7 +36,7 @@ pub fn read(body: &[u8]) -> Result<Asked, Mistakes> {
             Asked::default()
         }
     };
-    if mistakes.0.is_empty() { Ok(asked) } else { Err(mistakes) }
+    mistakes.or(asked)
 }
 
 fn asked(args: &Fields<'_>, mistakes: &mut Mistakes) -> Asked {

@@ -33,7 +33,7 @@ pub fn read(body: &[u8]) -> Result<Vec<Push>, Mistakes> {
         let push = push(&event, &target, &mut mistakes);
         pushes.extend(push.filter(|it| !pushes.contains(it)));
     }
-    if mistakes.0.is_empty() { Ok(pushes) } else { Err(mistakes) }
+    mistakes.or(pushes)
 }
 
 fn push(event: &Fields<'_>, target: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Push> {

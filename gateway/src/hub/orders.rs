@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shoal_identity::{Dialer, Expected, Role};
 use shoal_proto::gateway_client::GatewayClient;
-use shoal_proto::{Regional, RegionalNews, RegionalOrders};
+use shoal_proto::{Regional, RegionalNews, RegionalOrders, StoreRequest};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,6 +33,8 @@ const TAKEN: Duration = Duration::from_secs(10);
 /// How long to wait for a gateway that does not answer, and for one that knows no orders.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(30);
+/// The longest message with orders, in bytes: a blob and its ticket take less than 2 KiB.
+const MAX_ORDERS: usize = RegionalOrders::MAX * StoreRequest::MAX_BLOBS * (2 << 10);
 
 /// The orders of one gateway of the hub.
 pub(super) struct Orders {
@@ -71,7 +73,7 @@ impl Orders {
             endpoint.connect_with_connector_lazy(self.dialer.connector(Expected::Any(Role::Gateway)));
         let (tell, told) = mpsc::channel(1);
         say(&tell, RegionalNews { regional: Some(self.me.clone()), orders: Vec::new() }).await?;
-        let mut calls = GatewayClient::new(channel);
+        let mut calls = GatewayClient::new(channel).max_decoding_message_size(MAX_ORDERS);
         let asked = timeout(FIRST, calls.attend(ReceiverStream::new(told)));
         let mut orders = asked.await.map_err(|_| silent())??.into_inner();
         ordered.begin_to_tell();

@@ -18,7 +18,7 @@ pub(super) struct Branch {
     pub(super) region: RegionName,
     /// None before there is anything to tell.
     link: Option<Link>,
-    /// The latest that was told, without its rows, and by which stream.
+    /// The latest that was told, without its rows, and in whose turn.
     told: Option<(u64, OrderProgress)>,
     rows: Vec<BlobAtNode>,
     /// Why it was not waited for any longer.
@@ -36,12 +36,12 @@ impl Branch {
         self.link = Some(link);
     }
 
-    /// What the region tells. An earlier stream of it has nothing more to say.
-    pub(super) fn told(&mut self, Told { stream, mut progress, .. }: Told) {
+    /// What the region tells. Whoever carried the job out there before has nothing more to say.
+    pub(super) fn told(&mut self, Told { turn, mut progress, .. }: Told) {
         let is_heard = match &self.told {
             _ if self.is_over() => false,
-            Some((last, _)) if *last == stream => true,
-            Some((last, _)) => *last < stream && progress.anew,
+            Some((last, _)) if *last == turn => true,
+            Some((last, _)) => *last < turn && progress.anew,
             None => progress.anew,
         };
         if !is_heard {
@@ -54,7 +54,7 @@ impl Branch {
         let over = self.rows.len().saturating_sub(OrderProgress::MAX_ROWS);
         self.rows.truncate(OrderProgress::MAX_ROWS);
         progress.rows_left_out = progress.rows_left_out.saturating_add(over as u64);
-        self.told = Some((stream, progress));
+        self.told = Some((turn, progress));
     }
 
     /// It is not waited for any longer.
@@ -144,8 +144,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) fn told(region: &str, stream: u64, progress: OrderProgress) -> Told {
-        Told { region: region.parse().unwrap(), stream, progress }
+    pub(in super::super) fn told(region: &str, turn: u64, progress: OrderProgress) -> Told {
+        Told { region: region.parse().unwrap(), turn, progress }
     }
 
     fn row(node: &str) -> BlobAtNode {
@@ -161,7 +161,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rows_add_up_until_a_later_stream_begins_anew() {
+    fn rows_add_up_until_a_later_turn_begins_anew() {
         let mut it = branch();
         let say = |anew, rows: &[&str]| OrderProgress {
             anew,

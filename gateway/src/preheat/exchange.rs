@@ -163,12 +163,14 @@ fn read(job: &[u8]) -> Option<JobView> {
     read.inspect_err(|error| tracing::debug!(%error, "a preheat job that cannot be read")).ok()
 }
 
+/// A job in at most so many bytes; in short where it is longer.
 fn written(job: &JobView, most: usize) -> Option<Bytes> {
-    let bytes = serde_json::to_vec(job).ok().filter(|it| it.len() <= most);
+    let write = |job: &JobView| serde_json::to_vec(job).ok().filter(|it| it.len() <= most).map(Bytes::from);
+    let bytes = write(job).or_else(|| write(&job.shortened()));
     if bytes.is_none() {
         tracing::warn!(id = job.id, most, "a preheat job is too long to be told to other gateways");
     }
-    bytes.map(Bytes::from)
+    bytes
 }
 
 /// What one stream has told.
@@ -236,9 +238,9 @@ impl Preheats {
     /// Forgets what is not needed of what others have told.
     fn tidy(&self) {
         let exchange = &self.0.exchange;
-        let own = self.stages();
+        let is_own = |id| self.look(id, |_| (), |_| ()).is_some();
         let standing = |it: &NodeId| exchange.sisters.knows(it).then(|| exchange.sisters.standing(it));
-        exchange.others().tidy(standing, |id| own.contains_key(&id));
+        exchange.others().tidy(standing, is_own);
     }
 
     /// Follows the others, and goes on with the jobs of those that are gone, until the gateway ends.

@@ -19,6 +19,9 @@ use shoal_oci::{Reference, RegistryName, Repository};
 /// The longest text of one field, in bytes.
 pub(super) const MAX_TEXT: usize = 1_024;
 
+/// What is wrong with a name that is only that.
+const NO_HOST: &str = "does not begin with a registry's host, as in harbor.example.com/production/app:v2";
+
 /// An image of a configured registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Image {
@@ -60,6 +63,13 @@ impl Image {
         if text.is_empty() {
             return Err("image: is missing: give its name, or the URL of its manifest".to_owned());
         }
+        let host = text.split_once("://").map_or(text, |it| it.1).split('/').next().unwrap_or_default();
+        if host.contains('@') {
+            // Not repeated: what stands there may be a password.
+            let is_name = host.len() == text.len();
+            let fault = if is_name { NO_HOST } else { "holds a user or password: give it as authorization" };
+            return Err(format!("image: {fault}"));
+        }
         let wrong = |fault: &str| Err(format!("image {:?}: {fault}", cut(text)));
         if text.len() > MAX_TEXT {
             return wrong(&format!("is {} bytes long, at most {MAX_TEXT} are allowed", text.len()));
@@ -69,15 +79,7 @@ impl Image {
             Some(_) => return wrong("has a scheme that is neither https nor http"),
             None => (text, false),
         };
-        let Some((host, path)) = rest.split_once('/') else {
-            return wrong(
-                "does not begin with a registry's host, as in harbor.example.com/production/app:v2",
-            );
-        };
-        if host.contains('@') {
-            // Not repeated: what stands there may be a password.
-            return Err("image: holds a user or password: give it as authorization".to_owned());
-        }
+        let Some((host, path)) = rest.split_once('/') else { return wrong(NO_HOST) };
         let parts = if is_url { url_parts(path) } else { Some(name_parts(path)) };
         let Some((repository, reference)) = parts else {
             return wrong(
@@ -265,9 +267,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let image = "https://ann:hunter2@harbor.example.com/v2/a/manifests/b";
-        let error = Image::parse(image, configured).unwrap_err();
-        assert!(error.contains("holds a user or password") && !error.contains("hunter2"), "{error:?}");
+        let long = format!("https://ann:hunter2@harbor.example.com/{}", "a".repeat(MAX_TEXT));
+        for image in [
+            "https://ann:hunter2@harbor.example.com/v2/a/manifests/b",
+            "ftp://ann:hunter2@harbor.example.com/v2/a/manifests/b",
+            "https://ann:hunter2@harbor.example.com",
+            "ann:hunter2@harbor.example.com/a:b",
+            &long,
+        ] {
+            let error = Image::parse(image, configured).unwrap_err();
+            assert!(error.contains("holds a user or password") && !error.contains("hunter2"), "{error:?}");
+        }
+        let error = Image::parse("ann:hunter2@harbor.example.com", configured).unwrap_err();
+        assert!(error.contains("registry's host") && !error.contains("hunter2"), "{error:?}");
     }
 
     #[test]

@@ -130,6 +130,8 @@ struct Trying {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) succeeded: bool,
+    /// Who had it end, where somebody did.
+    pub(super) cancelled_by: Option<String>,
     /// What is to be said about the whole.
     pub(super) errors: Vec<String>,
 }
@@ -255,7 +257,7 @@ impl Job {
                     it.told(told);
                 }
             }
-            Event::Cancelled(by) => return self.stop(&format!("cancelled by {by}"), true, actions),
+            Event::Cancelled(by) => return self.stop(&format!("cancelled by {by}"), Some(by), actions),
         }
         if self.verdict().is_none() {
             self.go_on(now, actions);
@@ -282,7 +284,7 @@ impl Job {
     fn go_on(&mut self, now: Tick, actions: &mut Vec<Action>) {
         if now >= self.deadline {
             let why = format!("not done within {} s", self.limits.timeout.as_secs());
-            return self.stop(&why, false, actions);
+            return self.stop(&why, None, actions);
         }
         let due = match &mut self.phase {
             Phase::Resolving(trying) => trying.is_due(now).then_some(Action::Resolve),
@@ -357,23 +359,24 @@ impl Job {
             }
         }
         if self.targets.iter().all(Target::is_over) && self.branches.iter().all(Branch::is_over) {
-            self.end(Vec::new(), false, actions);
+            self.end(Vec::new(), None, actions);
         }
     }
 
     /// Ends with what there is.
-    fn stop(&mut self, why: &str, is_cancelled: bool, actions: &mut Vec<Action>) {
+    fn stop(&mut self, why: &str, cancelled_by: Option<String>, actions: &mut Vec<Action>) {
         self.targets.iter_mut().for_each(|it| it.give_up(why));
         self.branches.iter_mut().for_each(|it| it.give_up(why));
-        self.end(vec![why.to_owned()], is_cancelled, actions);
+        self.end(vec![why.to_owned()], cancelled_by, actions);
     }
 
     fn fail(&mut self, why: String, actions: &mut Vec<Action>) {
-        self.phase = Phase::Over(Verdict { succeeded: false, errors: vec![why] });
+        self.branches.iter_mut().for_each(|it| it.give_up(&why));
+        self.phase = Phase::Over(Verdict { succeeded: false, cancelled_by: None, errors: vec![why] });
         actions.push(Action::End);
     }
 
-    fn end(&mut self, mut errors: Vec<String>, is_cancelled: bool, actions: &mut Vec<Action>) {
+    fn end(&mut self, mut errors: Vec<String>, cancelled_by: Option<String>, actions: &mut Vec<Action>) {
         let n_whole = self.targets.iter().filter(|it| it.is_whole()).count();
         let n_targets = self.targets.len();
         errors.extend(self.without.clone());
@@ -390,7 +393,8 @@ impl Job {
             errors.extend(self.branches.iter().filter_map(Branch::fault));
         }
         let is_of_use = n_whole > 0 || self.branches.iter().any(Branch::is_of_use);
-        self.phase = Phase::Over(Verdict { succeeded: is_of_use && !is_cancelled, errors });
+        let succeeded = is_of_use && cancelled_by.is_none();
+        self.phase = Phase::Over(Verdict { succeeded, cancelled_by, errors });
         actions.push(Action::End);
     }
 

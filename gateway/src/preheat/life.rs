@@ -40,30 +40,40 @@ impl Preheats {
 
     /// The same of a job that this gateway has.
     pub(super) async fn cancel_own(&self, id: u64, by: &str) -> Option<JobView> {
-        let going_on = self.state().going_on.get(&id).cloned();
-        let Some(GoingOn { view, progressing, .. }) = going_on else { return self.get_own(id) };
-        let is_queued = self.state().book.unqueue(id);
-        if is_queued {
+        if let Some((view, tenure)) = self.cancel_begun(id, by) {
             let (tell, told) = oneshot::channel();
-            let (this, view) = (self.clone(), view.failed(format!("cancelled by {by}"), Timestamp::now()));
+            let (this, view) = (self.clone(), view.cancelled(by, Timestamp::now()));
             self.0.tasks.spawn_infallible("preheat end", async move {
-                this.ended(view).await;
+                this.end(view, &tenure).await;
+                this.state().unleave(id);
                 // Whoever wanted it may have gone.
                 let _ = tell.send(());
             });
             // Where nothing is told, the gateway is ending.
             let _ = told.await;
-        } else {
-            progressing.cancel(by);
         }
         self.get_own(id)
+    }
+
+    /// Has a job that is at work end by itself. One that waits is returned: nobody else ends it.
+    fn cancel_begun(&self, id: u64, by: &str) -> Option<(Arc<JobView>, Arc<Tenure>)> {
+        let mut state = self.state();
+        if let Some(view) = state.claim(id) {
+            return Some((view, Arc::new(self.0.means.sisters.job(id))));
+        }
+        let GoingOn { view, progressing, tenure } = state.going_on.get(&id)?.clone();
+        if state.book.unqueue(id) {
+            return Some((view, tenure));
+        }
+        progressing.cancel(by);
+        None
     }
 
     /// This gateway has no such job any more.
     pub(super) fn forget(&self, id: u64) {
         let mut state = self.state();
         state.book.forget(id);
-        state.left.remove(&id);
+        state.unleave(id);
         if let Some(it) = state.going_on.remove(&id) {
             it.progressing.end();
         }
@@ -103,7 +113,7 @@ impl Preheats {
         // One that is cut short goes on after the restart.
         match stopping.run_until_cancelled(running).await {
             None => {}
-            Some(Some(())) => self.ended(going_on.now()).await,
+            Some(Some(())) => self.ended(going_on.outcome()).await,
             Some(None) => self.hand_over(view.id).await,
         }
     }
@@ -140,7 +150,7 @@ impl Preheats {
             id, image = view.request.image, outcome = outcome.as_str(), nodes = view.held.progress.nodes,
             nodes_done = view.held.progress.nodes_done, regions = view.regions.len(), errors = ?view.errors, "preheat job ended"
         );
-        self.0.metrics.ended(outcome);
+        self.0.metrics.ended(&view);
         let gone = {
             let mut state = self.state();
             let gone = state.book.ended(Timestamp::now(), view);

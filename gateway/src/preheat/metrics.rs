@@ -5,7 +5,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_ops::metrics::Metrics;
 
-use super::view::State;
+use super::view::{JobView, State};
+
+/// How a job ended that somebody had end: it counts as no failure.
+const CANCELLED: &str = "CANCELLED";
+/// Which way a job went.
+const HERE: &str = "here";
+const AWAY: &str = "away";
 
 type Label = [(&'static str, &'static str); 1];
 
@@ -30,6 +36,15 @@ impl PreheatMetrics {
             let help = "Preheat jobs that went to another gateway or came from one, by which";
             registry.register("gateway_preheat_jobs_moved", help, it.moved.clone());
         });
+        // A counter that is not there yet would hide its first step from `rate`.
+        let outcomes = [CANCELLED, State::Success.as_str(), State::Failure.as_str()];
+        for outcome in outcomes {
+            drop(it.ended.get_or_create(&[("outcome", outcome)]));
+        }
+        for direction in [HERE, AWAY] {
+            drop(it.moved.get_or_create(&[("direction", direction)]));
+        }
+        it.going_on(0, 0);
         it
     }
 
@@ -38,8 +53,9 @@ impl PreheatMetrics {
         self.going_on.get_or_create(&[("state", "running")]).set(n_running as i64);
     }
 
-    pub(super) fn ended(&self, outcome: State) {
-        self.ended.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    pub(super) fn ended(&self, job: &JobView) {
+        let outcome = if job.cancelled_by.is_some() { CANCELLED } else { job.state.as_str() };
+        self.ended.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     pub(super) fn refused(&self) {
@@ -47,10 +63,10 @@ impl PreheatMetrics {
     }
 
     pub(super) fn taken_over(&self) {
-        self.moved.get_or_create(&[("direction", "here")]).inc();
+        self.moved.get_or_create(&[("direction", HERE)]).inc();
     }
 
     pub(super) fn handed_over(&self) {
-        self.moved.get_or_create(&[("direction", "away")]).inc();
+        self.moved.get_or_create(&[("direction", AWAY)]).inc();
     }
 }

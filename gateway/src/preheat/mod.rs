@@ -38,7 +38,7 @@ mod succession;
 mod telling;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -115,6 +115,8 @@ struct Jobs {
     going_on: BTreeMap<u64, GoingOn>,
     /// Those that went on when the gateway last ended, until they do again.
     left: BTreeMap<u64, Arc<JobView>>,
+    /// The ones among them that somebody has begun to see to.
+    claimed: BTreeSet<u64>,
 }
 
 #[derive(Clone)]
@@ -175,6 +177,7 @@ impl Preheats {
             book: Book::new(next_id, ended),
             going_on: BTreeMap::new(),
             left: pending.into_iter().map(|it| (it.id, it)).collect(),
+            claimed: BTreeSet::new(),
         };
         let it = Self(Arc::new(Inner {
             exchange: Exchange::new(means.sisters.clone(), means.dialer.clone()),
@@ -217,6 +220,8 @@ impl Preheats {
     async fn take_in(&self, request: Request, asked_by: String) -> Result<JobView, Refused> {
         if let Some(id) = self.same_elsewhere(&request)
             && let Some(job) = self.get(id).await
+            // It may have ended since it was told of.
+            && job.state == State::Pending
         {
             return Ok(job);
         }
@@ -401,6 +406,20 @@ impl Preheats {
     }
 }
 
+impl Jobs {
+    /// Takes a job of before to see to it; none where somebody else does.
+    fn claim(&mut self, id: u64) -> Option<Arc<JobView>> {
+        let view = self.left.get(&id)?.clone();
+        self.claimed.insert(id).then_some(view)
+    }
+
+    /// A job of before has been seen to.
+    fn unleave(&mut self, id: u64) {
+        self.left.remove(&id);
+        self.claimed.remove(&id);
+    }
+}
+
 impl GoingOn {
     fn new(view: Arc<JobView>, request: Request, tenure: Tenure) -> Self {
         Self { view, progressing: Arc::new(Progressing::new(request)), tenure: Arc::new(tenure) }
@@ -412,7 +431,13 @@ impl GoingOn {
         Timestamp::now().since(self.view.created)
     }
 
+    /// As it is by now, for whoever asks.
     fn now(&self) -> JobView {
+        self.outcome().unended()
+    }
+
+    /// The same with its end, where it has come to that.
+    fn outcome(&self) -> JobView {
         match &*self.progressing.job() {
             Some(job) => self.view.with(job, &self.progressing.request, Timestamp::now()),
             None => (*self.view).clone(),
@@ -428,7 +453,7 @@ impl GoingOn {
 
     fn brief(&self) -> JobView {
         match &*self.progressing.job() {
-            Some(job) => self.view.brief_with(job, Timestamp::now()),
+            Some(job) => self.view.brief_with(job, Timestamp::now()).unended(),
             None => self.view.brief(),
         }
     }

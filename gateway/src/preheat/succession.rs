@@ -21,11 +21,14 @@ impl Preheats {
         let lost = "the gateway was restarted before the job had ended, and the credential that came with it is not \
                     kept: ask again";
         loop {
-            let Some((id, view)) = self.state().left.first_key_value().map(|(id, it)| (*id, it.clone()))
-            else {
-                break;
+            let claimed = {
+                let mut state = self.state();
+                let id = state.left.keys().find(|it| !state.claimed.contains(it)).copied();
+                id.and_then(|it| state.claim(it))
             };
-            self.take_up(view, self.0.means.sisters.job(id), lost).await;
+            let Some(view) = claimed else { break };
+            let tenure = self.0.means.sisters.job(view.id);
+            self.take_up(view, tenure, lost).await;
         }
         self.begin_more();
     }
@@ -47,13 +50,13 @@ impl Preheats {
                 let going_on = GoingOn::new(view, request, tenure);
                 self.mind(id, &going_on);
                 let mut state = self.state();
-                state.left.remove(&id);
+                state.unleave(id);
                 state.book.resume(id, sameness);
                 state.going_on.insert(id, going_on);
             }
             Err(why) => {
                 self.end(view.failed(why, Timestamp::now()), &tenure).await;
-                self.state().left.remove(&id);
+                self.state().unleave(id);
             }
         }
         self.changed();

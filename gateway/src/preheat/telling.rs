@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use shoal_proto::{BlobAtNode, OrderProgress, Stored};
+use shoal_peer::store::cause;
+use shoal_proto::{BlobAtNode, OrderProgress};
 
 use super::choice;
 use super::job::Job;
@@ -28,7 +29,7 @@ impl Telling {
         let (rows, rows_left_out) = self.new_rows(job, max_rows as usize);
         let Held { progress, layers, .. } = Held::counts(job);
         let verdict = job.verdict();
-        let errors = verdict.map(|it| it.errors.iter().map(|it| cut(it)).collect::<Vec<_>>());
+        let errors = verdict.map(|it| it.errors.iter().cloned().map(cause).collect::<Vec<_>>());
         let errors = errors.unwrap_or_default().into_iter().take(OrderProgress::MAX_ERRORS);
         let told = OrderProgress {
             job: number,
@@ -73,17 +74,11 @@ impl Telling {
                 blob: part.layer,
                 node: target.node.id.to_string(),
                 ip: choice::ip(&target.node).map(|it| it.to_string()).unwrap_or_default(),
-                failed: end.as_ref().err().map(|it| cut(it)),
+                failed: end.as_ref().err().map(|it| cause(it.to_string())),
             });
         }
         (rows, n_left_out)
     }
-}
-
-/// A text no longer than a cause may be.
-fn cut(text: &str) -> String {
-    let end = (0..=Stored::MAX_CAUSE.min(text.len())).rev().find(|it| text.is_char_boundary(*it));
-    text.get(..end.unwrap_or_default()).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

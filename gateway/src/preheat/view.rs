@@ -24,10 +24,13 @@ pub struct JobView {
     pub id: u64,
     /// Whether it has ended, and how.
     pub state: State,
-    /// What it is at: queued, resolving, assigning, storing, ended.
+    /// What it is at: queued, resolving, assigning, storing, ending, ended.
     pub doing: String,
     /// Who asked for it.
     pub asked_by: String,
+    /// Who had it end, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
     /// Whether a credential came with it. It is not kept.
     pub has_credential: bool,
     /// What was asked for.
@@ -165,6 +168,7 @@ impl JobView {
             state: State::Pending,
             doing: "queued".to_owned(),
             asked_by,
+            cancelled_by: None,
             has_credential: request.authorization.is_some(),
             request: request.to_asked(),
             created: now,
@@ -180,7 +184,11 @@ impl JobView {
         let (url, max_rows) = (|layer| url(job, request, layer), max_rows(job));
         Self {
             held: Held::of(job, max_rows, url),
-            regions: job.branches().iter().map(|it| RegionView::of(it, job, max_rows, url)).collect(),
+            regions: job
+                .branches()
+                .iter()
+                .map(|it| RegionView::of(it, Held::told(it, job, max_rows, url)))
+                .collect(),
             ..self.at(job, now)
         }
     }
@@ -189,7 +197,7 @@ impl JobView {
     pub(super) fn brief_with(&self, job: &Job, now: Timestamp) -> Self {
         let rows_left_out = parts(job).filter(|(_, _, part)| part.end.is_some()).count();
         let held = Held { progress: progress(job), rows_left_out, ..Held::default() };
-        let regions = job.branches().iter().map(|it| RegionView::of(it, job, 0, |_| None).brief()).collect();
+        let regions = job.branches().iter().map(RegionView::brief_of).collect();
         Self { held, regions, ..self.at(job, now) }
     }
 
@@ -200,6 +208,7 @@ impl JobView {
             state: self.state,
             doing: self.doing.clone(),
             asked_by: self.asked_by.clone(),
+            cancelled_by: self.cancelled_by.clone(),
             has_credential: self.has_credential,
             request: self.request.clone(),
             created: self.created,
@@ -221,15 +230,40 @@ impl JobView {
             state,
             doing: job.doing().to_owned(),
             updated: now,
+            cancelled_by: verdict.and_then(|it| it.cancelled_by.clone()),
             errors: verdict.map(|it| it.errors.clone()).unwrap_or_default(),
             ..self.brief()
         }
+    }
+
+    /// The same before its end is certain: whoever looks sees none.
+    pub(super) fn unended(self) -> Self {
+        if self.state == State::Pending {
+            return self;
+        }
+        let (doing, errors) = ("ending".to_owned(), Vec::new());
+        Self { state: State::Pending, doing, cancelled_by: None, errors, ..self }
+    }
+
+    /// The same with a word about its errors and regions in place of all of them, for those who cannot take that much in.
+    pub(super) fn shortened(&self) -> Self {
+        let n_regions = self.regions.len();
+        let errors = vec![format!(
+            "{} errors and {n_regions} regions are shown by its own gateway only",
+            self.errors.len()
+        )];
+        Self { errors, regions: Vec::new(), ..self.brief() }
     }
 
     /// The same, to begin anew.
     pub(super) fn anew(&self) -> Self {
         let (held, regions) = (Held::default(), Vec::new());
         Self { doing: "queued".to_owned(), held, regions, ..self.brief() }
+    }
+
+    /// The same, ended by somebody before it could do anything.
+    pub(super) fn cancelled(&self, by: &str, now: Timestamp) -> Self {
+        Self { cancelled_by: Some(by.to_owned()), ..self.failed(format!("cancelled by {by}"), now) }
     }
 
     /// The same, ended before it could do anything.
@@ -251,7 +285,14 @@ impl RegionView {
         }
     }
 
-    fn of(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
+    /// Without what was done where.
+    fn brief_of(branch: &Branch) -> Self {
+        let mut held = Held::told_counts(branch);
+        held.rows_left_out = held.rows_left_out.saturating_add(branch.rows().len());
+        Self::of(branch, held)
+    }
+
+    fn of(branch: &Branch, held: Held) -> Self {
         let state = match (branch.is_over(), branch.is_of_use()) {
             (false, _) => State::Pending,
             (true, true) => State::Success,
@@ -262,7 +303,7 @@ impl RegionView {
             state,
             doing: branch.doing().to_owned(),
             errors: branch.errors(),
-            held: Held::told(branch, job, max_rows, url),
+            held,
         }
     }
 }
@@ -288,28 +329,29 @@ impl Held {
         it
     }
 
-    /// The same of another region.
+    /// What another region's nodes hold, without blobs and rows.
+    fn told_counts(branch: &Branch) -> Self {
+        let Some(told) = branch.progress() else { return Self::default() };
+        let progress = Progress {
+            bytes: told.bytes,
+            bytes_held: told.bytes_held,
+            nodes: count(told.nodes),
+            nodes_done: count(told.nodes_done),
+            nodes_failed: count(told.nodes_failed),
+        };
+        Self { progress, rows_left_out: count(told.rows_left_out), ..Self::default() }
+    }
+
     fn told(branch: &Branch, job: &Job, max_rows: usize, url: impl Fn(usize) -> Option<String>) -> Self {
         let Some(told) = branch.progress() else { return Self::default() };
-        let count = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
         let layer = |(layer, [done, failed]): (&Layer, &[u64; 2])| LayerView {
             digest: layer.digest.to_string(),
             size: layer.size,
             nodes_done: count(*done),
             nodes_failed: count(*failed),
         };
-        let mut it = Self {
-            progress: Progress {
-                bytes: told.bytes,
-                bytes_held: told.bytes_held,
-                nodes: count(told.nodes),
-                nodes_done: count(told.nodes_done),
-                nodes_failed: count(told.nodes_failed),
-            },
-            layers: job.layers().iter().zip(&told.blobs).map(layer).collect(),
-            rows_left_out: count(told.rows_left_out),
-            ..Self::default()
-        };
+        let layers = job.layers().iter().zip(&told.blobs).map(layer).collect();
+        let mut it = Self { layers, ..Self::told_counts(branch) };
         for BlobAtNode { blob, node, ip, failed } in branch.rows().iter().cloned() {
             it.add(url(blob).map(|url| Row { url, hostname: node, ip, description: failed }), max_rows);
         }
@@ -331,6 +373,10 @@ impl Held {
         let rows_left_out = self.rows_left_out.saturating_add(n_rows);
         Self { progress: self.progress, rows_left_out, ..Self::default() }
     }
+}
+
+fn count(it: u64) -> usize {
+    usize::try_from(it).unwrap_or(usize::MAX)
 }
 
 /// The most rows of either kind that are shown of one region.
@@ -418,6 +464,20 @@ mod tests {
             job.on_event(Tick(0), event, &mut Vec::new());
         }
         (job, request)
+    }
+
+    #[test]
+    fn an_end_is_seen_once_it_is_certain() {
+        let (job, request) = half_done();
+        let now = Timestamp::now();
+        let ended = JobView::new(7, "ann".to_owned(), &request, now).with(&job, &request, now);
+        assert_eq!((ended.state, ended.cancelled_by.as_deref()), (State::Failure, Some("ann")));
+        let seen = ended.clone().unended();
+        assert_eq!(
+            (seen.state, seen.doing.as_str(), seen.cancelled_by.as_deref()),
+            (State::Pending, "ending", None)
+        );
+        assert_eq!((seen.errors.len(), seen.held), (0, ended.held));
     }
 
     #[test]

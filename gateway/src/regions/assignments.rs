@@ -24,9 +24,18 @@ pub(crate) struct TooMany;
 #[derive(Debug, Default)]
 pub(super) struct Assignments {
     n_entered: u64,
+    n_turns: u64,
     there: BTreeMap<u64, (NodeId, RegionName)>,
-    /// For each job and region the stream by which the order is carried out, if any is.
-    placed: BTreeMap<u64, BTreeMap<RegionName, Option<u64>>>,
+    /// For each job and region who carries the order out, if anybody does.
+    placed: BTreeMap<u64, BTreeMap<RegionName, Option<Carrier>>>,
+}
+
+/// Who carries an order out.
+#[derive(Clone, Copy, Debug)]
+struct Carrier {
+    stream: u64,
+    /// Later ones have higher numbers.
+    turn: u64,
 }
 
 impl Assignments {
@@ -66,20 +75,22 @@ impl Assignments {
         let (_, region) = self.there.get(&stream)?;
         let standing = self.placed.iter().filter_map(|(job, regions)| {
             let carrier = regions.get(region)?;
-            Some((*job, *carrier == Some(stream)))
+            Some((*job, carrier.is_some_and(|it| it.stream == stream)))
         });
         Some(standing.collect())
     }
 
     /// The stream by which a job is carried out in a region.
     pub(super) fn carrier(&self, job: u64, region: &RegionName) -> Option<u64> {
-        *self.placed.get(&job)?.get(region)?
+        self.placed.get(&job)?.get(region)?.map(|it| it.stream)
     }
 
-    /// The region that a stream carries a job out in, if it does.
-    pub(super) fn carried(&self, job: u64, stream: u64) -> Option<&RegionName> {
+    /// The region that a stream carries a job out in, if it does, and the number of that turn: whoever carries the job
+    /// out there next has a higher one.
+    pub(super) fn carried(&self, job: u64, stream: u64) -> Option<(&RegionName, u64)> {
         let (_, region) = self.there.get(&stream)?;
-        (self.carrier(job, region) == Some(stream)).then_some(region)
+        let Carrier { stream: carrier, turn } = (*self.placed.get(&job)?.get(region)?)?;
+        (carrier == stream).then_some((region, turn))
     }
 
     /// The regions that are there.
@@ -90,12 +101,13 @@ impl Assignments {
     /// Gives each order that nobody carries out to somebody who can.
     fn settle(&mut self) {
         for (region, carrier) in self.placed.values_mut().flatten() {
-            if carrier.is_some_and(|it| self.there.contains_key(&it)) {
+            if carrier.is_some_and(|it| self.there.contains_key(&it.stream)) {
                 continue;
             }
             // The latest is the least likely to be cut off without having been noticed.
             let there = self.there.iter().rev().find(|(_, (_, it))| it == region);
-            *carrier = there.map(|(stream, _)| *stream);
+            *carrier = there.map(|(stream, _)| Carrier { stream: *stream, turn: self.n_turns });
+            self.n_turns += 1;
         }
     }
 }
@@ -125,7 +137,8 @@ mod tests {
         assert_eq!(it.standing(us), Some(Vec::new()));
         assert_eq!(it.carrier(7, &region("ap")), None);
         let ap = enter(&mut it, "y", "ap");
-        assert_eq!((it.carrier(7, &region("ap")), it.carried(7, ap)), (Some(ap), Some(&region("ap"))));
+        assert_eq!(it.carrier(7, &region("ap")), Some(ap));
+        assert_eq!(it.carried(7, ap).map(|it| it.0), Some(&region("ap")));
         it.withdraw(7);
         assert_eq!(it.standing(a), Some(Vec::new()));
     }
@@ -136,8 +149,11 @@ mod tests {
         let (a, b) = (enter(&mut it, "a", "eu"), enter(&mut it, "b", "eu"));
         it.place(7, [region("eu")]);
         assert_eq!(it.carrier(7, &region("eu")), Some(b));
+        let turn = |it: &Assignments, stream| it.carried(7, stream).unwrap().1;
+        let first = turn(&it, b);
         it.leave(b);
         assert_eq!(it.carrier(7, &region("eu")), Some(a));
+        assert!(turn(&it, a) > first, "though its stream is the older one");
         it.leave(a);
         assert_eq!(it.carrier(7, &region("eu")), None);
         let again = enter(&mut it, "a", "eu");

@@ -67,11 +67,12 @@ pub(crate) struct Order {
     pub(crate) max_rows: u32,
 }
 
-/// What a region told by one of its streams; they are numbered in the order in which they came.
+/// What a region told by the gateway that carries the order out.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) region: RegionName,
-    pub(crate) stream: u64,
+    /// Another gateway, or the same by another stream, has another number; a later one a higher.
+    pub(crate) turn: u64,
     pub(crate) progress: OrderProgress,
 }
 
@@ -163,7 +164,9 @@ impl Desk {
         let attends = self.0.roll.list().iter().any(|it| it.regional.region == region.as_str());
         let there: Vec<_> = there.iter().map(RegionName::as_str).collect();
         Link::Absent(match (attends, there.is_empty()) {
-            (true, _) => "its gateway takes no orders: its release is older than this one's".to_owned(),
+            (true, _) => {
+                "its gateway takes no orders at present, or its release is older than this one's".to_owned()
+            }
             (false, true) => "no region is connected".to_owned(),
             (false, false) => format!("none of its gateways is connected: those of {} are", there.join(", ")),
         })
@@ -277,12 +280,13 @@ impl Attending {
     async fn told(&self, progress: OrderProgress) {
         let found = {
             let state = self.desk.state();
-            let region = state.assignments.carried(progress.job, self.stream).cloned();
-            region.zip(state.orders.get(&progress.job).map(|it| it.told.clone()))
+            let carried = state.assignments.carried(progress.job, self.stream);
+            let carried = carried.map(|(region, turn)| (region.clone(), turn));
+            carried.zip(state.orders.get(&progress.job).map(|it| it.told.clone()))
         };
-        let Some((region, job)) = found else { return };
+        let Some(((region, turn), job)) = found else { return };
         // The job has ended where nobody takes it.
-        let _ = job.send(Told { region, stream: self.stream, progress }).await;
+        let _ = job.send(Told { region, turn, progress }).await;
     }
 }
 

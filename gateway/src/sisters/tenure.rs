@@ -44,12 +44,13 @@ impl Tenure {
     /// Makes sure that nobody else takes the matter up for so long, whatever becomes of this gateway. False where
     /// another gateway has it.
     pub(crate) async fn hold_for(&self, life: Duration) -> bool {
-        self.ask_for(life).await;
-        !matches!(self.turn(), Turn::Follow(_))
+        let is_anothers = self.ask_for(life).await;
+        !is_anothers && !matches!(self.turn(), Turn::Follow(_))
     }
 
-    async fn ask_for(&self, life: Duration) {
-        let Some(redis) = &self.sisters.0.redis else { return };
+    /// Asks for the lease for so long; true where Redis says that another gateway has it.
+    async fn ask_for(&self, life: Duration) -> bool {
+        let Some(redis) = &self.sisters.0.redis else { return false };
         let (asked, leased) = (Instant::now(), self.claim().leased());
         let epochs = (leased, self.sisters.0.epochs.tell());
         let answer = redis.hold(&self.matter.to_string(), &self.me, life, epochs).await;
@@ -61,10 +62,12 @@ impl Tenure {
             Err(_) => Asked::Unanswered,
         };
         self.sisters.0.metrics.asked(&self.matter, outcome);
+        let is_anothers = matches!(answer, Ok(Answer::Another(_)));
         match answer {
             Ok(answer) => self.claim().heard(asked, Instant::now(), answer),
             Err(error) => tracing::debug!(lease = %self.matter, %error, "no lease"),
         }
+        is_anothers
     }
 
     /// Makes sure that it may be done at this moment; returns the epoch that this belongs to. `None` where another

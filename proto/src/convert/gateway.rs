@@ -6,7 +6,8 @@ use bytes::Bytes;
 use shoal_model::{Authorization, BlobKey, Node, TrustGroup};
 
 use super::{
-    Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, name, need, source, wrong,
+    Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, millis, name, need, source,
+    wrong,
 };
 use crate::messages::{
     OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, RegionRequest, RegionState, Regional, RenewReply,
@@ -157,10 +158,6 @@ impl Wire for RenewReply {
     fn from_wire(it: wire::RenewReply) -> Checked<Self> {
         Ok(Self { ticket: Ticket(it.ticket), ticket_lives: Duration::from_millis(it.ticket_lives_ms) })
     }
-}
-
-fn millis(it: Duration) -> u64 {
-    u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Wire for RegionRequest {

@@ -16,6 +16,7 @@ mod store;
 mod tests;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -115,6 +116,10 @@ bytes_form!(
 const MAX_ITEMS: usize = 4096;
 /// The most runs of pieces in one message: no more than half the pieces of the largest blob.
 const MAX_RUNS: usize = (MAX_PIECES / 2) as usize;
+
+fn millis(it: Duration) -> u64 {
+    u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
+}
 
 fn wrong(field: &'static str, seen: impl ToString, allowed: &'static str) -> Malformed {
     Malformed::Field { field, seen: seen.to_string(), allowed }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Checked, Wire, capped, digest, each, name, wrong};
+use super::{Checked, Wire, capped, digest, each, millis, name, wrong};
 use crate::messages::{
     BlobAtNode, OrderProgress, OrderedBlob, PreheatOrder, PreheatWish, Regional, RegionalNews,
     RegionalOrders, StoreRequest, Stored, Ticket,
@@ -201,8 +201,4 @@ fn text(field: &'static str, text: String) -> Checked<String> {
     } else {
         Ok(text)
     }
-}
-
-fn millis(it: Duration) -> u64 {
-    u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shoal_model::{BlobKey, Node};
 
-use super::{Checked, Wire, each, geometry, need, source, wrong};
+use super::{Checked, Wire, each, geometry, millis, need, source, wrong};
 use crate::messages::{StoreBlob, StoreProgress, StoreRequest, Stored, Ticket};
 use crate::wire;
 
@@ -38,7 +38,7 @@ impl Wire for StoreBlob {
             size: self.geometry.size(),
             piece_length: self.geometry.piece_length(),
             ticket: self.ticket.0,
-            ticket_lives_ms: u64::try_from(self.ticket_lives.as_millis()).unwrap_or(u64::MAX),
+            ticket_lives_ms: millis(self.ticket_lives),
             gateway: Some(self.gateway.into_wire()),
         }
     }

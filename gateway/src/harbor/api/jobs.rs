@@ -130,7 +130,7 @@ impl ListQuery {
                 _ => {}
             }
         }
-        if mistakes.0.is_empty() { Ok(it) } else { Err(mistakes) }
+        mistakes.or(it)
     }
 
     /// The header that leads to other pages of so many jobs.

@@ -122,7 +122,7 @@ fn beside(headers: &HeaderMap, query: Option<&str>) -> Result<Beside, Mistakes> 
             _ => mistakes.add("the address has something else than registry in its query"),
         }
     }
-    if mistakes.0.is_empty() { Ok(beside) } else { Err(mistakes) }
+    mistakes.or(beside)
 }
 
 /// Takes an event of Harbor's, in its own form or as a CloudEvent, or of Zot's. It comes with the header that the
