@@ -113,9 +113,11 @@ impl Ledger {
         repository: Option<&Repository>,
     ) -> BTreeSet<BlobKey> {
         let books = self.books();
+        if let Some(repository) = repository {
+            return books.blobs.get(&(registry.clone(), repository.clone())).cloned().unwrap_or_default();
+        }
         let of_registry = books.blobs.iter().filter(|((it, _), _)| it == registry);
-        let meant = of_registry.filter(|((_, it), _)| repository.is_none_or(|repository| repository == it));
-        meant.flat_map(|(_, blobs)| blobs).cloned().collect()
+        of_registry.flat_map(|(_, blobs)| blobs).cloned().collect()
     }
 
     /// The blobs that are known to be in a repository, no more than so many.

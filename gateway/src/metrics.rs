@@ -136,6 +136,7 @@ pub(crate) struct RegistryMetrics {
     bytes: Family<RegistryLabel, Counter>,
     gathered: Family<RegistryLabel, Counter>,
     sealed_bytes: Family<RegistryLabel, Counter>,
+    seed_read_bytes: Family<RegistryLabel, Counter>,
     seeds: Family<OutcomeLabels, Counter>,
     seeding: Family<StateLabels, Gauge>,
     seed_waits: Times,
@@ -153,6 +154,7 @@ impl RegistryMetrics {
             bytes: Family::default(),
             gathered: Family::default(),
             sealed_bytes: Family::default(),
+            seed_read_bytes: Family::default(),
             seeds: Family::default(),
             seeding: Family::default(),
             seed_waits: Times::new_with_constructor(times),
@@ -170,7 +172,7 @@ impl RegistryMetrics {
             );
             registry.register(
                 "gateway_back_to_source_bytes",
-                "Bytes of blobs read from a registry",
+                "Bytes of blobs read from a registry, or from the hub in its place",
                 it.bytes.clone(),
             );
             registry.register(
@@ -182,6 +184,11 @@ impl RegistryMetrics {
                 "gateway_sealed_bytes",
                 "Bytes of the blobs that were read from a registry, each blob counted once; what was read beyond is waste",
                 it.sealed_bytes.clone(),
+            );
+            registry.register(
+                "gateway_seed_read_bytes",
+                "Bytes of blobs read from a registry by seeds that have ended",
+                it.seed_read_bytes.clone(),
             );
             registry.register(
                 "gateway_back_to_source",
@@ -229,7 +236,16 @@ impl RegistryMetrics {
 
     /// The counters of one registry.
     pub(crate) fn of(&self, registry: &RegistryName) -> OneRegistry {
-        let it = OneRegistry { registry: registry.to_string(), all: self.clone() };
+        let label = RegistryLabel { registry: registry.to_string() };
+        let of = |it: &Family<RegistryLabel, Counter>| it.get_or_create(&label).clone();
+        let it = OneRegistry {
+            bytes: of(&self.bytes),
+            gathered: of(&self.gathered),
+            sealed_bytes: of(&self.sealed_bytes),
+            seed_read_bytes: of(&self.seed_read_bytes),
+            registry: registry.to_string(),
+            all: self.clone(),
+        };
         // A counter that is not there yet would hide its first step from `rate`.
         for outcome in Outcome::ALL {
             let labels = OutcomeLabels { registry: it.registry.clone(), outcome: outcome.label() };
@@ -238,15 +254,16 @@ impl RegistryMetrics {
         for stage in [Stage::Waiting, Stage::Reading] {
             drop(it.at(stage));
         }
-        it.bytes(0);
-        it.gathered(0);
-        drop(self.sealed_bytes.get_or_create(&it.label()));
         it
     }
 }
 
 /// The counters of one registry.
 pub(crate) struct OneRegistry {
+    bytes: Counter,
+    gathered: Counter,
+    sealed_bytes: Counter,
+    seed_read_bytes: Counter,
     registry: String,
     all: RegistryMetrics,
 }
@@ -275,12 +292,12 @@ impl OneRegistry {
 
     /// Counts bytes of a blob.
     pub(crate) fn bytes(&self, n_bytes: u64) {
-        self.all.bytes.get_or_create(&self.label()).inc_by(n_bytes);
+        self.bytes.inc_by(n_bytes);
     }
 
     /// Counts bytes of a blob that came from somebody else.
     pub(crate) fn gathered(&self, n_bytes: u64) {
-        self.all.gathered.get_or_create(&self.label()).inc_by(n_bytes);
+        self.gathered.inc_by(n_bytes);
     }
 
     /// A seed is at this stage from now on.
@@ -301,7 +318,12 @@ impl OneRegistry {
     /// A blob of so many bytes that was read from the registry is sealed, so long after its seed began.
     pub(crate) fn sealed(&self, n_bytes: u64, after: Duration) {
         self.all.seed_times.get_or_create(&self.label()).observe(after.as_secs_f64());
-        self.all.sealed_bytes.get_or_create(&self.label()).inc_by(n_bytes);
+        self.sealed_bytes.inc_by(n_bytes);
+    }
+
+    /// A seed has ended that had read so many bytes.
+    pub(crate) fn seed_read(&self, n_bytes: u64) {
+        self.seed_read_bytes.inc_by(n_bytes);
     }
 
     /// It was decided whether a caller may read a blob.

@@ -124,14 +124,14 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
         }
     });
     let upkeep = ctx.metrics.register(|registry| Upkeep::new(store.clone(), registry));
-    let census = upkeep.census();
+    let totals = upkeep.totals();
     ctx.tasks.spawn("upkeep", upkeep.run(ctx.tasks.stopping()));
 
     let limits = PeerLimits { upload_slots: settings.upload_slots, watches: MAX_WATCHES };
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
     let service = service.obeying(Arc::new(pulls.clone()));
     ctx.metrics.register(|registry| service.register(registry));
-    let stats = Stats { node: id, census, metrics, uploaded: service.uploaded().clone() };
+    let stats = Stats { node: id, totals, metrics, uploaded: service.uploaded().clone() };
     stats.tell(&settings.storage.dir, &ctx);
     let clients = Limits::new(MAX_CLIENTS.min(open_files::for_clients() / 2));
     ctx.serve(peers, service, Limits { stall: STALL, ..clients.clone() });

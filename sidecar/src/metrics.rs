@@ -304,7 +304,7 @@ impl SidecarMetrics {
             registry.register("sidecar_blob_seconds", help, its.blob_times);
             let help = "From asking for a piece to having it in the store, by source and how near that is";
             registry.register("sidecar_piece_seconds", help, its.piece_times);
-            let help = "Pieces that were asked for and did not come, by source and cause";
+            let help = "Pieces, and reads from a registry, that were asked for and did not come, by source and cause";
             registry.register("sidecar_failed_pieces", help, its.failures);
             let help = "Steps down the fallback ladder, by where they led";
             registry.register("sidecar_fallbacks", help, its.steps);
@@ -316,7 +316,10 @@ impl SidecarMetrics {
     fn begin_at_zero(&self) {
         for origin in Origin::ALL {
             drop(self.taken.get_or_create(&origin.labels()));
-            drop(self.piece_times.get_or_create(&origin.labels()));
+            // From a registry pieces come in a row, and none is asked for by itself.
+            if origin != Origin::Registry {
+                drop(self.piece_times.get_or_create(&origin.labels()));
+            }
             for cause in Cause::ALL {
                 drop(self.failures.get_or_create(&FailureLabels::of(origin, cause)));
             }

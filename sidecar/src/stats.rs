@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
-use shoal_blobstore::Census;
+use shoal_blobstore::Totals;
 use shoal_model::{Nearness, NodeId};
 use shoal_ops::Context;
 use tokio::task::spawn_blocking;
@@ -24,7 +24,7 @@ const TURN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Stats {
     pub(crate) node: NodeId,
-    pub(crate) census: Census,
+    pub(crate) totals: Totals,
     pub(crate) metrics: SidecarMetrics,
     /// Bytes of pieces sent to other nodes.
     pub(crate) uploaded: Counter,
@@ -52,7 +52,7 @@ impl Stats {
     }
 
     fn document(&self, started: u64) -> Value {
-        let Self { node, census, metrics, uploaded } = self;
+        let Self { node, totals, metrics, uploaded } = self;
         json!({
             "node": node.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -82,9 +82,9 @@ impl Stats {
                 "toNodes": uploaded.get(),
             },
             "cache": {
-                "blobs": census.blobs.get(),
-                "bytes": census.bytes.get(),
-                "damagedPieces": census.damaged.get(),
+                "blobs": totals.blobs.get(),
+                "bytes": totals.bytes.get(),
+                "damagedPieces": totals.damaged.get(),
             },
             "fetching": metrics.active().get(),
         })
@@ -125,7 +125,7 @@ mod tests {
         }
         let uploaded = Counter::default();
         uploaded.inc_by(11);
-        let stats = Stats { node: NodeId::new("node-1"), census: Census::default(), metrics, uploaded };
+        let stats = Stats { node: NodeId::new("node-1"), totals: Totals::default(), metrics, uploaded };
         let document = stats.document(7);
         assert_eq!(document["pulls"]["complete"], 1);
         assert_eq!(

@@ -176,6 +176,10 @@ async fn prometheus_says_what_a_pull_has_cost() -> Result<()> {
         .await?;
     // The swarm has served all: nothing passed it by, and the registry has sent each byte once.
     until(&prometheus, "1 - shoal:direct_bytes:rate5m / shoal:runtime_bytes:rate5m", 1.0).await?;
+    let spared = "clamp_min(1 - shoal:registry_bytes:rate5m / shoal:runtime_bytes:rate5m, 0)";
+    let expected = 1.0 - 1.0 / NODES as f64;
+    let is_spared = async || agree(prometheus.value(spared).await.ok()??, expected).then_some(());
+    wait::until("what the registry was spared", DEADLINE, is_spared).await?;
     let egress = prometheus.value("shoal:egress:ratio1h").await?;
     ensure!(egress.is_some_and(|it| agree(it, 1.0)), "egress is {egress:?}");
 

@@ -49,4 +49,4 @@ pub use error::StoreError;
 pub use outcome::{Learned, Status, Written};
 pub use read::{Lent, MAX_READ};
 pub use store::{Collected, Store, StoreSettings, Summary, Usage};
-pub use upkeep::{Census, Upkeep};
+pub use upkeep::{Totals, Upkeep};

@@ -26,7 +26,7 @@ struct ReasonLabel {
 
 /// What a store was when it was last looked over; clones are of the same.
 #[derive(Clone, Debug, Default)]
-pub struct Census {
+pub struct Totals {
     /// Bytes that blobs take on disk.
     pub bytes: Gauge,
     /// The number of blobs, empty ones included.
@@ -38,7 +38,7 @@ pub struct Census {
 /// Looks a store over as long as its service lives.
 pub struct Upkeep {
     store: Store,
-    census: Census,
+    totals: Totals,
     removed: Family<ReasonLabel, Counter>,
     freed: Counter,
 }
@@ -47,27 +47,31 @@ impl Upkeep {
     /// For one store, whose metrics are added: `store_bytes`, `store_blobs`, `store_removed_blobs`,
     /// `store_freed_bytes`, `store_damaged_pieces`, `store_damaged_journals`, `store_unstored_pieces`.
     pub fn new(store: Store, registry: &mut Registry) -> Self {
-        let census = Census { damaged: store.common().n_damaged.clone(), ..Census::default() };
-        registry.register("store_bytes", "Bytes that blobs take on disk", census.bytes.clone());
-        registry.register("store_blobs", "Blobs on disk, empty ones included", census.blobs.clone());
+        let totals = Totals { damaged: store.common().n_damaged.clone(), ..Totals::default() };
+        registry.register("store_bytes", "Bytes that blobs take on disk", totals.bytes.clone());
+        registry.register("store_blobs", "Blobs on disk, empty ones included", totals.blobs.clone());
         let (removed, freed) = (Family::default(), Counter::default());
         let help = "Blobs removed: not used for too long (expired), or to make room (evicted)";
         registry.register("store_removed_blobs", help, removed.clone());
-        registry.register("store_freed_bytes", "Bytes that removed blobs took on disk", freed.clone());
+        registry.register(
+            "store_freed_bytes",
+            "Bytes that expired and evicted blobs took on disk",
+            freed.clone(),
+        );
         let help = "Pieces that were found damaged and dropped";
-        registry.register("store_damaged_pieces", help, census.damaged.clone());
+        registry.register("store_damaged_pieces", help, totals.damaged.clone());
         let journals = store.common().n_damaged_journals.clone();
         let help = "Journals that could not be read to their end at the start";
         registry.register("store_damaged_journals", help, journals);
         let unstored = store.common().disk.n_unstored.clone();
         let help = "Pieces that the disk did not take, or not in time, and that passed through memory";
         registry.register("store_unstored_pieces", help, unstored);
-        Self { store, census, removed, freed }
+        Self { store, totals, removed, freed }
     }
 
     /// What is found.
-    pub fn census(&self) -> Census {
-        self.census.clone()
+    pub fn totals(&self) -> Totals {
+        self.totals.clone()
     }
 
     /// Looks the store over at once and then regularly, until `stopping`.
@@ -95,7 +99,7 @@ impl Upkeep {
             self.removed.get_or_create(&ReasonLabel { reason }).inc_by(n_removed as u64);
         }
         self.freed.inc_by(freed.0);
-        self.census.bytes.set(i64::try_from(usage.bytes.0).unwrap_or(i64::MAX));
-        self.census.blobs.set(i64::try_from(usage.n_blobs).unwrap_or(i64::MAX));
+        self.totals.bytes.set(i64::try_from(usage.bytes.0).unwrap_or(i64::MAX));
+        self.totals.blobs.set(i64::try_from(usage.n_blobs).unwrap_or(i64::MAX));
     }
 }

@@ -89,11 +89,11 @@ pub(crate) async fn follow_level(
     mut current: LogSettings,
     read: impl Fn(&str) -> anyhow::Result<LogSettings>,
 ) {
-    let mut seen = look(&file, None).await;
+    let mut seen = look(&file, None).await.map(|(stamp, _)| stamp);
     loop {
         sleep(LOOK).await;
-        let Some((stamp, text)) = look(&file, seen.as_ref().map(|it| it.0)).await else { continue };
-        seen = Some((stamp, String::new()));
+        let Some((stamp, text)) = look(&file, seen).await else { continue };
+        seen = Some(stamp);
         match read(&text) {
             Ok(settings) if settings.level != current.level => {
                 tracing::info!(level = %settings.level, "log level changed");

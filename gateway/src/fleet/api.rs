@@ -64,7 +64,7 @@ async fn show_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Resu
 async fn remove_task(Shared(fleet): Shared<Fleet>, Path(id): Path<String>) -> Result<Response, Response> {
     let key = id.parse().map_err(|_| unknown(&id, &[]))?;
     let subject = Extension(Subject(id));
-    let removal = fleet.remove(vec![key]).await;
+    let (removal, _) = fleet.remove(vec![key]).await;
     let status = if removal.is_whole() { StatusCode::OK } else { StatusCode::MULTI_STATUS };
     Ok((status, subject, Json(removal)).into_response())
 }

@@ -97,7 +97,12 @@ impl Fleet {
         // A page fits. One more says whether there is another.
         let at_most = per_page as u32 + 1;
         let request = NodesRequest { after, at_most, zone, having: task, counted: true };
-        view::nodes(self.0.census.nodes(&request).await, per_page)
+        let mut counted = self.0.census.nodes(&request).await;
+        if request.having.is_some() {
+            // Only the scheduler that has the task has counted, and its part alone.
+            counted.found.iter_mut().for_each(|it| it.n_blobs = None);
+        }
+        view::nodes(counted, per_page)
     }
 
     /// The other regions.

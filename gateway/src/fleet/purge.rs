@@ -108,10 +108,13 @@ impl Fleet {
             self.0.ledger.known_of(&registry, &repository, RemoveRequest::MAX);
         let blobs = Sums { own: own.len(), shared: shared.len(), left: n_left };
         self.0.ledger.disown(&shared, &registry, &repository);
-        let removal = if own.is_empty() { None } else { Some(self.remove(own.clone()).await) };
-        if removal.as_ref().is_some_and(RemovalView::is_whole) {
-            self.0.ledger.disown(&own, &registry, &repository);
-        }
+        let removal = if own.is_empty() {
+            None
+        } else {
+            let (removal, gone) = self.remove(own).await;
+            self.0.ledger.disown(&gone, &registry, &repository);
+            Some(removal)
+        };
         PurgeView { registry: registry.to_string(), repository: repository.to_string(), blobs, removal }
     }
 }

@@ -29,6 +29,8 @@ const NODES_BY: Duration = Duration::from_secs(22);
 const GATEWAYS_BY: Duration = Duration::from_secs(27);
 /// How long it may take to find out whom to ask first.
 const HOLDERS: Duration = Duration::from_secs(2);
+/// Why a node that has run out of time is named.
+const LATE: &str = "not reached in time: ask again";
 /// The most rows of either list.
 const MAX_ROWS: usize = 1000;
 
@@ -126,17 +128,21 @@ fn cause(answer: Answer) -> Option<String> {
 }
 
 impl Fleet {
-    /// Removes these blobs, of which there are no more than one request names, wherever they are.
-    pub(super) async fn remove(&self, keys: Vec<BlobKey>) -> RemovalView {
+    /// Removes these blobs, of which there are no more than one request names, wherever they are; and says which are
+    /// gone everywhere.
+    pub(super) async fn remove(&self, keys: Vec<BlobKey>) -> (RemovalView, Vec<BlobKey>) {
         let began = Instant::now();
         let Counted { found, silent, .. } = self.0.census.nodes(&NodesRequest::default()).await;
         let (mut sidecars, gateways) = self.parted(found.into_iter().map(|it| it.node));
         let holders = self.holders(&keys).await;
         sidecars.sort_by_key(|it| !holders.contains(&it.id));
         let mut answers = self.ask(sidecars, &keys, began + NODES_BY).await;
-        answers.extend(self.ask(gateways, &keys, began + GATEWAYS_BY).await);
-        answers.push((self.0.sisters.myself(), Ok(self.remove_here(&keys).await)));
-        RemovalView::new(answers, silent)
+        let by = began + GATEWAYS_BY;
+        let (gateways, here) = tokio::join!(self.ask(gateways, &keys, by), self.remove_here(&keys, by));
+        answers.extend(gateways);
+        answers.push((self.0.sisters.myself(), here));
+        let gone = if silent.is_empty() { gone(keys, &answers) } else { Vec::new() };
+        (RemovalView::new(answers, silent), gone)
     }
 
     /// The nodes that are known to have the blob, where it is one.
@@ -163,7 +169,7 @@ impl Fleet {
             async move {
                 let answer = match timeout_at(by, peers.remove(&node, request)).await {
                     Ok(answer) => answer.map_err(|it| it.to_string()),
-                    Err(_) => Err("not reached in time: ask again".to_owned()),
+                    Err(_) => Err(LATE.to_owned()),
                 };
                 (node, answer)
             }
@@ -171,20 +177,32 @@ impl Fleet {
         stream::iter(nodes).map(ask).buffer_unordered(AT_ONCE).collect().await
     }
 
-    async fn remove_here(&self, keys: &[BlobKey]) -> Vec<Removal> {
+    async fn remove_here(&self, keys: &[BlobKey], by: Instant) -> Answer {
         let mut removals = Vec::with_capacity(keys.len());
         for key in keys {
-            removals.push(self.0.shelf.remove(key.clone()).await);
+            let removal = timeout_at(by, self.0.shelf.remove(key.clone())).await;
+            removals.push(removal.map_err(|_| LATE.to_owned())?);
         }
-        removals
+        Ok(removals)
     }
+}
+
+/// The blobs of which nothing is left at any of those who were asked.
+fn gone(keys: Vec<BlobKey>, answers: &[(Node, Answer)]) -> Vec<BlobKey> {
+    let is_left = |number: usize| {
+        answers.iter().any(|(_, answer)| match answer {
+            Ok(removals) => matches!(removals.get(number), Some(Removal::Failed(_)) | None),
+            Err(_) => true,
+        })
+    };
+    keys.into_iter().enumerate().filter(|(number, _)| !is_left(*number)).map(|(_, key)| key).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-    use shoal_model::Place;
+    use shoal_model::{Digest, Place, TrustGroup};
 
     fn node(name: &str) -> Node {
         Node { id: NodeId::new(name), address: "a:1".into(), role: Role::Sidecar, place: Place::default() }
@@ -212,6 +230,18 @@ mod tests {
         });
         assert!(!view.is_whole());
         assert_eq!(serde_json::to_value(view).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_blob_is_gone_where_nobody_has_failed_to_remove_it() {
+        let key = |byte| BlobKey { group: TrustGroup::new("g"), digest: Digest::from_sha256([byte; 32]) };
+        let keys = || vec![key(1), key(2)];
+        let failed = || Removal::Failed("the disk refuses".to_owned());
+        let well = (node("a"), Ok(vec![Removal::Removed, Removal::Nothing]));
+        let half = (node("b"), Ok(vec![Removal::Removed, failed()]));
+        assert_eq!(gone(keys(), std::slice::from_ref(&well)), keys());
+        assert_eq!(gone(keys(), &[well.clone(), half]), [key(1)]);
+        assert_eq!(gone(keys(), &[well, (node("c"), Err("unreachable".to_owned()))]), []);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod run;
 mod writer;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_blobstore::{Blob, Store, StoreError};
@@ -287,6 +288,7 @@ impl Seeder {
             pulse,
             urgency,
             ledger: tools.ledger.clone(),
+            n_read: AtomicU64::new(0),
         };
         let inner = self.0.clone();
         tools.tasks.spawn_infallible("seed", async move {
@@ -297,7 +299,9 @@ impl Seeder {
             });
             let res = async { res.await.unwrap_or(Some(Err(SeedError::Removed))) };
             let res = stopping.run_until_cancelled(res);
-            match res.await.unwrap_or(Some(Err(SeedError::Interrupted))) {
+            let res = res.await.unwrap_or(Some(Err(SeedError::Interrupted)));
+            seed.upstream.metrics.seed_read(seed.n_read.load(Ordering::Relaxed));
+            match res {
                 Some(res) => {
                     if matches!(res, Ok(Had::FromRegistry)) {
                         seed.upstream.metrics.sealed(seed.blob.geometry().size(), began.elapsed());

@@ -9,6 +9,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -69,6 +70,8 @@ pub(super) struct Seed {
     pub(super) pulse: Pulse,
     pub(super) urgency: Urgency,
     pub(super) ledger: Arc<Ledger>,
+    /// Bytes that the registry has sent.
+    pub(super) n_read: AtomicU64,
 }
 
 /// Whoever else may hold pieces.
@@ -435,6 +438,7 @@ impl Seed {
                 }
             };
             self.upstream.received(n_bytes);
+            self.n_read.fetch_add(n_bytes as u64, Ordering::Relaxed);
             self.ledger.moved(self.blob.key(), self.as_traffic(n_bytes as u64));
             let n_known = cutter.offset() + bytes.len() as u64;
             let n_left = (self.blob.geometry().size() + content.skip).saturating_sub(n_known);

@@ -7,7 +7,7 @@ use shoal_model::Nearness;
 use tokio::time::Instant;
 
 use super::route::WantedBlob;
-use crate::metrics::{Origin, Outcome, SidecarMetrics, Supply};
+use crate::metrics::{Origin, Outcome, SidecarMetrics, Step, Supply};
 use crate::pull::Download;
 
 /// The most of a client's own name that is logged, in bytes.
@@ -74,6 +74,18 @@ impl Account {
         }
     }
 
+    /// The registry's own answer serves it. Whoever asks only for the head is served by that in any case.
+    pub(super) fn falls_back(&self) {
+        if self.outcome != Outcome::Probed {
+            self.metrics.fell_back(Step::PassedThrough);
+        }
+    }
+
+    /// Whether so many bytes have gone to the runtime.
+    pub(super) const fn has_sent(&self, n_bytes: u64) -> bool {
+        self.n_bytes >= n_bytes
+    }
+
     /// This has brought the bytes, or what of them was not here.
     pub(super) fn fetched_by(&mut self, download: Option<Download>) {
         self.download = download;
@@ -85,7 +97,7 @@ impl Drop for Account {
         self.metrics.streams().dec();
         self.metrics.pulled(self.outcome);
         let (took, WantedBlob { registry, repository, digest }) = (self.began.elapsed(), &self.wanted);
-        if let (Outcome::Complete, Some(supply)) = (self.outcome, self.supply) {
+        if let (Outcome::Complete | Outcome::PassedThrough, Some(supply)) = (self.outcome, self.supply) {
             self.metrics.last_byte(supply, took);
         }
         let outcome = self.outcome.label();

@@ -20,7 +20,7 @@ use super::account::Account;
 use super::answer::{self, Body, CONTENT_DIGEST, NAMESPACE};
 use super::route::{Target, WantedBlob};
 use super::{Mirror, gateways_share};
-use crate::metrics::{Outcome, SidecarMetrics, Step, Supply};
+use crate::metrics::{Outcome, SidecarMetrics, Supply};
 use crate::pull::{Cut, Grant, NoStream, Opening, Pulls, Reader};
 
 /// A response without its body, and the bytes of the blob that are to follow.
@@ -126,7 +126,6 @@ impl Mirror {
         if start == 0 && !matches!(error, NoStream::Cut(Cut::Dropped)) {
             let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
             if answer.status().is_success() {
-                self.metrics().fell_back(Step::PassedThrough);
                 return passed_through(answer, pull.account);
             }
         }
@@ -142,7 +141,6 @@ impl Mirror {
         let group = tools.region.trust_group(pull.wanted.registry.as_str());
         let cached = tools.store.get(&BlobKey { group, digest: pull.wanted.digest });
         let Some(blob) = cached.filter(Blob::is_complete) else {
-            self.metrics().fell_back(Step::PassedThrough);
             let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
             return passed_through(answer, pull.account);
         };
@@ -243,19 +241,38 @@ fn is(content: &[u8], wanted: &WantedBlob) -> bool {
 /// The registry's own answer, on its way to the runtime.
 fn passed_through(answer: Response<Body>, account: Account) -> Response<Body> {
     let mut account = account.supplied_by(Supply::Registry);
-    account.ends(match answer.status() {
-        status if status.is_client_error() => Outcome::Refused,
-        status if status.is_server_error() => Outcome::Failed,
-        _ => Outcome::PassedThrough,
-    });
     if !answer.status().is_success() {
+        let is_refusal = answer.status().is_client_error();
+        account.ends(if is_refusal { Outcome::Refused } else { Outcome::Failed });
         return answer;
     }
-    let counted = move |frame: Frame<Bytes>| {
-        account.sent(frame.data_ref().map_or(0, Bytes::len));
-        frame
-    };
-    answer.map(|body| body.map_frame(counted).boxed_unsync())
+    account.falls_back();
+    // Whoever knows the length does not ask for what comes after the last byte.
+    let length = answer.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    answer.map(|body| {
+        let frames = stream::unfold(Some((body, account, length)), async |it| {
+            let (mut body, mut account, length) = it?;
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    account.sent(frame.data_ref().map_or(0, Bytes::len));
+                    if length.is_some_and(|it| account.has_sent(it)) {
+                        account.ends(Outcome::PassedThrough);
+                    }
+                    Some((Ok(frame), Some((body, account, length))))
+                }
+                Some(Err(error)) => {
+                    account.ends(Outcome::Cut);
+                    Some((Err(error), None))
+                }
+                None => {
+                    account.ends(Outcome::PassedThrough);
+                    None
+                }
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    })
 }
 
 /// A stream to a runtime, told of when it ends, however it ends.
