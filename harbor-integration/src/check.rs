@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use shoal_ask::{Answer, Http};
 use shoal_ops::settings::{Secret, Setting as _};
 
 use crate::harbor::{About, Harbor};
-use crate::http::{Answer, Http};
 use crate::object::{Kind, Object, WEBHOOK_PATH, is_ours};
 use crate::settings::{RobotSettings, Settings, Vendor};
 use crate::setup::has_expired;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use shoal_ask::{Answer, CertificatesError, Http, HttpError};
 use shoal_ops::settings::Secret;
 use zeroize::Zeroizing;
 
-use crate::http::{Answer, CertificatesError, Http, HttpError};
 use crate::object::{Kind, Object};
 use crate::settings::HarborSettings;
 
@@ -60,8 +60,7 @@ pub(crate) struct About {
 
 impl Harbor {
     pub(crate) fn new(settings: &HarborSettings) -> Result<Self, CertificatesError> {
-        let authorization = basic(&settings.username, &settings.password);
-        Ok(Self(Http::new(settings.url.clone(), settings.ca.as_deref(), authorization)?))
+        Self::asked_by(settings, &settings.username, &settings.password)
     }
 
     /// The same Harbor, asked by a robot.
@@ -70,7 +69,14 @@ impl Harbor {
         name: &str,
         secret: &Secret,
     ) -> Result<Self, CertificatesError> {
-        Ok(Self(Http::new(settings.url.clone(), settings.ca.as_deref(), basic(name, secret))?))
+        Self::asked_by(settings, name, secret)
+    }
+
+    fn asked_by(settings: &HarborSettings, name: &str, secret: &Secret) -> Result<Self, CertificatesError> {
+        let http = Http::new(settings.url.clone(), settings.ca.as_deref(), basic(name, secret))?;
+        // Harbor would take a name of digits for a number.
+        let by_name = HeaderName::from_static("x-is-resource-name");
+        Ok(Self(http.with(by_name, HeaderValue::from_static("true"))))
     }
 
     /// Whether anything answers as Harbor does.

@@ -12,7 +12,6 @@
 
 pub mod check;
 mod harbor;
-mod http;
 pub mod object;
 pub mod settings;
 pub mod setup;

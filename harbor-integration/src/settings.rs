@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use shoal_ask::address;
 use shoal_ops::settings::{Reader, Secret};
 use url::Url;
 
@@ -155,12 +156,12 @@ impl Vendor {
 impl Settings {
     /// Reads them; mistakes are kept by the reader.
     pub fn read(reader: &Reader) -> Self {
-        let url = required(reader, "gateway.url", url);
+        let url = required(reader, "gateway.url", address);
         let webhook_authorization = reader.optional("gateway.webhookAuthorization");
         let projects = projects(reader, webhook_authorization.is_some());
         Self {
             harbor: HarborSettings {
-                url: required(reader, "harbor.url", self::url),
+                url: required(reader, "harbor.url", address),
                 username: reader.required("harbor.username"),
                 password: reader.required("harbor.password"),
                 ca: reader.optional("harbor.ca"),
@@ -168,7 +169,7 @@ impl Settings {
             gateway: GatewaySettings {
                 reached_at: reader.parse("gateway.reachedAt", |text| match text {
                     "" => Ok(url.clone()),
-                    text => self::url(text),
+                    text => address(text),
                 }),
                 url,
                 token: token(reader),
@@ -194,18 +195,6 @@ impl Settings {
 fn required<T>(reader: &Reader, key: &str, read: fn(&str) -> Result<T, String>) -> T {
     reader.required::<String>(key);
     reader.parse(key, read)
-}
-
-fn url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "is not a URL".to_owned())?;
-    let is_bare = url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    if !["http", "https"].contains(&url.scheme()) || !url.has_host() || !is_bare {
-        return Err("is not of the form https://host[:port] or http://host[:port]".to_owned());
-    }
-    Ok(url)
 }
 
 fn token(reader: &Reader) -> Token {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
 /// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("shoal-model", &[]),
     ("shoal-pagecache", &[]),
     ("shoal-oci", &["shoal-model"]),
@@ -36,8 +36,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("shoal-gateway", SERVICE),
     ("shoal-scheduler", SERVICE),
     ("shoal-sidecar", SERVICE),
+    ("shoal-ask", &[]),
     // It meets the gateway over HTTP only, as Harbor does.
-    ("shoal-harbor", &["shoal-ops"]),
+    ("shoal-harbor", &["shoal-ask", "shoal-ops"]),
 ];
 
 const SERVICE: &[&str] = &[
