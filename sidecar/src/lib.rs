@@ -17,6 +17,7 @@ mod announce;
 mod metrics;
 mod mirror;
 mod pull;
+mod recent;
 mod registries;
 pub mod settings;
 mod stats;
@@ -44,6 +45,7 @@ use announce::Everything;
 use metrics::SidecarMetrics;
 use mirror::Mirror;
 use pull::{Opener, Pulls, Rates, Room, Slots, Tools};
+use recent::Recent;
 use registries::Registries;
 use settings::Settings;
 use stats::Stats;
@@ -131,12 +133,15 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<()> {
     let service = PeerService::new(Arc::new(store), verifier, limits, ctx.tasks.stopping());
     let service = service.obeying(Arc::new(pulls.clone()));
     ctx.metrics.register(|registry| service.register(registry));
+    let recent = Recent::default();
+    recent.show(&ctx);
     let stats = Stats { node: id, totals, metrics, uploaded: service.uploaded().clone() };
     stats.tell(&settings.storage.dir, &ctx);
     let clients = Limits::new(MAX_CLIENTS.min(open_files::for_clients() / 2));
     ctx.serve(peers, service, Limits { stall: STALL, ..clients.clone() });
     // Runtimes speak HTTP/1.1 to a mirror. Whoever does not is to get no more by that.
-    ctx.serve(mirror, Mirror::new(&settings.proxy, pulls, &dialer), Limits { streams: 1, ..clients });
+    let serving = Mirror::new(&settings.proxy, pulls, &dialer, recent);
+    ctx.serve(mirror, serving, Limits { streams: 1, ..clients });
     region.first_answer(REGION_PATIENCE).await;
     ready.set(true);
     Ok(())

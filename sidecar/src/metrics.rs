@@ -1,6 +1,6 @@
 //! What the sidecar counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -185,7 +185,8 @@ impl Cause {
 }
 
 impl Step {
-    const ALL: [Self; 4] = [Self::Gateway, Self::Registry, Self::PassedThrough, Self::GivenUp];
+    /// All of them, from the top.
+    pub(crate) const ALL: [Self; 4] = [Self::Gateway, Self::Registry, Self::PassedThrough, Self::GivenUp];
 
     /// The step down that a fetch has made by coming to this rung.
     pub(crate) const fn to(rung: Rung) -> Option<Self> {
@@ -198,7 +199,8 @@ impl Step {
         }
     }
 
-    const fn label(self) -> &'static str {
+    /// Its word in labels and the log.
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Registry => "registry",
@@ -412,14 +414,17 @@ impl SidecarMetrics {
     }
 }
 
-/// The bytes that one download took in, by origin.
+/// The bytes that one download took in, by origin, and the steps that it made down the ladder.
 #[derive(Debug, Default)]
-pub(crate) struct Tally([AtomicU64; Origin::ALL.len()]);
+pub(crate) struct Tally {
+    taken: [AtomicU64; Origin::ALL.len()],
+    steps: [AtomicBool; Step::ALL.len()],
+}
 
 impl Tally {
     /// A piece came in.
     pub(crate) fn took(&self, origin: Origin, bytes: u64) {
-        for (other, sum) in Origin::ALL.into_iter().zip(&self.0) {
+        for (other, sum) in Origin::ALL.into_iter().zip(&self.taken) {
             if other == origin {
                 sum.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -428,9 +433,24 @@ impl Tally {
 
     /// So many bytes came from there; `None` where there were none.
     pub(crate) fn of(&self, origin: Origin) -> Option<u64> {
-        let mut all = Origin::ALL.into_iter().zip(&self.0);
+        let mut all = Origin::ALL.into_iter().zip(&self.taken);
         let sum = all.find(|(it, _)| *it == origin)?.1.load(Ordering::Relaxed);
         (sum > 0).then_some(sum)
+    }
+
+    /// The download has come down the ladder.
+    pub(crate) fn stepped(&self, step: Step) {
+        for (other, made) in Step::ALL.into_iter().zip(&self.steps) {
+            if other == step {
+                made.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The steps that it has made, from the top.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = Step> {
+        let all = Step::ALL.into_iter().zip(&self.steps);
+        all.filter(|(_, made)| made.load(Ordering::Relaxed)).map(|(step, _)| step)
     }
 }
 
@@ -446,5 +466,10 @@ mod tests {
             tally.took(origin, number);
         }
         assert_eq!(Origin::ALL.map(|it| tally.of(it)), [None, Some(2), Some(4), Some(6), Some(8)]);
+        assert_eq!(tally.steps().collect::<Vec<_>>(), []);
+        for step in [Step::GivenUp, Step::Gateway, Step::Gateway] {
+            tally.stepped(step);
+        }
+        assert_eq!(tally.steps().collect::<Vec<_>>(), [Step::Gateway, Step::GivenUp]);
     }
 }

@@ -4,10 +4,11 @@
 //! must not be restarted for it. `/readyz` names what is missing.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -18,17 +19,33 @@ use crate::readiness::Readiness;
 
 /// JSON documents that a service shows, by their paths; clones are of the same.
 #[derive(Clone, Default)]
-pub struct Pages(Arc<Mutex<BTreeMap<&'static str, Show>>>);
+pub struct Pages(Arc<Mutex<BTreeMap<&'static str, Page>>>);
 
 type Show = Arc<dyn Fn() -> Value + Send + Sync>;
+
+#[derive(Clone)]
+struct Page {
+    show: Show,
+    /// Whether only this machine's own processes are shown it.
+    is_local: bool,
+}
 
 impl Pages {
     /// Shows at `path`, from now on, what `show` makes for each who asks. It must not block.
     pub fn add(&self, path: &'static str, show: impl Fn() -> Value + Send + Sync + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::new(show));
+        self.put(path, Page { show: Arc::new(show), is_local: false });
     }
 
-    fn at(&self, path: &str) -> Option<Show> {
+    /// The same for what is not for everybody who may reach the listener: only who comes over loopback is shown it.
+    pub fn add_local(&self, path: &'static str, show: impl Fn() -> Value + Send + Sync + 'static) {
+        self.put(path, Page { show: Arc::new(show), is_local: true });
+    }
+
+    fn put(&self, path: &'static str, page: Page) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, page);
+    }
+
+    fn at(&self, path: &str) -> Option<Page> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 }
@@ -55,8 +72,17 @@ async fn show_readiness(State(readiness): State<Readiness>) -> impl IntoResponse
     (status, Json(json!({ "unmet": unmet })))
 }
 
-async fn show_page(State(pages): State<Pages>, uri: Uri) -> Result<Json<Value>, StatusCode> {
-    pages.at(uri.path()).map(|show| Json(show())).ok_or(StatusCode::NOT_FOUND)
+async fn show_page(State(pages): State<Pages>, request: Request) -> Result<Json<Value>, StatusCode> {
+    let page = pages.at(request.uri().path()).ok_or(StatusCode::NOT_FOUND)?;
+    if page.is_local && !comes_over_loopback(&request) {
+        return Err(StatusCode::FORBIDDEN);
+    }
+    Ok(Json((page.show)()))
+}
+
+fn comes_over_loopback(request: &Request) -> bool {
+    let client: Option<&ConnectInfo<SocketAddr>> = request.extensions().get();
+    client.is_some_and(|it| it.0.ip().to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -68,10 +94,16 @@ mod tests {
     use tower::ServiceExt;
 
     async fn ask(readiness: &Readiness, path: &str) -> (u16, String) {
+        ask_from("127.0.0.1:9", readiness, path).await
+    }
+
+    async fn ask_from(client: &str, readiness: &Readiness, path: &str) -> (u16, String) {
         let pages = Pages::default();
         pages.add("/stats.json", || json!({ "pulls": 7 }));
+        pages.add_local("/pulls.json", || json!({ "pulls": [] }));
         let router = router(Metrics::new("test", "1"), readiness.clone(), pages);
-        let req = Request::get(path).body(Body::empty()).unwrap();
+        let mut req = Request::get(path).body(Body::empty()).unwrap();
+        req.extensions_mut().insert(ConnectInfo::<SocketAddr>(client.parse().unwrap()));
         let res = router.oneshot(req).await.unwrap();
         let status = res.status().as_u16();
         let body = res.into_body().collect().await.unwrap().to_bytes();
@@ -95,5 +127,16 @@ mod tests {
         let readiness = Readiness::new();
         assert_eq!(ask(&readiness, "/stats.json").await, (200, r#"{"pulls":7}"#.into()));
         assert_eq!(ask(&readiness, "/nothing.json").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn what_is_for_this_machine_nobody_else_is_shown() {
+        let readiness = Readiness::new();
+        for (client, expected) in
+            [("127.0.0.1:9", 200), ("[::1]:9", 200), ("[::ffff:127.0.0.1]:9", 200), ("10.0.0.7:9", 403)]
+        {
+            assert_eq!(ask_from(client, &readiness, "/pulls.json").await.0, expected, "{client}");
+            assert_eq!(ask_from(client, &readiness, "/stats.json").await.0, 200, "{client}");
+        }
     }
 }

@@ -1,14 +1,15 @@
-//! What is told of each request for a blob: numbers, and one line in the log when it has ended.
+//! What is told of each request for a blob: numbers, and one line in the log and on `pulls.json` when it has ended.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, header};
 use shoal_model::Nearness;
 use tokio::time::Instant;
 
 use super::route::WantedBlob;
-use crate::metrics::{Origin, Outcome, SidecarMetrics, Step, Supply};
+use crate::metrics::{Origin, Outcome, SidecarMetrics, Step, Supply, Tally};
 use crate::pull::Download;
+use crate::recent::{Recent, Told};
 
 /// The most of a client's own name that is logged, in bytes.
 const MAX_CLIENT: usize = 100;
@@ -16,9 +17,11 @@ const MAX_CLIENT: usize = 100;
 /// One request for a blob, from its arrival on. It ends when this is dropped.
 pub(super) struct Account {
     metrics: SidecarMetrics,
+    recent: Recent,
     wanted: WantedBlob,
     /// What the runtime calls itself.
     client: String,
+    arrived: SystemTime,
     began: Instant,
     supply: Option<Supply>,
     first_byte: Option<Duration>,
@@ -30,7 +33,12 @@ pub(super) struct Account {
 
 impl Account {
     /// A request has come.
-    pub(super) fn open(wanted: WantedBlob, asked: &Request<()>, metrics: SidecarMetrics) -> Self {
+    pub(super) fn open(
+        wanted: WantedBlob,
+        asked: &Request<()>,
+        metrics: SidecarMetrics,
+        recent: Recent,
+    ) -> Self {
         metrics.streams().inc();
         let client = asked.headers().get(header::USER_AGENT).and_then(|it| it.to_str().ok());
         let mut client = client.unwrap_or_default().to_owned();
@@ -38,8 +46,10 @@ impl Account {
         client.truncate(MAX_CLIENT);
         Self {
             metrics,
+            recent,
             wanted,
             client,
+            arrived: SystemTime::now(),
             began: Instant::now(),
             supply: None,
             first_byte: None,
@@ -90,22 +100,43 @@ impl Account {
     pub(super) fn fetched_by(&mut self, download: Option<Download>) {
         self.download = download;
     }
+
+    /// What became of it, at its end.
+    fn told(&self, took: Duration) -> Told {
+        let tally = self.download.as_ref().map(Download::tally);
+        let fetched = |origin| Some((origin, tally?.of(origin)?));
+        let passed = (self.supply == Some(Supply::Registry)).then_some(Step::PassedThrough);
+        Told {
+            at: self.arrived,
+            wanted: self.wanted.clone(),
+            client: self.client.clone(),
+            outcome: self.outcome,
+            supply: self.supply,
+            n_bytes: self.n_bytes,
+            fetched: Origin::ALL.into_iter().filter_map(fetched).collect(),
+            steps: tally.into_iter().flat_map(Tally::steps).chain(passed).collect(),
+            first_byte: self.first_byte,
+            took,
+        }
+    }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         self.metrics.streams().dec();
         self.metrics.pulled(self.outcome);
-        let (took, WantedBlob { registry, repository, digest }) = (self.began.elapsed(), &self.wanted);
+        let took = self.began.elapsed();
         if let (Outcome::Complete | Outcome::PassedThrough, Some(supply)) = (self.outcome, self.supply) {
             self.metrics.last_byte(supply, took);
         }
+        let WantedBlob { registry, repository, digest } = &self.wanted;
         let outcome = self.outcome.label();
         if self.outcome == Outcome::Probed {
             tracing::debug!(%registry, %repository, %digest, client = self.client, outcome, "pull");
             return;
         }
-        let from = |origin| self.download.as_ref().and_then(|it| it.tally().of(origin));
+        let told = self.told(took);
+        let steps: Vec<_> = told.steps().collect();
         tracing::info!(
             %registry,
             %repository,
@@ -114,14 +145,16 @@ impl Drop for Account {
             outcome,
             supply = self.supply.map(Supply::label),
             bytes = self.n_bytes,
-            from_rack = from(Origin::Peer(Nearness::Rack)),
-            from_zone = from(Origin::Peer(Nearness::Zone)),
-            from_elsewhere = from(Origin::Peer(Nearness::Elsewhere)),
-            from_gateway = from(Origin::Gateway),
-            from_registry = from(Origin::Registry),
+            from_rack = told.bytes_from(Origin::Peer(Nearness::Rack)),
+            from_zone = told.bytes_from(Origin::Peer(Nearness::Zone)),
+            from_elsewhere = told.bytes_from(Origin::Peer(Nearness::Elsewhere)),
+            from_gateway = told.bytes_from(Origin::Gateway),
+            from_registry = told.bytes_from(Origin::Registry),
+            steps = (!steps.is_empty()).then(|| steps.join(" ")),
             first_byte_millis = self.first_byte.map(|it| it.as_millis() as u64),
             millis = took.as_millis() as u64,
             "pull"
         );
+        self.recent.note(told);
     }
 }

@@ -37,9 +37,9 @@ struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    fn new(wanted: WantedBlob, request: &'a Request<()>, deadline: Instant, metrics: SidecarMetrics) -> Self {
+    fn new(wanted: WantedBlob, request: &'a Request<()>, deadline: Instant, account: Account) -> Self {
         Self {
-            account: Account::open(wanted.clone(), request, metrics),
+            account,
             source: Source {
                 registry: wanted.registry.to_string(),
                 repository: wanted.repository.to_string(),
@@ -67,7 +67,8 @@ impl Mirror {
         asked: &Request<()>,
         deadline: Instant,
     ) -> Response<Body> {
-        let mut pull = Pull::new(wanted, asked, deadline, self.metrics().clone());
+        let account = Account::open(wanted.clone(), asked, self.metrics().clone(), self.0.recent.clone());
+        let mut pull = Pull::new(wanted, asked, deadline, account);
         let opener = &self.0.pulls.tools().opener;
         let (digest, authorization) = (pull.wanted.digest, pull.authorization.as_ref());
         match opener.open(&pull.source, digest, authorization, gateways_share(deadline)).await {

@@ -25,9 +25,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::pull::Pulls;
+use crate::recent::Recent;
 use crate::settings::ProxySettings;
 use answer::Body;
 use pass::Passage;
+pub(crate) use route::WantedBlob;
 use route::{Route, Router, Target};
 
 /// Answers runtimes; clones are of the same mirror.
@@ -38,18 +40,20 @@ struct Inner {
     router: Router,
     passage: Passage,
     pulls: Pulls,
+    recent: Recent,
     answer_within: Duration,
 }
 
 impl Mirror {
-    /// A mirror over the node's pulls.
-    pub(crate) fn new(settings: &ProxySettings, pulls: Pulls, dialer: &Dialer) -> Self {
+    /// A mirror over the node's pulls, which tells `recent` what became of each.
+    pub(crate) fn new(settings: &ProxySettings, pulls: Pulls, dialer: &Dialer, recent: Recent) -> Self {
         let tools = pulls.tools();
         Self(Arc::new(Inner {
             router: Router::new(settings, tools.registries.clone()),
             passage: Passage::new(tools.region.clone(), tools.registries.clone(), dialer),
             answer_within: settings.answer_within,
             pulls,
+            recent,
         }))
     }
 

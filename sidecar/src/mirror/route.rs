@@ -34,10 +34,10 @@ pub(super) struct Target {
 
 /// A blob that a runtime asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WantedBlob {
-    pub registry: RegistryName,
-    pub repository: Repository,
-    pub digest: Digest,
+pub(crate) struct WantedBlob {
+    pub(crate) registry: RegistryName,
+    pub(crate) repository: Repository,
+    pub(crate) digest: Digest,
 }
 
 /// Decides by what is configured.

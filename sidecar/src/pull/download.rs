@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::Tools;
 use super::driver::Driver;
 use super::open::Grant;
-use crate::metrics::{Origin, SidecarMetrics, Tally};
+use crate::metrics::{Origin, SidecarMetrics, Step, Tally};
 
 /// What the scheduler said and was not taken in yet.
 const HEARD: usize = 64;
@@ -253,6 +253,12 @@ impl Shared {
     pub(super) fn took(&self, origin: Origin, n_bytes: u64, metrics: &SidecarMetrics) {
         self.tally.took(origin, n_bytes);
         metrics.took(origin, n_bytes);
+    }
+
+    /// It has come down the ladder.
+    pub(super) fn stepped(&self, step: Step, metrics: &SidecarMetrics) {
+        self.tally.stepped(step);
+        metrics.fell_back(step);
     }
 
     pub(super) fn start(&self) -> Start {

@@ -188,7 +188,7 @@ impl Driver {
         if self.fetch.rung() != rung
             && let Some(step) = Step::to(self.fetch.rung())
         {
-            self.tools.metrics.fell_back(step);
+            self.shared.stepped(step, &self.tools.metrics);
         }
         for action in actions {
             if self.act(action).await? {
