@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// The arrows: each crate and the crates of ours it may depend on.
 /// services -> peer -> identity, blobstore, proto, ops, registry -> swarm, oci -> model.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("shoal-model", &[]),
     ("shoal-pagecache", &[]),
     ("shoal-oci", &["shoal-model"]),
@@ -39,6 +39,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("shoal-ask", &[]),
     // It meets the gateway over HTTP only, as Harbor does.
     ("shoal-harbor", &["shoal-ask", "shoal-ops"]),
+    // It meets all services over HTTP only; of the sidecar it takes the reader of its settings.
+    ("shoalctl", &["shoal-ask", "shoal-ops", "shoal-oci", "shoal-model", "shoal-sidecar"]),
 ];
 
 const SERVICE: &[&str] = &[
