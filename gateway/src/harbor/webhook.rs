@@ -107,7 +107,8 @@ impl Event {
             (None, _) => Vec::new(),
             (Some(data), Pusher::Harbor) => pushes(&data, &mut mistakes),
             (Some(data), Pusher::Zot) => {
-                let host = beside.registry.as_deref().or_else(|| source.and_then(host_of));
+                let named = beside.registry.as_deref().filter(|it| !it.is_empty());
+                let host = named.or_else(|| source.and_then(host_of));
                 zots_push(&data, host, &mut mistakes).into_iter().collect()
             }
         };
@@ -178,7 +179,7 @@ fn push(repository: &str, resource: &Fields<'_>, mistakes: &mut Mistakes) -> Opt
     let tag = resource.text("tag", mistakes).unwrap_or_default();
     let url = resource.needed_text("resource_url", mistakes);
     let (digest, url) = (digest?, url?);
-    let Some((host, _)) = url.split_once('/') else {
+    let Some((host, _)) = url.split_once('/').filter(|(host, _)| !host.is_empty()) else {
         mistakes.add(format!("{} is not of the form host/repository:tag", resource.full("resource_url")));
         return None;
     };
@@ -357,10 +358,12 @@ mod tests {
             default("PUSH_ARTIFACT", &odd),
             &["event_data.resources[0].digest is missing", "event_data.resources[0].tag is not a text"],
         );
-        odd["resources"] = json!([{ "tag": "v1", "digest": "sha256:aa", "resource_url": "app" }]);
-        check(
-            default("PUSH_ARTIFACT", &odd),
-            &["event_data.resources[0].resource_url is not of the form host/repository:tag"],
-        );
+        for url in ["app", "/lib/app:v1"] {
+            odd["resources"] = json!([{ "tag": "v1", "digest": "sha256:aa", "resource_url": url }]);
+            check(
+                default("PUSH_ARTIFACT", &odd),
+                &["event_data.resources[0].resource_url is not of the form host/repository:tag"],
+            );
+        }
     }
 }
