@@ -13,20 +13,14 @@
 //!
 //! Knows nothing of: sockets, clocks, registries, how anything is carried out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_model::{Digest, Node, Tick};
+use shoal_model::{Digest, Tick};
 use shoal_proto::Stored;
 
 use super::branch::Branch;
+use super::target::{Assignment, MAX_LOST, Target, pause};
 use crate::regions::{Link, RegionName, Told};
-
-/// How often in a row something is tried that brings nothing.
-const MAX_LOST: u32 = 6;
-const MAX_FAILED: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A blob of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +28,6 @@ pub(super) struct Layer {
     pub(super) digest: Digest,
     /// In bytes.
     pub(super) size: u64,
-}
-
-/// A node that shall hold blobs, by their numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Assignment {
-    pub(super) node: Node,
-    pub(super) layers: Vec<usize>,
 }
 
 /// Why something did not come about.
@@ -150,39 +137,6 @@ pub(super) struct Job {
     n_running: usize,
 }
 
-/// A node that shall hold blobs, and how far it is.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) node: Node,
-    /// One for each blob that it shall hold.
-    pub(super) parts: Vec<Part>,
-    state: State,
-    n_lost: u32,
-}
-
-#[derive(Debug)]
-enum State {
-    /// To be told to store what it lacks, from then on.
-    Waiting(Tick),
-    /// It was told; these are the parts, in the order in which it was.
-    Running(Vec<usize>),
-    Over,
-}
-
-/// A blob at a target.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    pub(super) layer: usize,
-    /// Bytes that are there.
-    pub(super) held: u64,
-    /// The most that ever was.
-    most: u64,
-    pub(super) end: Option<Result<(), Arc<str>>>,
-    /// What went wrong last.
-    trouble: Option<Arc<str>>,
-    n_failed: u32,
-}
-
 impl Job {
     /// One that begins now, and has been waited for so long already; these other regions are to do the same.
     pub(super) fn new(now: Tick, limits: Limits, waited: Duration, regions: Vec<RegionName>) -> Self {
@@ -270,11 +224,7 @@ impl Job {
             Phase::Over(_) => return None,
             Phase::Resolving(trying) | Phase::Assigning(trying) => trying.again,
             Phase::Storing if self.n_running < self.limits.targets => {
-                let waiting = self.targets.iter().filter_map(|it| match it.state {
-                    State::Waiting(from) => Some(from),
-                    _ => None,
-                });
-                waiting.min()
+                self.targets.iter().filter_map(Target::waits_until).min()
             }
             Phase::Storing => None,
         };
@@ -342,7 +292,7 @@ impl Job {
 
     fn left(&mut self, now: Tick, target: usize, why: Option<String>) {
         let Some(it) = self.targets.get_mut(target) else { return };
-        if matches!(it.state, State::Running(_)) {
+        if it.is_running() {
             self.n_running -= 1;
             it.left(now, why);
         }
@@ -353,7 +303,7 @@ impl Job {
             if self.n_running >= self.limits.targets {
                 break;
             }
-            if matches!(target.state, State::Waiting(from) if from <= now) {
+            if target.waits_until().is_some_and(|from| from <= now) {
                 actions.push(Action::Begin { target: number, layers: target.begin() });
                 self.n_running += 1;
             }
@@ -429,100 +379,9 @@ impl Trying {
     }
 }
 
-impl Target {
-    fn new(now: Tick, Assignment { node, layers }: Assignment) -> Self {
-        let part = |layer| Part { layer, held: 0, most: 0, end: None, trouble: None, n_failed: 0 };
-        let parts: Vec<_> = layers.into_iter().map(part).collect();
-        let state = if parts.is_empty() { State::Over } else { State::Waiting(now) };
-        Self { node, parts, state, n_lost: 0 }
-    }
-
-    /// Whether it holds all that it should.
-    pub(super) fn is_whole(&self) -> bool {
-        self.parts.iter().all(|it| it.end == Some(Ok(())))
-    }
-
-    /// Whether nothing more is done about it.
-    pub(super) const fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
-    }
-
-    /// The blobs that it still lacks, which it is told to store.
-    fn begin(&mut self) -> Vec<usize> {
-        let lacking = self.parts.iter().enumerate().filter(|(_, it)| it.end.is_none());
-        let (numbers, layers) = lacking.map(|(number, it)| (number, it.layer)).unzip();
-        self.state = State::Running(numbers);
-        layers
-    }
-
-    fn told(&mut self, stored: Vec<Stored>, is_excused: bool) {
-        let State::Running(asked) = &self.state else { return };
-        for Stored { index, held, end } in stored {
-            let Some(part) = asked.get(index).and_then(|it| self.parts.get_mut(*it)) else { continue };
-            // What it had before, and has lost since, is no progress the second time.
-            if held > part.most {
-                (self.n_lost, part.n_failed, part.most) = (0, 0, held);
-            }
-            part.held = held;
-            match end {
-                None => {}
-                Some(Ok(())) => {
-                    self.n_lost = 0;
-                    part.end = Some(Ok(()));
-                }
-                Some(Err(why)) => {
-                    part.n_failed += u32::from(!is_excused);
-                    part.trouble = Some(why.into());
-                }
-            }
-        }
-    }
-
-    /// It says no more, with or without a reason to.
-    fn left(&mut self, now: Tick, why: Option<String>) {
-        if why.is_some() {
-            self.n_lost += 1;
-        }
-        let why = why.map(Arc::<str>::from);
-        for part in self.parts.iter_mut().filter(|it| it.end.is_none()) {
-            if let Some(why) = &why {
-                part.trouble = Some(why.clone());
-            }
-            if part.n_failed >= MAX_FAILED || self.n_lost >= MAX_LOST {
-                part.give_up("not stored");
-            }
-        }
-        let lacking = self.parts.iter().filter(|it| it.end.is_none());
-        let n_tried = lacking.map(|it| it.n_failed.max(self.n_lost).max(1)).min();
-        self.state = match n_tried {
-            Some(n_tried) => State::Waiting(now.after(pause(n_tried))),
-            None => State::Over,
-        };
-    }
-
-    fn give_up(&mut self, why: &str) {
-        for part in self.parts.iter_mut().filter(|it| it.end.is_none()) {
-            // The deadline says less than what held the blob up.
-            part.give_up(why);
-        }
-        self.state = State::Over;
-    }
-}
-
-impl Part {
-    fn give_up(&mut self, otherwise: &str) {
-        let why = self.trouble.take().unwrap_or_else(|| otherwise.into());
-        self.end = Some(Err(why));
-    }
-}
-
-fn pause(n_failed: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << n_failed.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use shoal_model::{NodeId, Place, Role};
+    use shoal_model::{Node, NodeId, Place, Role};
 
     use super::super::branch::tests::{progress, told};
     use super::*;

@@ -35,6 +35,7 @@ mod run;
 pub mod schedule;
 mod store;
 mod succession;
+mod target;
 mod telling;
 mod view;
 

@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use super::branch::Branch;
 use super::choice;
-use super::job::{Job, Layer, Part, Target};
+use super::job::{Job, Layer};
 use super::request::{Asked, Request};
+use super::target::{Part, Target};
 use crate::timestamp::Timestamp;
 
 /// The most rows of either kind, of all regions together. Harbor writes each into a log.
@@ -436,7 +437,8 @@ mod tests {
     use shoal_model::{Node, NodeId, Place, Role, Tick};
     use shoal_proto::Stored;
 
-    use super::super::job::{Assignment, Event, Layer, Limits};
+    use super::super::job::{Event, Layer, Limits};
+    use super::super::target::Assignment;
     use super::*;
 
     /// A job of two blobs of 10 bytes at one node, which holds the first and cannot get the second.
