@@ -6,13 +6,14 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memchr::memmem;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::stat::{major, minor};
 use shoal_model::ByteSize;
 
 use crate::command::Launch;
@@ -81,6 +82,12 @@ impl Disk {
         &self.dir
     }
 
+    /// The number by which the kernel knows it.
+    pub(crate) fn device(&self) -> Result<String> {
+        let device = fs::metadata(&self.dir)?.dev();
+        Ok(format!("{}:{}", major(device), minor(device)))
+    }
+
     /// Takes all the room that is left.
     pub fn fill(&self) -> Result<()> {
         let mut filling = File::create(self.dir.join(FILLING))?;
@@ -97,8 +104,9 @@ impl Disk {
     }
 
     /// Has every write go to the disk at once, so that no bytes wait in memory for it.
-    pub async fn write_through(&self) -> Result<()> {
-        Launch::new("mount").args(["-o", "remount,sync"]).arg(&self.dir).run(DEADLINE).await.map(drop)
+    pub async fn write_through(self) -> Result<Self> {
+        Launch::new("mount").args(["-o", "remount,sync"]).arg(&self.dir).run(DEADLINE).await?;
+        Ok(self)
     }
 
     /// Turns a disk on a file read-only for good, as the kernel does when it finds a fault, whoever is writing.

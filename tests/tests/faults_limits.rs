@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
-use shoal_model::ByteSize;
-use shoal_tests::cgroup::MemoryLimit;
+use shoal_model::{ByteRate, ByteSize};
+use shoal_tests::cgroup::Limits;
 use shoal_tests::command::Launch;
 use shoal_tests::disk::Disk;
 use shoal_tests::fleet::{Fleet, FleetSpec, admin, sidecar_settings};
@@ -15,13 +15,15 @@ use shoal_tests::raw::MIRROR;
 use shoal_tests::shoal::{Part, Service};
 use shoal_tests::wait;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 /// Open files that a sidecar may have, and clients that come at once.
 const FILES: usize = 128;
 const CLIENTS: usize = 300;
 /// What runs in so much memory has room for the processes beside it on a small node.
 const MEMORY: ByteSize = ByteSize(96 << 20);
 const DISK: ByteSize = ByteSize(512 << 20);
+/// What a disk takes per second, which is much less than what comes.
+const SLOW: ByteRate = ByteRate(4 << 20);
 
 /// Reads a layer as a client that comes back until it is served.
 async fn read_at_last(fleet: &Fleet, image: &Image, layer: &Blob) -> Result<()> {
@@ -56,19 +58,20 @@ async fn a_sidecar_with_few_open_files_serves_many_clients_and_recovers() -> Res
     Ok(())
 }
 
-/// Has a sidecar under a limit of memory serve so many streams at once over so many blobs that it does not have yet.
+/// Has a sidecar under a limit of memory, with a slow disk, serve so many streams at once over so many blobs that it does not
+/// have yet.
 async fn check_memory(name: &str, n_streams: usize, layers: &[usize]) -> Result<()> {
     let mut lab = Lab::start(name, LabSpec::nodes(1)).await?;
-    // Control groups of the first version do not hold back whoever writes more than a busy disk takes: they kill.
-    Disk::on_file(lab.nodes()[0].dir().join("sidecar"), DISK).await?.write_through().await?;
+    let disk = Disk::on_file(lab.nodes()[0].dir().join("sidecar"), DISK).await?.write_through().await?;
     let fleet = Fleet::start(&mut lab, FleetSpec::private()).await?;
     let image = fleet.publish(layers).await?;
     let sidecar = &fleet.sidecars[0];
-    let limit = MemoryLimit::new(&sidecar.host, MEMORY)?;
-    limit.hold(&sidecar.process)?;
+    let limits = Limits::new(&sidecar.host)?.memory(MEMORY)?.writes(&disk, SLOW)?;
+    limits.hold(&sidecar.process)?;
     let streams = image.layers.iter().cycle().take(n_streams).map(|it| read_at_last(&fleet, &image, it));
     let served = try_join_all(streams).await;
-    assert_eq!(limit.n_killed()?, 0);
+    println!("{} bytes of memory at most, {} allowed", limits.highest()?.0, MEMORY.0);
+    assert_eq!(limits.n_killed()?, 0);
     served.map(drop)
 }
 

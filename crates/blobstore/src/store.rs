@@ -105,7 +105,7 @@ impl Store {
     pub fn open(settings: StoreSettings) -> Result<Self, StoreError> {
         let root = settings.dir.join("v1");
         let trash = settings.dir.join("trash");
-        let (disk, mut lock) = (Disk::default(), None);
+        let (disk, mut lock) = (Disk::new(), None);
         if let Err(error) = prepare(&settings.dir, &mut lock, [&root, &trash]) {
             if !error.is_fault_of_disk() {
                 return Err(error);

@@ -86,10 +86,15 @@ impl Blob {
         offer: impl Fn(PieceDigest) -> Offer + Send + 'static,
         chunks: &[Bytes],
     ) -> Result<Stored, StoreError> {
-        let written = chunks.to_vec();
-        let Some(res) = self.on_disk(move |it| Ok(it.put(offer, &written))).await else {
+        let Some(room) = self.entry().common.disk.room(chunks.iter().map(Bytes::len).sum()).await else {
             return self.hash(chunks).await;
         };
+        let written = chunks.to_vec();
+        let put = move |it: &Entry| {
+            let _room = room;
+            Ok(it.put(offer, &written))
+        };
+        let Some(res) = self.on_disk(put).await else { return self.hash(chunks).await };
         let (digest, written) = res?;
         if let Err(error) = &written {
             self.entry().common.disk.failed(error);
@@ -214,6 +219,21 @@ mod tests {
         let res = write_chunks(&claim.data, claim.start, &[Bytes::from_static(b"late")]);
         assert_eq!(blob.entry().commit(&late, &claim, res).unwrap(), Written::NoDigest);
         assert_eq!(blob.read(0..4).await.unwrap(), "good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_too_long_for_other_writes_is_kept_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let blob = testing::blob(dir.path(), 20, 10);
+        let write = async |piece| {
+            let chunks = vec![Bytes::from(vec![piece as u8; 10])];
+            blob.write_provisional(piece, chunks).await.unwrap().0
+        };
+        let others = blob.entry().common.disk.room(usize::MAX).await.unwrap();
+        assert_eq!(write(0).await, Written::Kept);
+        drop(others);
+        assert_eq!(write(1).await, Written::Provisional);
+        assert!(blob.entry().state.lock().unstored().is_none(), "the first went to the disk with it");
     }
 
     #[tokio::test]

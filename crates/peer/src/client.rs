@@ -45,6 +45,10 @@ const NEWS_DISTANCE: Duration = Duration::from_millis(5);
 /// How long an unused connection for pieces is kept, and how many to one node.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PER_NODE: usize = 8;
+/// How much is read at once by TLS, which hands over its records one by one: what the longest holds
+/// (RFC 8446, section 5.1). Each part of a piece takes a whole buffer until it is written, and so does each unused
+/// connection.
+const RECORD: usize = 16 << 10;
 /// How many nodes' connections are kept.
 const LINKS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// The longest explanation of a refusal that is read, in bytes.
@@ -260,7 +264,11 @@ impl PeerClient {
 impl Link {
     fn new(node: &Node, dialer: &Dialer) -> Result<Self, tonic::transport::Error> {
         let connector = dialer.connector(Expected::node(node));
-        let pieces = Client::builder(TokioExecutor::new())
+        let mut client = Client::builder(TokioExecutor::new());
+        if dialer.has_tls() {
+            client.http1_read_buf_exact_size(RECORD);
+        }
+        let pieces = client
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_PER_NODE)

@@ -75,10 +75,10 @@ impl Asking {
         let (generation, asked) = (self.shared.blob.status().generation, Instant::now());
         match self.receive(range, is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
-            Ok(chunks) => drop(tokio::spawn(async move {
-                self.store(piece, chunks, generation, asked).await;
-                drop(room);
-            })),
+            Ok(chunks) => {
+                let chunks = room.until_dropped(chunks);
+                drop(tokio::spawn(self.store(piece, chunks, generation, asked)));
+            }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
                 self.tools.metrics.failed(self.origin(), cause(&error.fault));

@@ -111,7 +111,7 @@ impl Direct {
         // What is read ahead of whole pieces is one frame at most.
         for piece in pieces.clone() {
             let len = geometry.len_of(piece);
-            let _room = self.tools.room.take(len, || signs.moved()).await;
+            let room = self.tools.room.take(len, || signs.moved()).await;
             while (buffer.len() as u64) < len {
                 let Some(bytes) = next_data(&mut body).await? else {
                     let missing = pieces.end - piece;
@@ -121,7 +121,8 @@ impl Direct {
                 self.tools.rates.admit(None, bytes.len()).await;
                 buffer.extend_from_slice(&bytes);
             }
-            self.take(piece, buffer.split_to(len as usize).freeze()).await?;
+            let content = room.until_dropped(vec![buffer.split_to(len as usize).freeze()]);
+            self.take(piece, content).await?;
         }
         if pieces.end == geometry.n_pieces() && !buffer.is_empty() {
             return Err(Fault::Refused(format!("the content is longer than {} bytes", geometry.size())));
@@ -129,15 +130,15 @@ impl Direct {
         Ok(())
     }
 
-    async fn take(&self, piece: PieceIndex, content: Bytes) -> Result<(), Fault> {
-        let (blob, len) = (&self.shared.blob, content.len() as u64);
+    async fn take(&self, piece: PieceIndex, content: Vec<Bytes>) -> Result<(), Fault> {
+        let blob = &self.shared.blob;
         let write = || {
-            let written = blob.write_provisional(piece, vec![content.clone()]);
+            let written = blob.write_provisional(piece, content.clone());
             written.map_ok(|(written, _)| written)
         };
         match write_in_turn(blob, write).await? {
             Written::Held | Written::Provisional | Written::Kept => {
-                self.shared.took(Origin::Registry, len, &self.tools.metrics);
+                self.shared.took(Origin::Registry, blob.geometry().len_of(piece), &self.tools.metrics);
             }
             Written::AlreadyHeld => {}
             Written::Mismatch | Written::NoDigest | Written::Busy => {

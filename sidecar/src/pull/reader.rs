@@ -24,7 +24,7 @@ use super::{Download, Pulls};
 const LONGEST_STEP: u64 = 256 << 10;
 const SHORTEST_STEP: u64 = 8 << 10;
 /// What the steps of all streams together are to take in memory, in bytes.
-const ALL_STEPS: u64 = 32 << 20;
+const ALL_STEPS: u64 = 16 << 20;
 
 /// How far streams read at a time; clones are of the same streams, and each is one.
 #[derive(Clone, Default)]
@@ -242,7 +242,7 @@ mod tests {
             (steps.length(), others.len()).0
         };
         assert_eq!(
-            [1, 128, 256, 4096, 100_000].map(length),
+            [1, 64, 128, 2048, 100_000].map(length),
             [LONGEST_STEP, LONGEST_STEP, LONGEST_STEP / 2, SHORTEST_STEP, SHORTEST_STEP]
         );
     }

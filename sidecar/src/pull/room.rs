@@ -1,16 +1,18 @@
 //! Memory for pieces on their way from the network to the store, of all blobs together.
 //!
 //! A piece is received as a whole before it is written, because only then is it known to be right. On a slow disk each
-//! of many downloads would have some waiting for that, and nothing but their number would bound what they take.
+//! of many downloads would have some waiting for that, and nothing but their number would bound what they take. A write
+//! that the disk is late with takes its room for as long as it lasts; the store begins no more of them than half of it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How many bytes there are: those of eight of the longest pieces.
-const ALL: u32 = 32 << 20;
+/// How many bytes there are: those of four of the longest pieces.
+const ALL: u32 = 16 << 20;
 /// How often whoever waits says so.
 const SIGN: Duration = Duration::from_millis(500);
 
@@ -21,6 +23,28 @@ pub(crate) struct Room(Arc<Semaphore>);
 /// Room for one piece, until this is dropped.
 pub(super) struct Taken {
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Taken {
+    /// Stays taken until nobody has these chunks of the piece any more, be it a write that nobody waits for.
+    pub(super) fn until_dropped(self, mut chunks: Vec<Bytes>) -> Vec<Bytes> {
+        if let Some(bytes) = chunks.pop() {
+            chunks.push(Bytes::from_owner(Held { bytes, _taken: self }));
+        }
+        chunks
+    }
+}
+
+/// Bytes, and the room for them.
+struct Held {
+    bytes: Bytes,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Room {
@@ -48,6 +72,21 @@ impl Room {
 mod tests {
     use super::*;
     use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn room_is_taken_until_the_last_copy_of_what_it_was_taken_for_is_gone() {
+        let room = Room::new();
+        let taken = room.take(u64::MAX, || {}).await;
+        let chunks = taken.until_dropped(vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")]);
+        assert_eq!(chunks.concat(), b"onetwo");
+        let being_written = chunks.clone();
+        drop(chunks);
+        assert!(room.take(1, || {}).now_or_never().is_none());
+        drop(being_written);
+        assert!(room.take(1, || {}).now_or_never().is_some());
+        let nothing = room.take(u64::MAX, || {}).await.until_dropped(Vec::new());
+        assert!(nothing.is_empty() && room.take(1, || {}).now_or_never().is_some());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_finds_no_room_waits_for_its_turn_and_says_so() {
