@@ -305,7 +305,8 @@ impl Seed {
         // The writer's error, where both fail, is the cause of the reader's.
         let (read, written) = tokio::join!(read, writer.run(waiting));
         let writer = written?;
-        read?;
+        // Others may read from here on: before this a slow disk would have bytes of ever more blobs wait for it.
+        drop(read?);
         writer.conclude().await
     }
 
@@ -333,7 +334,7 @@ impl Seed {
         mut reading: Reading,
         cutter: &mut Cutter,
         pieces: &mpsc::Sender<Piece>,
-    ) -> Result<(), SeedError> {
+    ) -> Result<Reading, SeedError> {
         let size = self.blob.geometry().size();
         let mut plan = Plan::new(size, Rng::new(self.tenure.epoch()));
         while cutter.offset() < size {
@@ -354,8 +355,7 @@ impl Seed {
                 }
             }
         }
-        drop(reading);
-        Ok(())
+        Ok(reading)
     }
 
     /// Asks once and reads what comes.
