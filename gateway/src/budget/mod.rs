@@ -29,7 +29,7 @@ pub(crate) const CREDIT: Duration = PERIOD;
 /// Whoever lends to all gateways that share a budget.
 pub(crate) trait Lend: Send + Sync {
     /// Lends what costs `price` of the budget of this name: for so long nothing else of it is lent. Returns how long it is
-    /// until that may be spent; `None` where there is nobody to lend, after half a second at the most.
+    /// until that may be spent; `None` where there is nobody to lend, after a second at the most, and the other gateways know.
     fn lend<'a>(&'a self, budget: &'a str, price: Duration) -> BoxFuture<'a, Option<Duration>>;
 }
 

@@ -31,7 +31,7 @@ use shoal_model::{BlobKey, Node, NodeId};
 use shoal_ops::Context;
 use shoal_peer::RegionKeys;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub(crate) use claim::Turn;
 pub(crate) use roll::{Company, Roll, Standing};
@@ -47,6 +47,8 @@ use redis::Redis;
 
 /// How long a gateway that starts waits for the others at the most.
 const SETTLING: Duration = Duration::from_secs(5);
+/// How long what one gateway says takes to all others, if they are busy.
+const NEWS: Duration = Duration::from_millis(250);
 
 /// The gateways of the region; clones are of the same.
 #[derive(Clone)]
@@ -181,9 +183,9 @@ impl Sisters {
         self.0.redis.is_some().then(|| Arc::new(self.clone()) as _)
     }
 
-    /// The others are to know whether this gateway borrows.
-    fn borrow(&self, borrows: bool) {
-        self.0.roll.send_if_modified(|it| it.borrow(borrows));
+    /// The others are to know whether this gateway borrows; true where that is news.
+    fn borrow(&self, borrows: bool) -> bool {
+        self.0.roll.send_if_modified(|it| it.borrow(borrows))
     }
 
     /// This gateway, as nodes see it.
@@ -207,11 +209,14 @@ impl Lend for Sisters {
         async move {
             let wait = self.0.redis.as_ref()?.lend(budget, price).await;
             self.0.metrics.borrowed(wait.is_ok());
-            wait.inspect_err(|error| {
+            if let Err(error) = &wait {
                 tracing::debug!(budget, %error, "not borrowed");
-                self.borrow(false);
-            })
-            .ok()
+                if self.borrow(false) {
+                    // Until they know, the others borrow what this gateway is to have.
+                    sleep(NEWS).await;
+                }
+            }
+            wait.ok()
         }
         .boxed()
     }
