@@ -107,11 +107,6 @@ impl Dialer {
         Self { tls: Some(tls), replacements: None }
     }
 
-    /// Whether connections are by TLS.
-    pub const fn has_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-
     /// Which certificate this process has: another number for each.
     pub fn generation(&self) -> u64 {
         self.replacements.as_ref().map_or(0, |it| *it.borrow())

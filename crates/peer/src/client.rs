@@ -45,10 +45,9 @@ const NEWS_DISTANCE: Duration = Duration::from_millis(5);
 /// How long an unused connection for pieces is kept, and how many to one node.
 const IDLE: Duration = Duration::from_secs(60);
 const IDLE_PER_NODE: usize = 8;
-/// How much is read at once by TLS, which hands over its records one by one: what the longest holds
-/// (RFC 8446, section 5.1). Each part of a piece takes a whole buffer until it is written, and so does each unused
-/// connection.
-const RECORD: usize = 16 << 10;
+/// How much is read at once, in bytes: large enough that a read costs little beside its bytes, and small enough that unused
+/// connections, each of which keeps so much, take little.
+const READ: usize = 64 << 10;
 /// How many nodes' connections are kept.
 const LINKS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// The longest explanation of a refusal that is read, in bytes.
@@ -264,11 +263,8 @@ impl PeerClient {
 impl Link {
     fn new(node: &Node, dialer: &Dialer) -> Result<Self, tonic::transport::Error> {
         let connector = dialer.connector(Expected::node(node));
-        let mut client = Client::builder(TokioExecutor::new());
-        if dialer.has_tls() {
-            client.http1_read_buf_exact_size(RECORD);
-        }
-        let pieces = client
+        let pieces = Client::builder(TokioExecutor::new())
+            .http1_read_buf_exact_size(READ)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_PER_NODE)
@@ -327,7 +323,7 @@ impl Pace {
 }
 
 impl PieceBytes {
-    /// The next bytes; `None` after the last of exactly as many as were asked.
+    /// The next bytes, which keep a larger buffer in memory; `None` after the last of exactly as many as were asked.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
         match self.frame().await {
             Ok(bytes) => Ok(bytes),

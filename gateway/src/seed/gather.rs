@@ -10,7 +10,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use shoal_blobstore::{Blob, Status, StoreError, Written};
@@ -245,16 +245,17 @@ impl<'a> Gatherer<'a> {
     async fn fetch(&self, node: &Node, piece: PieceIndex) -> Result<u64, Failure> {
         let range = self.blob.geometry().range_of(piece);
         let n_bytes = range.end - range.start;
-        let mut chunks: Vec<Bytes> = Vec::new();
+        let mut content = BytesMut::with_capacity(n_bytes as usize);
         let asking = self.peers.fetch_urgent(node, self.blob.key(), range, &self.ticket);
         let mut body = within(asking).await?;
         while let Some(bytes) = within(body.next()).await? {
             self.moves();
-            chunks.push(bytes);
+            content.extend_from_slice(&bytes);
         }
         if self.blob.digest_of(piece).is_none() {
             return Err(Failure::Broken("offers what nobody vouches for".to_owned()));
         }
+        let chunks = vec![content.freeze()];
         // As what was read from the registry, so that others may have it where the disk does not take it.
         match self.blob.write_provisional(piece, chunks).await.map_err(Failure::Store)?.0 {
             Written::Mismatch => Err(Failure::Broken("sent wrong bytes".to_owned())),
@@ -358,6 +359,8 @@ mod tests {
     use tempfile::TempDir;
     use tokio::net::TcpListener;
     use tokio::sync::watch;
+
+    use bytes::Bytes;
 
     use super::*;
 

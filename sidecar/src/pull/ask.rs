@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use shoal_blobstore::{StoreError, Written};
 use shoal_model::{Digest, Node, Role};
@@ -17,7 +17,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Tools;
-use super::chunks::Chunks;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
 use crate::metrics::{Cause, Origin};
@@ -41,13 +40,8 @@ enum WatchError {
 }
 
 /// What the bytes hash to; `None` where the process stops.
-async fn digest_of(chunks: Vec<Bytes>) -> Option<Digest> {
-    let hash = move || {
-        let mut hasher = Sha256::new();
-        chunks.iter().for_each(|it| hasher.update(it));
-        Digest::from_sha256(hasher.finalize().into())
-    };
-    spawn_blocking(hash).await.ok()
+async fn digest_of(content: Bytes) -> Option<Digest> {
+    spawn_blocking(move || Digest::from_sha256(Sha256::digest(&content).into())).await.ok()
 }
 
 /// What is counted of it.
@@ -75,9 +69,9 @@ impl Asking {
         let (generation, asked) = (self.shared.blob.status().generation, Instant::now());
         match self.receive(range, is_urgent).await {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
-            Ok(chunks) => {
-                let chunks = room.until_dropped(chunks);
-                drop(tokio::spawn(self.store(piece, chunks, generation, asked)));
+            Ok(content) => {
+                let content = room.until_dropped(content);
+                drop(tokio::spawn(self.store(piece, content, generation, asked)));
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
@@ -87,21 +81,22 @@ impl Asking {
         }
     }
 
-    async fn receive(&self, range: Range<u64>, is_urgent: bool) -> Result<Vec<Bytes>, FetchError> {
+    async fn receive(&self, range: Range<u64>, is_urgent: bool) -> Result<Bytes, FetchError> {
         let (peers, key) = (&self.tools.peers, self.shared.blob.key());
+        // One buffer of the right size: parts, as they come, keep the client's larger ones.
+        let mut content = BytesMut::with_capacity((range.end - range.start) as usize);
         let ticket = self.shared.start().wanted.ticket;
         let mut body = match is_urgent {
             true => peers.fetch_urgent(&self.node, key, range, &ticket).await?,
             false => peers.fetch(&self.node, key, range, &ticket).await?,
         };
         let mut signs = Signs::new(self.reports.clone(), Some(self.node.id.clone()));
-        let mut chunks = Chunks::default();
         while let Some(bytes) = body.next().await? {
             signs.moved();
             self.tools.rates.admit(Some(&self.node.id), bytes.len()).await;
-            chunks.add(bytes);
+            content.extend_from_slice(&bytes);
         }
-        Ok(chunks.all())
+        Ok(content.freeze())
     }
 
     fn failed(&self, piece: PieceIndex, fault: &PeerFault) -> Report {
@@ -124,20 +119,19 @@ impl Asking {
         Origin::of(&self.node, &self.tools.node)
     }
 
-    async fn store(self, piece: PieceIndex, chunks: Vec<Bytes>, generation: u64, asked: Instant) {
+    async fn store(self, piece: PieceIndex, content: Bytes, generation: u64, asked: Instant) {
         let blob = &self.shared.blob;
-        let mut written = write_in_turn(blob, || blob.write(piece, chunks.clone())).await;
+        let mut written = write_in_turn(blob, || blob.write(piece, vec![content.clone()])).await;
         if matches!(written, Ok(Written::NoDigest)) && blob.geometry().n_pieces() == 1 {
             // A piece that is the whole is vouched for by the blob's own digest.
-            let write = async || Ok(blob.write_provisional(piece, chunks.clone()).await?.0);
-            written = match digest_of(chunks.clone()).await {
+            let write = async || Ok(blob.write_provisional(piece, vec![content.clone()]).await?.0);
+            written = match digest_of(content.clone()).await {
                 Some(digest) if digest == blob.key().digest => write_in_turn(blob, write).await,
                 _ => Ok(Written::Mismatch),
             };
         }
         if matches!(written, Ok(Written::Held | Written::Kept | Written::Provisional)) {
-            let n_bytes = chunks.iter().map(|it| it.len() as u64).sum();
-            self.shared.took(self.origin(), n_bytes, &self.tools.metrics);
+            self.shared.took(self.origin(), content.len() as u64, &self.tools.metrics);
             self.tools.metrics.piece_took(self.origin(), asked.elapsed());
         }
         self.tell(self.stored(piece, written, generation)).await;

@@ -121,7 +121,7 @@ impl Direct {
                 self.tools.rates.admit(None, bytes.len()).await;
                 buffer.extend_from_slice(&bytes);
             }
-            let content = room.until_dropped(vec![buffer.split_to(len as usize).freeze()]);
+            let content = room.until_dropped(buffer.split_to(len as usize).freeze());
             self.take(piece, content).await?;
         }
         if pieces.end == geometry.n_pieces() && !buffer.is_empty() {
@@ -130,10 +130,10 @@ impl Direct {
         Ok(())
     }
 
-    async fn take(&self, piece: PieceIndex, content: Vec<Bytes>) -> Result<(), Fault> {
+    async fn take(&self, piece: PieceIndex, content: Bytes) -> Result<(), Fault> {
         let blob = &self.shared.blob;
         let write = || {
-            let written = blob.write_provisional(piece, content.clone());
+            let written = blob.write_provisional(piece, vec![content.clone()]);
             written.map_ok(|(written, _)| written)
         };
         match write_in_turn(blob, write).await? {

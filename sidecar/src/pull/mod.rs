@@ -5,7 +5,6 @@
 
 mod ask;
 mod batch;
-mod chunks;
 mod cuts;
 mod direct;
 mod doubts;

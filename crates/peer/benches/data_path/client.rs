@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt as _};
 use shoal_blobstore::{Blob, PieceDigest, Store};
 use shoal_identity::{Dialer, Keychain};
@@ -165,11 +165,12 @@ impl Asker {
     }
 
     async fn store(self, index: u32, blob: Blob) -> Result<()> {
-        let (mut bytes, mut chunks) = (self.ask(index, PIECE).await?, Vec::new());
-        while let Some(chunk) = bytes.next().await? {
-            chunks.push(chunk);
+        let mut content = BytesMut::with_capacity(PIECE as usize);
+        let mut bytes = self.ask(index, PIECE).await?;
+        while let Some(part) = bytes.next().await? {
+            content.extend_from_slice(&part);
         }
-        blob.write(index, chunks).await?;
+        blob.write(index, vec![content.freeze()]).await?;
         Ok(())
     }
 
