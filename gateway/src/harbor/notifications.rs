@@ -7,7 +7,7 @@
 
 use shoal_oci::manifest::{IMAGE_TYPES, INDEX_TYPES};
 
-use super::push::Push;
+use super::push::{self, Push};
 use crate::fields::{Fields, Mistakes, object};
 
 /// Reads a body: the pushes that it tells of, each once.
@@ -41,8 +41,8 @@ fn push(event: &Fields<'_>, target: &Fields<'_>, mistakes: &mut Mistakes) -> Opt
     let is_manifest = IMAGE_TYPES.iter().chain(&INDEX_TYPES).any(|it| *it == kind);
     let tag = target.text("tag", mistakes).filter(|it| !it.is_empty());
     let (true, Some(tag)) = (is_manifest, tag) else { return None };
-    let text = |name, mistakes: &mut Mistakes| target.needed_text(name, mistakes).map(str::to_owned);
-    let (repository, digest) = (text("repository", mistakes), text("digest", mistakes));
+    let repository = push::repository("repository", target, mistakes).map(str::to_owned);
+    let digest = target.needed_text("digest", mistakes).map(str::to_owned);
     Some(Push {
         host: host(event, target, mistakes)?,
         repository: repository?,

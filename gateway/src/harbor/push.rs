@@ -2,7 +2,12 @@
 
 use std::fmt;
 
-/// An image that somebody has just pushed with a tag. Nothing of it is checked yet.
+use shoal_oci::Repository;
+
+use crate::fields::{Fields, Mistakes};
+
+/// An image that somebody has just pushed with a tag. Nothing of it is checked yet but the repository, which ends at a
+/// colon in [`image`](Self::image).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Push {
     /// The registry's host, with its port if it has one.
@@ -29,4 +34,14 @@ impl fmt::Display for Push {
         let Self { host, repository, tag, digest } = self;
         write!(f, "{host}/{repository}:{tag}@{digest}")
     }
+}
+
+/// The text of this name, which must be there and name a repository.
+pub(super) fn repository<'a>(name: &str, fields: &Fields<'a>, mistakes: &mut Mistakes) -> Option<&'a str> {
+    let text = fields.needed_text(name, mistakes)?;
+    if text.parse::<Repository>().is_err() {
+        mistakes.add(format!("{} is no name of a repository", fields.full(name)));
+        return None;
+    }
+    Some(text)
 }

@@ -6,7 +6,7 @@
 //! Both tell of each manifest that is pushed. One without a tag has its digest in the tag's place: it belongs to an
 //! index, which follows, or to nobody. An event comes at least once, perhaps late, and in any order.
 
-use super::push::Push;
+use super::push::{self, Push};
 use crate::fields::{Fields, Mistakes, object};
 
 /// What an event is about.
@@ -147,9 +147,9 @@ fn needed_group<'a>(name: &str, fields: &Fields<'a>, mistakes: &mut Mistakes) ->
 
 /// What Zot tells of a manifest that was put there.
 fn zots_push(data: &Fields<'_>, host: Option<&str>, mistakes: &mut Mistakes) -> Option<Push> {
-    let [repository, reference, digest] =
-        ["name", "reference", "digest"].map(|it| data.needed_text(it, mistakes).map(str::to_owned));
-    let (repository, tag, digest) = (repository?, reference?, digest?);
+    let repository = push::repository("name", data, mistakes).map(str::to_owned);
+    let [tag, digest] = ["reference", "digest"].map(|it| data.needed_text(it, mistakes).map(str::to_owned));
+    let (repository, tag, digest) = (repository?, tag?, digest?);
     if tag == digest {
         return None;
     }
@@ -166,7 +166,9 @@ fn pushes(data: &Fields<'_>, mistakes: &mut Mistakes) -> Vec<Push> {
         mistakes.add(format!("{} is missing", data.full("repository")));
         return Vec::new();
     };
-    let Some(repository) = repository.needed_text("repo_full_name", mistakes) else { return Vec::new() };
+    let Some(repository) = push::repository("repo_full_name", &repository, mistakes) else {
+        return Vec::new();
+    };
     let resources = data.groups("resources", mistakes);
     if resources.is_empty() {
         mistakes.add(format!("{} has none", data.full("resources")));
@@ -317,6 +319,16 @@ mod tests {
         let nowhere =
             "the event names no registry: let the webhook's address do it, as in ?registry=zot.example:5000";
         check(|it| it.registry = None, &good, &[nowhere]);
+    }
+
+    #[test]
+    fn what_names_no_repository_is_refused() {
+        for name in ["lib/app:v1", "lib/app@sha256:aa", "Lib/app", "/app", "lib//app"] {
+            let mut data = data("v1");
+            data["repository"]["repo_full_name"] = json!(name);
+            let mistakes = ["event_data.repository.repo_full_name is no name of a repository"];
+            assert_eq!(read(&default("PUSH_ARTIFACT", &data)).unwrap_err(), mistakes, "{name}");
+        }
     }
 
     #[test]
