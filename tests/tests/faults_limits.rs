@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(240);
 const FILES: usize = 128;
 const CLIENTS: usize = 300;
 /// What runs in so much memory has room for the processes beside it on a small node.
-const MEMORY: ByteSize = ByteSize(128 << 20);
+const MEMORY: ByteSize = ByteSize(96 << 20);
 const DISK: ByteSize = ByteSize(512 << 20);
 /// What a disk takes per second, which is much less than what comes.
 const SLOW: ByteRate = ByteRate(4 << 20);

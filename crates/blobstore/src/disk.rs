@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// How many bytes are written at the same time. A single piece that is longer may be as well.
-pub(crate) const AT_ONCE: u32 = 8 << 20;
+const AT_ONCE: u32 = 8 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Disk {
