@@ -72,10 +72,11 @@ fn targets(seeds: &Path) -> Result<Vec<String>> {
 /// Builds the fuzzer, and returns where it is.
 fn build(root: &Path, target_dir: &Path) -> Result<PathBuf> {
     let status = cargo("build")
-        .args(["--package", "shoal-fuzz", "--features", "libfuzzer", "--target-dir"])
+        // By --bin all members count for the features of dependencies, as they do for tests: those are built already then, and
+        // only what is ours is compiled for this.
+        .args(["--bin", "shoal-fuzz", "--features", "shoal-fuzz/libfuzzer", "--target-dir"])
         .arg(target_dir)
         .current_dir(root)
-        // Only what is ours is compiled for this, and the rest is what tests have as well.
         .env("RUSTC_WORKSPACE_WRAPPER", root.join("tests/fuzz/instrument"))
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .status()
