@@ -62,6 +62,11 @@ impl Blob {
         self.entry().lend(range)
     }
 
+    /// Whether bytes that were lent may still be sent: nobody has changed them since.
+    pub fn still_lends(&self, range: &Range<u64>) -> bool {
+        self.entry().ready(range, Reader::Peer).is_some()
+    }
+
     async fn read_as(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
         if let Some(bytes) = self.entry().read_at_once(&range, reader) {
             return Ok(bytes);
@@ -144,7 +149,9 @@ impl Entry {
         let (data, generation) = self.ready(range, reader)?;
         let mut buffer = Buffer::take((range.end - range.start) as usize);
         let is_whole = data.read_cached(buffer.bytes(), range.start);
-        (is_whole && self.state.lock().generation == generation).then(|| buffer.freeze())
+        // Somebody may have cleared or changed it meanwhile.
+        let is_good = is_whole && self.ready(range, reader).is_some_and(|(_, it)| it == generation);
+        is_good.then(|| buffer.freeze())
     }
 
     /// Reads from the first of the pieces, where that is in memory.

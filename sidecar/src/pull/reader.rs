@@ -168,7 +168,8 @@ impl Reader {
         if let Some(sendfile) = &self.sendfile
             && let Some(lent) = self.blob.lend(rest.clone())
         {
-            return Ok(Some(sendfile.promise(lent.file, lent.range)));
+            let blob = self.blob.clone();
+            return Ok(Some(sendfile.promise(lent.file, lent.range, move |rest| blob.still_lends(rest))));
         }
         match self.blob.read(start..rest.end.min(start + self.steps.length())).await {
             Ok(bytes) => Ok(Some(bytes)),

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
+use nix::fcntl::OFlag;
 use serde_json::json;
 use shoal_model::{ByteSize, Rng};
 use shoal_tests::fault::{Effect, Ending};
@@ -50,8 +51,10 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 const BREAK: (u64, u32) = (300_000, 2);
 /// What has not been written to for so long is at rest.
 const AT_REST: Duration = Duration::from_secs(2);
-/// How many bytes are flipped in one go.
+/// How many bits are flipped in one go.
 const FLIPS: usize = 8;
+/// What is written past the page cache comes in whole blocks of so many bytes.
+const BLOCK: usize = 4096;
 
 /// A running region with clients on each node.
 pub(super) struct Region {
@@ -176,14 +179,14 @@ impl Region {
         Ok(())
     }
 
-    /// Flips bytes at random places of the victim's store.
+    /// Flips bits at random places of the victim's store.
     fn damage(&self, victim: Victim, rng: &mut Rng) -> Result<()> {
         let host = self.fleet.machine(victim)?;
         let mut files = stored(host.dir())?;
         files.retain(|it| is_at_rest(it));
         for _ in 0..FLIPS.min(files.len()) {
             // A file that is evicted meanwhile needs no damage.
-            let _gone = flip_byte(&files[rng.below(files.len())], rng);
+            let _gone = flip_bit(&files[rng.below(files.len())], rng);
         }
         Ok(())
     }
@@ -210,10 +213,17 @@ fn is_at_rest(file: &Path) -> bool {
     changed.is_ok_and(|it| it.elapsed().is_ok_and(|it| it > AT_REST))
 }
 
-fn flip_byte(file: &Path, rng: &mut Rng) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(file)?;
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    let (at, mut byte) = (rng.below(len.max(1)) as u64, [0]);
-    file.read_exact_at(&mut byte, at)?;
-    file.write_all_at(&[byte[0] ^ 1], at)
+/// Flips a bit as a disk does that rots: what lies in the page cache, and is on its way to a client from there, stays what
+/// it was, and whoever reads the block next gets it from the disk.
+fn flip_bit(file: &Path, rng: &mut Rng) -> io::Result<()> {
+    let file = File::options().read(true).write(true).custom_flags(OFlag::O_DIRECT.bits()).open(file)?;
+    let n_blocks = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX) / BLOCK;
+    // The end of a file is no whole block, and cannot be written like this.
+    let Some(block) = (n_blocks > 0).then(|| rng.below(n_blocks) * BLOCK) else { return Ok(()) };
+    let mut memory = vec![0; 2 * BLOCK];
+    let aligned = memory.as_ptr().align_offset(BLOCK);
+    let bytes = &mut memory[aligned..aligned + BLOCK];
+    file.read_exact_at(bytes, block as u64)?;
+    bytes[rng.below(BLOCK)] ^= 1;
+    file.write_all_at(bytes, block as u64)
 }

@@ -17,6 +17,7 @@
 //! memory. A page that is not in memory blocks the thread; whoever promises looks first.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -37,10 +38,22 @@ static STAND_IN: LazyLock<Bytes> = LazyLock::new(|| vec![0; LONGEST].into());
 #[derive(Clone, Debug, Default)]
 pub struct Sendfile(Arc<Mutex<VecDeque<Promise>>>);
 
-#[derive(Debug)]
+/// Whether bytes are still to be sent as they are, told which.
+type Still = Box<dyn Fn(&Range<u64>) -> bool + Send>;
+
 struct Promise {
     file: Arc<File>,
     range: Range<u64>,
+    still: Still,
+}
+
+impl fmt::Debug for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Promise")
+            .field("file", &self.file)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sendfile {
@@ -56,11 +69,19 @@ impl Sendfile {
 
     /// Promises the bytes `range` of `file`, the first [`LONGEST`](Self::LONGEST) if there are more. What is
     /// returned stands in for them, is as long, and has to be the very next data of the response's body.
-    pub fn promise(&self, file: Arc<File>, range: Range<u64>) -> Bytes {
+    ///
+    /// A socket may take its time. Each time that it takes some, `still` is asked whether the rest is good; where it
+    /// is not, the connection ends.
+    pub fn promise(
+        &self,
+        file: Arc<File>,
+        range: Range<u64>,
+        still: impl Fn(&Range<u64>) -> bool + Send + 'static,
+    ) -> Bytes {
         let len = range.end.saturating_sub(range.start).min(Self::LONGEST);
         if len > 0 {
             let range = range.start..range.start + len;
-            self.0.lock().push_back(Promise { file, range });
+            self.0.lock().push_back(Promise { file, range, still: Box::new(still) });
         }
         STAND_IN.slice(..len as usize)
     }
@@ -73,9 +94,12 @@ impl Sendfile {
     /// Sends the next promised bytes, at most `len`, as far as the socket takes them now.
     pub(super) fn send(&self, socket: &TcpStream, len: usize) -> io::Result<usize> {
         let mut promises = self.0.lock();
-        let Some(Promise { file, range }) = promises.front_mut() else {
+        let Some(Promise { file, range, still }) = promises.front_mut() else {
             return Err(io::Error::other("sendfile: bytes were written that nobody promised"));
         };
+        if !still(range) {
+            return Err(io::Error::other("sendfile: what was promised is no longer good"));
+        }
         let n_sent = rustix::io::retry_on_intr(|| {
             let mut offset = range.start;
             rustix::fs::sendfile(socket, &**file, Some(&mut offset), len)
@@ -120,7 +144,7 @@ mod tests {
 
     #[test]
     fn only_stand_ins_are_taken_for_files() {
-        let promised = Sendfile::default().promise(file(b"0123456789"), 2..7);
+        let promised = Sendfile::default().promise(file(b"0123456789"), 2..7, |_| true);
         assert_eq!(promised.len(), 5);
         assert!(Sendfile::is_stand_in(&promised) && Sendfile::is_stand_in(&promised[4..]));
         assert!(!Sendfile::is_stand_in(b"bytes") && !Sendfile::is_stand_in(&[0; 5]));
@@ -129,8 +153,8 @@ mod tests {
     #[tokio::test]
     async fn promises_are_kept_in_turn() {
         let (sendfile, (socket, _other)) = (Sendfile::default(), socket().await);
-        sendfile.promise(file(b"0123456789"), 2..7);
-        sendfile.promise(file(b"abc"), 0..3);
+        sendfile.promise(file(b"0123456789"), 2..7, |_| true);
+        sendfile.promise(file(b"abc"), 0..3, |_| true);
         assert!(sendfile.settled().is_err());
         assert_eq!([4, 1, 3].map(|len| sendfile.send(&socket, len).unwrap()), [4, 1, 3]);
         assert!(sendfile.settled().is_ok());
@@ -140,14 +164,23 @@ mod tests {
     async fn what_cannot_be_kept_is_an_error() {
         let (sendfile, (socket, _other)) = (Sendfile::default(), socket().await);
         assert!(sendfile.send(&socket, 1).is_err());
-        sendfile.promise(file(b"short"), 5..9);
+        sendfile.promise(file(b"short"), 5..9, |_| true);
         assert_eq!(sendfile.send(&socket, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_longer_good_is_not_sent() {
+        let (sendfile, (socket, _other)) = (Sendfile::default(), socket().await);
+        sendfile.promise(file(b"0123456789"), 2..7, |rest| rest.start < 5);
+        assert_eq!(sendfile.send(&socket, 3).unwrap(), 3);
+        assert!(sendfile.send(&socket, 2).is_err());
+        assert!(sendfile.settled().is_err(), "the connection ends");
     }
 
     #[test]
     fn an_empty_range_promises_nothing() {
         let sendfile = Sendfile::default();
-        assert!(sendfile.promise(file(b"abc"), 1..1).is_empty());
+        assert!(sendfile.promise(file(b"abc"), 1..1, |_| true).is_empty());
         assert!(sendfile.settled().is_ok());
     }
 }
