@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::ops::AddAssign;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -69,8 +70,10 @@ pub(crate) struct Known {
     /// Those that are known to be in no other.
     pub(crate) own: Vec<BlobKey>,
     pub(crate) shared: Vec<BlobKey>,
-    /// How many there are besides.
+    /// How many come after them.
     pub(crate) n_left: usize,
+    /// The last of them, where others come after it.
+    pub(crate) next: Option<BlobKey>,
 }
 
 /// The blobs that were seen lately.
@@ -120,17 +123,29 @@ impl Ledger {
         of_registry.flat_map(|(_, blobs)| blobs).cloned().collect()
     }
 
-    /// The blobs that are known to be in a repository, no more than so many.
-    pub(crate) fn known_of(&self, registry: &RegistryName, repository: &Repository, at_most: usize) -> Known {
+    /// The blobs that are known to be in a repository, in the order of their keys: those after one, and no more than so
+    /// many.
+    pub(crate) fn known_of(
+        &self,
+        registry: &RegistryName,
+        repository: &Repository,
+        after: Option<&BlobKey>,
+        at_most: usize,
+    ) -> Known {
         let books = self.books();
         let Some(blobs) = books.blobs.get(&(registry.clone(), repository.clone())) else {
             return Known::default();
         };
         let is_alone =
             |it: &&BlobKey| books.accounts.peek(*it).is_some_and(|it| it.uses.len() == 1 && !it.has_more);
-        let (own, shared) = blobs.iter().take(at_most).partition::<Vec<_>, _>(is_alone);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut later = blobs.range::<BlobKey, _>((from, Bound::Unbounded));
+        let these: Vec<_> = later.by_ref().take(at_most).collect();
+        let (n_left, last) = (later.count(), these.last().copied());
+        let next = last.filter(|_| n_left > 0).cloned();
+        let (own, shared) = these.into_iter().partition::<Vec<_>, _>(is_alone);
         let owned = |it: Vec<&BlobKey>| it.into_iter().cloned().collect();
-        Known { own: owned(own), shared: owned(shared), n_left: blobs.len().saturating_sub(at_most) }
+        Known { own: owned(own), shared: owned(shared), n_left, next }
     }
 
     /// The repository is not known to have these blobs any more.
@@ -227,10 +242,17 @@ mod tests {
         for (byte, of) in [(1, &app), (2, &app), (2, &base), (3, &app)] {
             belongs(&ledger, byte, of);
         }
-        let known = |(registry, repository): &Use, at_most| ledger.known_of(registry, repository, at_most);
-        let expected = Known { own: vec![key(1), key(3)], shared: vec![key(2)], n_left: 0 };
+        let known =
+            |(registry, repository): &Use, at_most| ledger.known_of(registry, repository, None, at_most);
+        let expected = Known { own: vec![key(1), key(3)], shared: vec![key(2)], ..Known::default() };
         assert_eq!(known(&app, 10), expected);
-        assert_eq!(known(&app, 1), Known { own: vec![key(1)], shared: Vec::new(), n_left: 2 });
+        let first = Known { own: vec![key(1)], n_left: 2, next: Some(key(1)), ..Known::default() };
+        assert_eq!(known(&app, 1), first);
+        let after = |it: u8, at_most| ledger.known_of(&app.0, &app.1, Some(&key(it)), at_most);
+        let second = Known { shared: vec![key(2)], n_left: 1, next: Some(key(2)), ..Known::default() };
+        assert_eq!(after(1, 1), second);
+        assert_eq!(after(2, 1), Known { own: vec![key(3)], ..Known::default() });
+        assert_eq!(after(3, 1), Known::default());
         assert_eq!(known(&of("b.example", "app"), 10), Known::default());
 
         ledger.disown(&[key(1), key(2)], &app.0, &app.1);

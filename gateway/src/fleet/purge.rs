@@ -4,9 +4,11 @@
 //! restarts or has seen many others since. So a blob that it knows under no other repository may be in one all the same:
 //! then whoever pulls that gets it anew. And a blob of the repository that this gateway has never opened stays.
 //!
-//! A blob is forgotten once it is gone everywhere, so that another call goes on with what is left.
+//! A blob is forgotten once it is gone everywhere. One call sees to so many of them, and says what the next goes on after,
+//! as pages do: those that are not gone everywhere stay known, and hold up nothing that comes after them.
 
 use serde::Serialize;
+use shoal_model::BlobKey;
 use shoal_oci::{RegistryName, Repository};
 use shoal_proto::RemoveRequest;
 use utoipa::ToSchema;
@@ -16,7 +18,7 @@ use super::removal::RemovalView;
 use crate::fields::{Fields, Mistakes, object};
 use crate::ledger::Known;
 
-const FIELDS: [&str; 2] = ["registry", "repository"];
+const FIELDS: [&str; 3] = ["after", "registry", "repository"];
 
 /// What is to be forgotten.
 #[derive(ToSchema)]
@@ -27,6 +29,8 @@ pub(super) struct Body {
     registry: String,
     /// One of its repositories.
     repository: String,
+    /// The last call's `next`, for what that has left.
+    after: Option<String>,
 }
 
 /// A repository that is to be forgotten.
@@ -34,6 +38,7 @@ pub(super) struct Body {
 pub(super) struct Purge {
     registry: RegistryName,
     repository: Repository,
+    after: Option<BlobKey>,
 }
 
 /// What was done about it.
@@ -47,6 +52,8 @@ pub(super) struct PurgeView {
     blobs: Sums,
     /// Where that was done; null where there was nothing to do.
     removal: Option<RemovalView>,
+    /// What the next call goes on after; null where nothing is left.
+    next: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -76,9 +83,13 @@ impl Purge {
             let parsed = it.parse::<Repository>();
             parsed.map_err(|it| mistakes.add(it.message)).ok()
         });
+        let after = fields.text("after", &mut mistakes).and_then(|it| {
+            let parsed = it.parse::<BlobKey>();
+            parsed.map_err(|_| mistakes.add("after is no next of another call")).ok()
+        });
         let named = registry.zip(repository).and_then(|(registry, repository)| {
             let repository = repository.within(&registry).map_err(|it| mistakes.add(it.message)).ok()?;
-            Some(Self { registry, repository })
+            Some(Self { registry, repository, after })
         });
         match named {
             Some(it) => mistakes.or(it),
@@ -101,11 +112,11 @@ impl PurgeView {
 
 impl Fleet {
     /// Forgets a repository and removes the blobs that are known as its alone.
-    pub(super) async fn purge(&self, Purge { registry, repository }: Purge) -> PurgeView {
+    pub(super) async fn purge(&self, Purge { registry, repository, after }: Purge) -> PurgeView {
         self.0.gate.forget(&registry, &repository);
         self.0.mirror.forget(&registry, &repository);
-        let Known { own, shared, n_left } =
-            self.0.ledger.known_of(&registry, &repository, RemoveRequest::MAX);
+        let Known { own, shared, n_left, next } =
+            self.0.ledger.known_of(&registry, &repository, after.as_ref(), RemoveRequest::MAX);
         let blobs = Sums { own: own.len(), shared: shared.len(), left: n_left };
         self.0.ledger.disown(&shared, &registry, &repository);
         let removal = if own.is_empty() {
@@ -115,7 +126,13 @@ impl Fleet {
             self.0.ledger.disown(&gone, &registry, &repository);
             Some(removal)
         };
-        PurgeView { registry: registry.to_string(), repository: repository.to_string(), blobs, removal }
+        PurgeView {
+            registry: registry.to_string(),
+            repository: repository.to_string(),
+            blobs,
+            removal,
+            next: next.map(|it| it.to_string()),
+        }
     }
 }
 
@@ -141,11 +158,15 @@ mod tests {
         let purge = |registry: &str, repository: &str| Purge {
             registry: registry.parse().unwrap(),
             repository: repository.parse().unwrap(),
+            after: None,
         };
         let body = json!({ "registry": "a.example", "repository": "team/app" });
         assert_eq!(read(&body), Ok(purge("a.example", "team/app")));
         let official = read(&json!({ "registry": "docker.io", "repository": "alpine" })).unwrap();
         assert_eq!(official.subject(), "docker.io/library/alpine");
+        let key = format!("public@sha256:{}", "07".repeat(32));
+        let body = json!({ "registry": "a.example", "repository": "team/app", "after": key });
+        assert_eq!(read(&body).unwrap().after, key.parse().ok());
     }
 
     #[test]
@@ -157,6 +178,8 @@ mod tests {
         check(json!([]), &["the body is not a JSON object"]);
         let unknown = json!({ "registry": "b.example", "repository": "a", "tag": "v1" });
         check(unknown, &["\"tag\" is not a field", "registry is none that this gateway serves"]);
+        let elsewhere = json!({ "registry": "a.example", "repository": "a", "after": "team/app" });
+        check(elsewhere, &["after is no next of another call"]);
         let bad = read(&json!({ "registry": "a.example", "repository": "Team" })).unwrap_err();
         assert!(bad.0[0].starts_with("repository \"Team\": "), "{bad:?}");
     }
