@@ -7,15 +7,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use shoal_model::{Digest, TrustGroup};
+use shoal_model::{Digest, TraceParent, TrustGroup};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
+use shoal_ops::traces::{self, TARGET};
 use shoal_proto::Ticket;
 use shoal_registry::{EndpointError, RegistryBody, RegistryClient, RegistryError, retry_after};
 
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 use crate::background::Background;
 use crate::breaker::Breaker;
@@ -29,6 +32,8 @@ use crate::presence;
 use crate::priority::Urgency;
 use crate::settings::RegistrySettings;
 use crate::token_key::{TokenKey, TokenKeyError};
+
+const TRACE_PARENT: HeaderName = HeaderName::from_static(TraceParent::HEADER);
 
 /// Why a registry cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -204,10 +209,16 @@ impl Upstream {
     }
 
     /// Sends one request of a caller as it is.
-    pub(crate) async fn ask(&self, request: Request<()>) -> Result<Response<RegistryBody>, RegistryError> {
+    pub(crate) async fn ask(
+        &self,
+        mut request: Request<()>,
+    ) -> Result<Response<RegistryBody>, RegistryError> {
         match &self.source {
-            Source::Registry(Direct { callers, .. }) => self.sent(callers.send(request)).await,
-            Source::Hub(hub) => self.told(hub.ask(request, Asker::Caller).await),
+            Source::Registry(Direct { callers, .. }) => self.sent(callers, request).await,
+            Source::Hub(hub) => {
+                let span = self.trace(&mut request);
+                self.told(&span, hub.ask(request, Asker::Caller).await)
+            }
         }
     }
 
@@ -231,20 +242,38 @@ impl Upstream {
     /// Sends a request, and notes whether the registry is silent.
     async fn sent(
         &self,
-        sending: impl Future<Output = Result<Response<RegistryBody>, RegistryError>>,
+        client: &RegistryClient,
+        mut request: Request<()>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
+        let span = self.trace(&mut request);
         let waiting = Waiting { upstream: self, since: Instant::now(), is_answered: false };
-        let answer = sending.await;
+        let answer = client.send(request).await;
         waiting.heard(answer.is_ok());
-        self.told(answer)
+        self.told(&span, answer)
+    }
+
+    /// The span of a request, which tells where that stands; none where the work at hand is in no trace.
+    fn trace(&self, request: &mut Request<()>) -> Span {
+        let span = traces::from(traces::here(), || {
+            info_span!(
+                target: TARGET, "ask registry", otel.kind = "client", registry = %self.name,
+                method = %request.method(), path = request.uri().path(), status = Empty
+            )
+        });
+        let place = traces::place_of(&span).and_then(traces::to_header);
+        request.headers_mut().extend(place.map(|it| (TRACE_PARENT, it)));
+        span
     }
 
     /// Counts a request.
     fn told(
         &self,
+        span: &Span,
         answer: Result<Response<RegistryBody>, RegistryError>,
     ) -> Result<Response<RegistryBody>, RegistryError> {
-        self.metrics.request(answer.as_ref().ok().map(|it| it.status().as_u16()));
+        let status = answer.as_ref().ok().map(|it| it.status().as_u16());
+        span.record("status", status);
+        self.metrics.request(status);
         if let Ok(answer) = &answer {
             self.metrics.quota(answer.headers());
         }
@@ -256,12 +285,15 @@ impl Upstream {
     pub(crate) async fn ask_as_gateway(
         &self,
         repository: &Repository,
-        request: Request<()>,
+        mut request: Request<()>,
     ) -> Result<Response<RegistryBody>, AskError> {
         let direct = match &self.source {
             Source::Registry(direct) => direct,
             // What would change something at the registry, the hub asks otherwise.
-            Source::Hub(hub) => return Ok(self.told(hub.ask(request, Asker::Gateway).await)?),
+            Source::Hub(hub) => {
+                let span = self.trace(&mut request);
+                return Ok(self.told(&span, hub.ask(request, Asker::Gateway).await)?);
+            }
         };
         match presence::harmless(self.kind, &request) {
             Some(request) => Ok(presence::of_head(self.ask_logged_in(direct, repository, request).await?)),
@@ -280,18 +312,19 @@ impl Upstream {
     pub(crate) async fn read(
         &self,
         (repository, digest): (&Repository, Digest),
-        request: Request<()>,
+        mut request: Request<()>,
         urgency: &Urgency,
     ) -> Result<Response<RegistryBody>, AskError> {
         let hub = match &self.source {
             Source::Registry(direct) => return self.ask_logged_in(direct, repository, request).await,
             Source::Hub(hub) => hub,
         };
+        let span = self.trace(&mut request);
         let answer = hub.read((repository, digest), request, self.mode.asker(), urgency).await;
         let unlent = || AskError::Unlent { registry: self.name.clone(), repository: repository.clone() };
         match answer.transpose() {
             None => Err(unlent()),
-            Some(answer) => Ok(self.told(answer)?),
+            Some(answer) => Ok(self.told(&span, answer)?),
         }
     }
 
@@ -331,7 +364,7 @@ impl Upstream {
             Some(value) => request.headers_mut().insert(AUTHORIZATION, value.clone()),
             None => request.headers_mut().remove(AUTHORIZATION),
         };
-        let answer = self.sent(direct.client.send(request)).await?;
+        let answer = self.sent(&direct.client, request).await?;
         if matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             self.limits.pause(wait_of(answer.headers()).unwrap_or_default());
         }

@@ -208,7 +208,8 @@ mod tests {
     }
 
     fn want(key: BlobKey, ticket: Ticket) -> NodeMessage {
-        let blob = WantedBlob { key, geometry: Geometry::by_rule(1 << 20), source: source(), ticket };
+        let blob =
+            WantedBlob { key, geometry: Geometry::by_rule(1 << 20), source: source(), ticket, trace: None };
         NodeMessage::Want(Want { blob, held: Vec::new(), moved: false })
     }
 

@@ -70,7 +70,15 @@ mod tests {
             Reader::new("{security: {mtls: false}, gateways: ['http://127.0.0.1:65003']}", DEFAULT, |_| None);
         Settings::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
-        let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
+        let common = [
+            "admin.listen",
+            "log.format",
+            "log.level",
+            "shutdownGrace",
+            "traces.endpoint",
+            "traces.oneIn",
+            "verbose",
+        ];
         assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
     }
 

@@ -76,6 +76,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Shows the region on one screen
     Status(Shown),
+    /// Shows what the region does, live on the whole terminal
+    Top,
     /// Lists nodes and gateways
     Nodes(Nodes),
     /// Lists blobs that the region holds, wants or seeds

@@ -3,14 +3,20 @@
 //! A field that an older gateway does not send is empty here, and one that a newer one adds is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fault::{Exit, Fault};
-use crate::job;
+use crate::gateway::Gateway;
+use crate::job::Jobs;
+use crate::preheat;
 use crate::table::{Table, bytes, count, percent, plain};
+
+pub(crate) const TASKS: &str = "/api/v1/tasks";
+pub(crate) const NODES: &str = "/api/v1/nodes";
 
 /// A list of tasks.
 #[derive(Debug, Default, Deserialize)]
@@ -25,26 +31,27 @@ pub struct Tasks {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Task {
-    id: String,
+    pub(crate) id: String,
     state: String,
     /// Bytes of the whole, and of every piece but the last.
-    content_length: u64,
+    pub(crate) content_length: u64,
     piece_length: u64,
     pieces: u64,
-    nodes: Having,
+    pub(crate) nodes: Having,
     gateway: String,
     sources: Vec<Source>,
     more_sources: bool,
-    seed: Option<Seed>,
+    pub(crate) seed: Option<Seed>,
     traffic: Option<Traffic>,
 }
 
+/// How many nodes have it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Having {
-    whole: u64,
-    part: u64,
-    wanting: u64,
+pub(crate) struct Having {
+    pub(crate) whole: u64,
+    pub(crate) part: u64,
+    pub(crate) wanting: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,22 +61,23 @@ struct Source {
     repository: String,
 }
 
+/// A gateway's read of it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Seed {
+pub(crate) struct Seed {
     /// Bytes that are read.
-    offset: u64,
+    pub(crate) offset: u64,
     queue_position: u64,
 }
 
 /// Bytes that a gateway has read and sent since it started.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Traffic {
-    registry: u64,
-    hub: u64,
-    peers: u64,
-    sent: u64,
+pub(crate) struct Traffic {
+    pub(crate) registry: u64,
+    pub(crate) hub: u64,
+    pub(crate) peers: u64,
+    pub(crate) sent: u64,
 }
 
 /// A scheduler that did not answer.
@@ -121,6 +129,71 @@ struct Hub {
 #[serde(default)]
 struct Region {
     name: String,
+}
+
+/// A region as it is at one moment.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Look {
+    regions: Regions,
+    pub(crate) nodes: Nodes,
+    pub(crate) tasks: Tasks,
+    /// Preheat jobs under way.
+    pub(crate) preheat: Jobs,
+}
+
+/// The document of a [`Look`].
+///
+/// # Errors
+/// Where the gateway does not tell all of it.
+pub async fn look(gateway: &Gateway) -> Result<Value, Fault> {
+    Ok(json!({
+        "regions": gateway.get("/api/v1/regions").await?,
+        "nodes": gateway.list(NODES, "nodes", &[]).await?,
+        "tasks": gateway.list(TASKS, "tasks", &[]).await?,
+        "preheat": preheat::list(gateway, Some("PENDING")).await?,
+    }))
+}
+
+impl Tasks {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter()
+    }
+
+    /// What the gateway has moved of all of them.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.tasks.iter().filter_map(|it| it.traffic).fold(Traffic::default(), |sum, it| Traffic {
+            registry: sum.registry.saturating_add(it.registry),
+            hub: sum.hub.saturating_add(it.hub),
+            peers: sum.peers.saturating_add(it.peers),
+            sent: sum.sent.saturating_add(it.sent),
+        })
+    }
+}
+
+impl Task {
+    /// Whether somebody waits for it, or it is being read.
+    pub(crate) const fn is_on_its_way(&self) -> bool {
+        self.nodes.wanting > 0 || self.seed.is_some()
+    }
+}
+
+impl Traffic {
+    /// What was moved since, per second; `None` where no time has gone by.
+    pub(crate) fn per_second_since(self, before: Self, time: Duration) -> Option<Self> {
+        let millis = time.as_millis();
+        let rate = |after: u64, before: u64| {
+            // Less than before: the gateway has started again, or forgotten a blob.
+            let moved = u128::from(after.saturating_sub(before)).saturating_mul(1000);
+            u64::try_from(moved.checked_div(millis)?).ok()
+        };
+        Some(Self {
+            registry: rate(self.registry, before.registry)?,
+            hub: rate(self.hub, before.hub)?,
+            peers: rate(self.peers, before.peers)?,
+            sent: rate(self.sent, before.sent)?,
+        })
+    }
 }
 
 /// Reads a document of the API.
@@ -192,7 +265,7 @@ pub fn nodes(all: &Nodes) -> String {
 }
 
 /// The region on one screen.
-pub fn status(regions: &Regions, nodes: &Nodes, tasks: &Tasks, jobs: &job::Jobs) -> String {
+pub fn status(Look { regions, nodes, tasks, preheat: jobs }: &Look) -> String {
     let mut table = Table::bare();
     let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
     if let Some(hub) = &regions.hub {
@@ -202,7 +275,7 @@ pub fn status(regions: &Regions, nodes: &Nodes, tasks: &Tasks, jobs: &job::Jobs)
     line("nodes", node_line(nodes));
     line("tasks", task_line(tasks));
     line("held", held_line(tasks));
-    line("traffic", moved(&traffic(tasks)));
+    line("traffic", moved(&tasks.traffic()));
     line("preheat", format!("{} under way", count(jobs.under_way().count(), "job")));
     let jobs: String = jobs.under_way().map(|it| format!("  {}\n", plain(&it.line()))).collect();
     let mut silent_ones = BTreeSet::new();
@@ -230,7 +303,7 @@ fn region_line(Regions { regions, .. }: &Regions) -> String {
     format!("{} other: {}", names.len(), names.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-fn node_line(Nodes { nodes, next, .. }: &Nodes) -> String {
+pub(crate) fn node_line(Nodes { nodes, next, .. }: &Nodes) -> String {
     let n_gateways = nodes.iter().filter(|it| it.role == "gateway").count();
     let zones: BTreeSet<_> = nodes.iter().map(|it| &it.zone).filter(|it| !it.is_empty()).collect();
     let n_sidecars = nodes.len().saturating_sub(n_gateways);
@@ -238,7 +311,7 @@ fn node_line(Nodes { nodes, next, .. }: &Nodes) -> String {
     format!("{}{}", at_least(next.is_some()), parts.join(", "))
 }
 
-fn task_line(Tasks { tasks, next, .. }: &Tasks) -> String {
+pub(crate) fn task_line(Tasks { tasks, next, .. }: &Tasks) -> String {
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     for task in tasks {
         let n = states.entry(&task.state).or_default();
@@ -251,19 +324,10 @@ fn task_line(Tasks { tasks, next, .. }: &Tasks) -> String {
 }
 
 /// What whole copies come to. Parts are not counted: nobody tells how large they are.
-fn held_line(Tasks { tasks, .. }: &Tasks) -> String {
+pub(crate) fn held_line(Tasks { tasks, .. }: &Tasks) -> String {
     let held = tasks.iter().map(|it| it.nodes.whole.saturating_mul(it.content_length));
     let copies = tasks.iter().fold(0, |sum: u64, it| sum.saturating_add(it.nodes.whole));
     format!("{} in {copies} whole copies at nodes and gateways", bytes(held.fold(0, u64::saturating_add)))
-}
-
-fn traffic(Tasks { tasks, .. }: &Tasks) -> Traffic {
-    tasks.iter().filter_map(|it| it.traffic).fold(Traffic::default(), |sum, it| Traffic {
-        registry: sum.registry.saturating_add(it.registry),
-        hub: sum.hub.saturating_add(it.hub),
-        peers: sum.peers.saturating_add(it.peers),
-        sent: sum.sent.saturating_add(it.sent),
-    })
 }
 
 /// What a gateway has read and sent. What nodes send each other no gateway sees.
@@ -278,7 +342,7 @@ fn moved(Traffic { registry, hub, peers, sent }: &Traffic) -> String {
 }
 
 /// For what a blob was opened, up to so many.
-fn sources(task: &Task, at_most: usize) -> String {
+pub(crate) fn sources(task: &Task, at_most: usize) -> String {
     let named = task.sources.iter().take(at_most).map(|it| format!("{}/{}", it.registry, it.repository));
     let mut text = named.collect::<Vec<_>>().join(", ");
     if task.more_sources || task.sources.len() > at_most {
@@ -308,8 +372,6 @@ fn silent_line(Silent { scheduler, cause }: &Silent) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -408,12 +470,8 @@ mod tests {
             { "id": 7, "state": "PENDING", "doing": "storing", "request": { "image": "h.example/a:v1" },
               "progress": { "bytes": 100, "bytesHeld": 40 } },
         ], "total": 1 });
-        let text = status(
-            &read(&regions).unwrap(),
-            &read(&all_nodes).unwrap(),
-            &read(&all_tasks).unwrap(),
-            &read(&jobs).unwrap(),
-        );
+        let all = json!({ "regions": regions, "nodes": all_nodes, "tasks": all_tasks, "preheat": jobs });
+        let text = status(&read(&all).unwrap());
         let expected = "hub      hub-1 answers since 2027-01-01T00:00:00Z; this region is eu there\n\
                         regions  1 other: ap\n\
                         nodes    2 sidecars, 1 gateway, 1 zone\n\

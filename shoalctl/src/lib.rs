@@ -30,3 +30,4 @@ pub mod purge;
 pub mod run;
 pub mod settings;
 pub mod table;
+pub mod top;

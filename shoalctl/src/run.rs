@@ -1,17 +1,14 @@
 //! Carries a command out, and gives what is to be printed and what the process ends with.
 
 use clap::CommandFactory as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shoal_ops::settings::Secret;
 
 use crate::cli::{Cli, Command, Format, Nodes, Reach, Shown, Tasks};
 use crate::fault::{Exit, Fault};
-use crate::fleet::{self, read};
+use crate::fleet::{self, NODES, TASKS, read};
 use crate::gateway::{Gateway, segment};
-use crate::{doctor, explain, get, preheat, purge};
-
-const TASKS: &str = "/api/v1/tasks";
-const NODES: &str = "/api/v1/nodes";
+use crate::{doctor, explain, get, preheat, purge, top};
 
 /// What came of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +48,7 @@ pub async fn run(cli: Cli, token: Option<Secret>) -> Result<Outcome, Fault> {
     match &cli.command {
         Command::Doctor(asked) => examine(asked, reach).await,
         Command::Status(shown) => status(*shown, &gateway()?).await,
+        Command::Top => top::top(&gateway()?).await,
         Command::Nodes(asked) => nodes(asked, &gateway()?).await,
         Command::Tasks(asked) => tasks(asked, &gateway()?).await,
         Command::Task(asked) => {
@@ -92,12 +90,6 @@ async fn tasks(asked: &Tasks, gateway: &Gateway) -> Result<Outcome, Fault> {
 }
 
 async fn status(shown: Shown, gateway: &Gateway) -> Result<Outcome, Fault> {
-    let regions = gateway.get("/api/v1/regions").await?;
-    let nodes = gateway.list(NODES, "nodes", &[]).await?;
-    let tasks = gateway.list(TASKS, "tasks", &[]).await?;
-    let jobs = preheat::list(gateway, Some("PENDING")).await?;
-    let all = json!({ "regions": regions, "nodes": nodes, "tasks": tasks, "preheat": jobs });
-    Outcome::of(shown.output, &all, Exit::Done, |_| {
-        Ok(fleet::status(&read(&regions)?, &read(&nodes)?, &read(&tasks)?, &read(&jobs)?))
-    })
+    let seen = fleet::look(gateway).await?;
+    Outcome::of(shown.output, &seen, Exit::Done, |it| Ok(fleet::status(&read(it)?)))
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use shoal_model::Nearness;
+use shoal_model::{Nearness, TraceParent};
 use shoal_ops::Context;
 
 use crate::metrics::{Origin, Outcome, Step, Supply};
@@ -36,6 +36,8 @@ pub(crate) struct Told {
     /// Since it came.
     pub(crate) first_byte: Option<Duration>,
     pub(crate) took: Duration,
+    /// The trace that it belongs to.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// The latest requests; clones are of the same.
@@ -81,6 +83,7 @@ impl Told {
             "steps": self.steps().collect::<Vec<_>>(),
             "firstByteMillis": self.first_byte.map(millis),
             "millis": millis(self.took),
+            "trace": self.trace.map(|it| it.trace_id()),
         })
     }
 }
@@ -139,6 +142,7 @@ mod tests {
             steps: vec![Step::Gateway],
             first_byte: Some(Duration::from_millis(12)),
             took: Duration::from_millis(340),
+            trace: TraceParent::new(7, 8, true),
         }
     }
 
@@ -159,6 +163,7 @@ mod tests {
             "steps": ["gateway"],
             "firstByteMillis": 12,
             "millis": 340,
+            "trace": "00000000000000000000000000000007",
         });
         assert_eq!(recent.document(1), json!({ "startedAt": 1, "forgotten": 0, "pulls": [expected] }));
     }

@@ -247,7 +247,15 @@ mod tests {
     fn every_default_is_allowed_and_read() {
         let (settings, reader) = read("");
         assert_eq!(reader.finish(), Ok(()));
-        let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
+        let common = [
+            "admin.listen",
+            "log.format",
+            "log.level",
+            "shutdownGrace",
+            "traces.endpoint",
+            "traces.oneIn",
+            "verbose",
+        ];
         assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
         assert!(settings.proxy.default.is_some_and(|it| it.names.as_str() == "docker.io"));
         assert!(settings.proxy.swarmed.is_match("/v2/a/blobs/sha256:0"));

@@ -59,6 +59,8 @@ pub struct FleetSpec {
     pub limits: Value,
     /// Whether other machines reach the parts' metrics.
     pub is_watched: bool,
+    /// Where all parts send their traces, if anywhere.
+    pub collector: Option<String>,
 }
 
 impl FleetSpec {
@@ -76,6 +78,7 @@ impl FleetSpec {
             disks: None,
             limits,
             is_watched: false,
+            collector: None,
         }
     }
 
@@ -139,12 +142,18 @@ impl FleetSpec {
         Self { is_watched: true, ..self }
     }
 
-    /// Where a part's metrics are.
-    fn metrics_of(&self, part: Part) -> Value {
-        match self.is_watched {
+    /// The same whose traces go to the collector at this address.
+    pub fn traced_at(self, collector: &str) -> Self {
+        Self { collector: Some(collector.to_owned()), ..self }
+    }
+
+    /// Where a part's metrics are, and its traces go.
+    fn seen(&self, part: Part) -> Value {
+        let metrics = match self.is_watched {
             true => json!({ "admin": { "listen": format!("0.0.0.0:{}", admin(part).port()) } }),
             false => json!({}),
-        }
+        };
+        changed(metrics, &json!({ "traces": { "endpoint": self.collector.as_deref().unwrap_or_default() } }))
     }
 
     /// Where the sidecar of this number stands.
@@ -199,7 +208,7 @@ impl Fleet {
         for host in &at_gateways {
             let settings = gateway_settings(host, &at_schedulers, &registry, &spec.limits);
             let settings = changed(settings, &shared_settings(host, &at_gateway, redis.as_ref()));
-            let settings = changed(changed(settings, &spec.metrics_of(Part::Gateway)), &spec.gateway);
+            let settings = changed(changed(settings, &spec.seen(Part::Gateway)), &spec.gateway);
             more_gateways.push(Service::start(host, Part::Gateway, &settings, admin(Part::Gateway)).await?);
         }
         let gateway = more_gateways.remove(0);
@@ -209,14 +218,14 @@ impl Fleet {
         };
         let schedulers = at_schedulers.iter().map(async |it| {
             let settings = changed(scheduler_settings(it, &at_gateway), &urls(0));
-            let settings = changed(settings, &spec.metrics_of(Part::Scheduler));
+            let settings = changed(settings, &spec.seen(Part::Scheduler));
             Service::start(it, Part::Scheduler, &settings, admin(Part::Scheduler)).await
         });
         let mut more_schedulers = try_join_all(schedulers).await?;
         let scheduler = more_schedulers.remove(0);
         let sidecars = lab.nodes().iter().enumerate().map(async |(number, node)| {
             let settings = changed(sidecar_settings(node, &at_gateway, &registry), &spec.place(number));
-            let settings = changed(changed(settings, &urls(number)), &spec.metrics_of(Part::Sidecar));
+            let settings = changed(changed(settings, &urls(number)), &spec.seen(Part::Sidecar));
             let settings = changed(settings, &spec.sidecar);
             Service::start(node, Part::Sidecar, &settings, admin(Part::Sidecar)).await
         });

@@ -146,7 +146,8 @@ impl Liar {
                 Serving::Requests(Server::start(&host, PEER_PORT, tls, Arc::clone(&told))?)
             }
         };
-        let joined = join(&member, WantedBlob { key, geometry, source: member.source(image), ticket });
+        let joined =
+            join(&member, WantedBlob { key, geometry, source: member.source(image), ticket, trace: None });
         let joined = timeout(DEADLINE, joined).await.context("the scheduler says nothing")??;
         Ok(Self { told, _serving: serving, _joined: joined })
     }

@@ -30,6 +30,7 @@
 
 pub mod capture;
 pub mod cgroup;
+pub mod collector;
 pub mod command;
 pub mod counting;
 pub mod crowd;

@@ -82,6 +82,7 @@ impl Member {
             digests: vec![blob.digest],
             authorization: None,
             node: self.node(),
+            traces: Vec::new(),
         };
         self.host.open(self.gateway, self.certify()?, request).await
     }

@@ -59,6 +59,7 @@ impl Region {
             digests: vec![self.image.layers[0].digest],
             authorization: None,
             node: stated.clone(),
+            traces: Vec::new(),
         };
         self.lab.nodes()[at].open(self.gateway(), self.certificate(at)?, request).await
     }

@@ -90,6 +90,7 @@ impl Region {
             },
             digests: vec![blob.digest],
             authorization: None,
+            traces: Vec::new(),
             node: Node {
                 id: NodeId::new(id),
                 address: format!("{}:{PEER_PORT}", host.address()).into(),

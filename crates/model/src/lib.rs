@@ -1,4 +1,4 @@
-//! The nouns of Shoal: digests, blob and node ids, places, sizes, rates, ticks and seeded randomness.
+//! The nouns of Shoal: digests, blob and node ids, places, sizes, rates, ticks, places in traces and seeded randomness.
 //!
 //! Every id, size, rate and time is its own type, so that a piece number cannot be passed where a byte
 //! offset is meant. Text forms are parsed here and nowhere else.
@@ -18,6 +18,7 @@ mod node;
 mod quantity;
 mod rng;
 mod tick;
+mod trace_parent;
 
 pub use authorization::Authorization;
 pub use blob::{BlobKey, BlobKeyError, TrustGroup};
@@ -26,3 +27,4 @@ pub use node::{Nearness, Node, NodeId, Place, Role};
 pub use quantity::{ByteRate, ByteSize, QuantityError};
 pub use rng::Rng;
 pub use tick::Tick;
+pub use trace_parent::{NoTraceParent, TraceParent};

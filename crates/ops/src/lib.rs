@@ -1,4 +1,4 @@
-//! What every service needs and none is about: settings, task groups, logs, metrics, health, serving HTTP,
+//! What every service needs and none is about: settings, task groups, logs, metrics, traces, health, serving HTTP,
 //! and the life of the process from its arguments to its exit code.
 //!
 //! A service's `main` is one call of [`program::Program::run`]: it names its default settings, says how they
@@ -26,6 +26,7 @@ pub mod settings;
 mod systemd;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;
 pub mod wall_clock;
 mod watchdog;
 

@@ -8,6 +8,7 @@
 //! ```yaml
 //! verbose: false
 //! log: {level: info, format: json}
+//! traces: {endpoint: "", oneIn: 1}
 //! admin: {listen: "127.0.0.1:65010"}
 //! shutdownGrace: 10s
 //! ```
@@ -27,6 +28,7 @@ use crate::lifecycle::{self, Plan};
 use crate::open_files;
 use crate::settings::Reader;
 use crate::telemetry::{self, LogSettings};
+use crate::traces::{TraceSettings, Traces};
 use crate::watchdog::Watchdog;
 
 /// The exit code for wrong arguments and settings (`EX_USAGE` of sysexits).
@@ -65,6 +67,7 @@ struct Loaded<S> {
     /// The file they came from, unless there is none.
     file: Option<PathBuf>,
     log: LogSettings,
+    traces: TraceSettings,
     plan: Plan,
 }
 
@@ -139,7 +142,9 @@ impl Program {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
-        let level = telemetry::init(loaded.log).context("start logging")?;
+        let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+        let traces = runtime.block_on(async { Traces::start(&loaded.traces, self.name, self.version) })?;
+        let level = telemetry::init(loaded.log, traces.as_ref()).context("start logging")?;
         tracing::info!(
             service = self.name,
             version = self.version,
@@ -147,7 +152,6 @@ impl Program {
             "starting"
         );
         open_files::raise_limit();
-        let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
         let res = runtime.block_on(async {
             let _watchdog = Watchdog::start().context("start the watchdog")?;
             if let Some(file) = loaded.file {
@@ -165,6 +169,9 @@ impl Program {
             let service = start(loaded.service, ctx.clone());
             lifecycle::run(ctx, loaded.plan, service, signals()?).await
         });
+        if let Some(traces) = traces {
+            traces.end();
+        }
         // What is still blocked on a disk must not hold the process: it was given its grace.
         runtime.shutdown_background();
         res
@@ -176,6 +183,7 @@ impl<S> Loaded<S> {
         Self {
             file,
             log: LogSettings::read(reader),
+            traces: TraceSettings::read(reader),
             plan: Plan { admin: reader.get("admin.listen"), grace: reader.get("shutdownGrace") },
             service: read(reader),
         }
@@ -222,6 +230,7 @@ mod tests {
         default_config: "
 verbose: false
 log: {level: info, format: json}
+traces: {endpoint: '', oneIn: 1}
 admin: {listen: '127.0.0.1:0'}
 shutdownGrace: 10s
 name: x

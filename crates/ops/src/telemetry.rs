@@ -16,6 +16,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Registry, fmt, registry, reload};
 
 use crate::settings::{Reader, Setting};
+use crate::traces::Traces;
 
 /// How often the settings file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -66,18 +67,18 @@ impl Level {
     }
 }
 
-/// Starts logging for the whole process.
+/// Starts logging for the whole process, and tracing where spans go anywhere.
 ///
 /// # Errors
 /// When logging has been started before.
-pub fn init(settings: LogSettings) -> Result<Level, TryInitError> {
+pub(crate) fn init(settings: LogSettings, traces: Option<&Traces>) -> Result<Level, TryInitError> {
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         Format::Json => lines.json().flatten_event(true).boxed(),
         Format::Text => lines.boxed(),
     };
     let (filter, level) = reload::Layer::new(targets(settings.level));
-    registry().with(lines.with_filter(filter)).try_init()?;
+    registry().with(lines.with_filter(filter)).with(traces.map(Traces::layer)).try_init()?;
     Ok(Level(level))
 }
 
@@ -126,7 +127,7 @@ async fn look(file: &Path, seen: Option<Stamp>) -> Option<(Stamp, String)> {
     spawn_blocking(look).await.ok().flatten()
 }
 
-fn targets(level: LevelFilter) -> Targets {
+pub(crate) fn targets(level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("shoal", level)
 }
 

@@ -21,8 +21,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lru::LruCache;
 use shoal_identity::{Connector, Dialer, Expected};
-use shoal_model::{BlobKey, Node, NodeId};
+use shoal_model::{BlobKey, Node, NodeId, TraceParent};
 use shoal_oci::range::ContentRange;
+use shoal_ops::traces;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
 use shoal_proto::{
     BlobNews, Removal, RemoveReply, RemoveRequest, StoreProgress, StoreRequest, Ticket, WatchRequest,
@@ -150,7 +151,7 @@ impl PeerClient {
     }
 
     /// Asks `node` for the bytes `range` of a blob, which must not be empty. Returns once the node has
-    /// agreed; the bytes follow.
+    /// agreed; the bytes follow. The node is told where the span at hand stands in a trace.
     pub async fn fetch(
         &self,
         node: &Node,
@@ -425,7 +426,12 @@ fn piece_request(
     uri.and_then(|uri| {
         let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         let request = Request::get(uri).header(header::RANGE, range);
-        request.header(piece_path::TICKET, &ticket.0).body(Empty::new())
+        let request = request.header(piece_path::TICKET, &ticket.0);
+        let request = match traces::here().and_then(traces::to_header) {
+            Some(place) => request.header(TraceParent::HEADER, place),
+            None => request,
+        };
+        request.body(Empty::new())
     })
     .map_err(|it| Fault::Unreachable(it.to_string()))
 }

@@ -25,9 +25,12 @@ use prometheus_client::metrics::counter::Counter;
 use shoal_blobstore::{Blob, StoreError};
 use shoal_oci::range::{self, ByteRange, ContentRange};
 use shoal_ops::serve::Receipts;
+use shoal_ops::traces::{self, TARGET};
 use shoal_proto::Ticket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::piece_path;
 use crate::shares::{Share, Shares};
@@ -104,13 +107,24 @@ impl PieceServer {
 
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Parts) -> Response<Body> {
-        match self.upload(&request).await {
+        let asker = traces::of_headers(&request.headers);
+        let path = request.uri.path();
+        let span = traces::from(asker, || {
+            info_span!(
+                target: TARGET, "serve piece", otel.kind = "server", path,
+                range = ?text(&request.headers, header::RANGE.as_str()), refused = Empty
+            )
+        });
+        match self.upload(&request, &span).instrument(span.clone()).await {
             Ok(response) => response,
-            Err(refusal) => refuse(&refusal),
+            Err(refusal) => {
+                span.record("refused", display(&refusal));
+                refuse(&refusal)
+            }
         }
     }
 
-    async fn upload(&self, request: &Parts) -> Result<Response<Body>, Refusal> {
+    async fn upload(&self, request: &Parts, span: &Span) -> Result<Response<Body>, Refusal> {
         if request.method != Method::GET {
             return Err(Refusal::Method);
         }
@@ -126,6 +140,7 @@ impl PieceServer {
             door: self.door.clone(),
             uploaded: self.uploaded.clone(),
             slot: Slot { receipts: Receipts::of(request), permit: Some(slot) },
+            span: span.clone(),
         };
         let size = upload.blob.geometry().size();
         // Read before anything is promised: a piece may turn out damaged on its first use.
@@ -176,6 +191,8 @@ struct Upload {
     uploaded: Counter,
     #[expect(dead_code, reason = "dropped with the upload, which gives it back")]
     slot: Slot,
+    #[expect(dead_code, reason = "ends with the upload")]
+    span: Span,
 }
 
 /// An upload slot; lasts longer than the upload, until the receiver has what was sent.

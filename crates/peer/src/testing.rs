@@ -39,8 +39,13 @@ pub(crate) fn node(address: &str) -> Node {
 /// A wish for a blob of which this piece is held.
 pub(crate) fn wish(byte: u8, held: Option<PieceIndex>) -> NodeMessage {
     let source = Source { registry: "registry.example:5000".into(), repository: "team/app".into() };
-    let blob =
-        WantedBlob { key: key(byte), geometry: geometry(), source, ticket: Ticket("ticket".to_owned()) };
+    let blob = WantedBlob {
+        key: key(byte),
+        geometry: geometry(),
+        source,
+        ticket: Ticket("ticket".to_owned()),
+        trace: None,
+    };
     NodeMessage::Want(Want { blob, held: held.map(|it| it..it + 1).into_iter().collect(), moved: false })
 }
 

@@ -8,6 +8,7 @@ mod decide;
 mod holders;
 mod refusal;
 
+use std::iter::repeat;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,13 +16,16 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http::HeaderValue;
 use shoal_identity::{Caller, Impostor};
-use shoal_model::{Authorization, BlobKey, Digest, Node, NodeId, Place, Role};
+use shoal_model::{Authorization, BlobKey, Digest, Node, NodeId, Place, Role, TraceParent};
 use shoal_oci::{ErrorCode, OciError, RegistryName, Repository};
+use shoal_ops::traces::{self, TARGET};
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::{OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, SeedProgress, Source};
 use shoal_swarm::Geometry;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::field::Empty;
+use tracing::{Instrument as _, info_span};
 
 use crate::audit::{Reason, Requested};
 use crate::authority::Right;
@@ -89,14 +93,16 @@ impl Opener {
             return Err(impostor);
         }
         let digests = request.digests.clone();
+        let traces = request.traces.iter().copied().chain(repeat(None));
+        let asked: Vec<_> = digests.iter().copied().zip(traces).collect();
         Ok(match self.admit(from, request) {
             Ok(admitted) => {
                 let admitted = Arc::new(admitted);
-                let answer = move |(index, digest)| {
+                let answer = move |(index, (digest, trace))| {
                     let (this, admitted) = (self.clone(), admitted.clone());
-                    async move { Opened { index, outcome: this.open_one(&admitted, digest).await } }
+                    async move { Opened { index, outcome: this.open_traced(&admitted, digest, trace).await } }
                 };
-                let answers = stream::iter(digests.into_iter().enumerate()).map(answer);
+                let answers = stream::iter(asked.into_iter().enumerate()).map(answer);
                 answers
                     .buffer_unordered(OpenRequest::AT_ONCE)
                     .ready_chunks(OpenRequest::AT_ONCE)
@@ -183,6 +189,25 @@ impl Opener {
         let geometry = self.decider.decide(admitted, key).await?;
         self.ledger.belongs(key, &admitted.right.registry, &admitted.right.repository);
         Ok(geometry)
+    }
+
+    /// Decides about a blob within the trace of the pull that asks.
+    async fn open_traced(
+        &self,
+        admitted: &Admitted,
+        digest: Digest,
+        trace: Option<TraceParent>,
+    ) -> Result<OpenedBlob, Refusal> {
+        let Right { registry, repository, .. } = &admitted.right;
+        let span = traces::from(trace, || {
+            info_span!(
+                target: TARGET, "decide", otel.kind = "server", node = %admitted.node.id,
+                %registry, %repository, %digest, refused = Empty
+            )
+        });
+        let outcome = self.open_one(admitted, digest).instrument(span.clone()).await;
+        span.record("refused", outcome.as_ref().err().map(|it| it.status));
+        outcome
     }
 
     async fn open_one(&self, admitted: &Admitted, digest: Digest) -> Result<OpenedBlob, Refusal> {

@@ -27,6 +27,7 @@ use shoal_blobstore::{Blob, Store, StoreError};
 use shoal_model::{BlobKey, Digest, Node};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
+use shoal_ops::traces::{self, TARGET};
 use shoal_peer::client::PeerClient;
 use shoal_peer::shelf::ShelfBlob;
 use shoal_proto::SeedProgress;
@@ -35,6 +36,8 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::{Empty, display};
+use tracing::info_span;
 
 use crate::cuts::Cuts;
 use crate::gate::Gate;
@@ -277,6 +280,13 @@ impl Seeder {
             holders,
             is_doubted,
         };
+        // Within that of whoever has it begun; others who come meanwhile have a part in it unseen.
+        let span = traces::from(traces::here(), || {
+            info_span!(
+                target: TARGET, "seed", registry = %wanted.upstream.name(), repository = %wanted.repository,
+                blob = %wanted.key, had = Empty, error = Empty
+            )
+        });
         let seed = Seed {
             gate: tools.gate.clone(),
             upstream: wanted.upstream,
@@ -289,6 +299,7 @@ impl Seeder {
             urgency,
             ledger: tools.ledger.clone(),
             n_read: AtomicU64::new(0),
+            span,
         };
         let inner = self.0.clone();
         tools.tasks.spawn_infallible("seed", async move {
@@ -319,6 +330,12 @@ impl Inner {
     fn ended(&self, seed: &Seed, res: Result<Had, SeedError>) {
         let (key, registry) = (seed.blob.key(), seed.upstream.name());
         let mut state = self.state();
+        match &res {
+            Ok(had) => drop(seed.span.record("had", display(had))),
+            Err(error) => {
+                seed.span.record("error", display(error)).record("otel.status_code", "ERROR");
+            }
+        }
         let outcome = match res {
             Ok(had) => {
                 tracing::info!(%registry, repository = %seed.repository, blob = %key, %had, "blob sealed");

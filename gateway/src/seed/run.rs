@@ -26,6 +26,7 @@ use shoal_proto::Source;
 use shoal_registry::RegistryBody;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument as _, Span};
 
 use super::SeedError;
 use super::cutter::{Cutter, Piece};
@@ -72,6 +73,8 @@ pub(super) struct Seed {
     pub(super) ledger: Arc<Ledger>,
     /// Bytes that the registry has sent.
     pub(super) n_read: AtomicU64,
+    /// In the trace of whoever has it begun. What is taken from others is not shown there: it is many pieces.
+    pub(super) span: Span,
 }
 
 /// Whoever else may hold pieces.
@@ -412,7 +415,7 @@ impl Seed {
         self.pulse.alive(self.upstream.turn(Asker::Gateway)).await;
         self.pulse.alive(advance.cover(0, self.blob.geometry().size().saturating_sub(from))).await;
         let blob = (&self.repository, self.blob.key().digest);
-        self.upstream.read(blob, request, &self.urgency).await
+        self.upstream.read(blob, request, &self.urgency).instrument(self.span.clone()).await
     }
 
     /// Reads content until there is a reason to stop.

@@ -210,7 +210,15 @@ mod tests {
     fn every_default_is_allowed_and_read() {
         let (settings, reader) = read("registries: [{name: harbor.example.com}]");
         assert_eq!(reader.finish(), Ok(()));
-        let common = ["admin.listen", "log.format", "log.level", "shutdownGrace", "verbose"];
+        let common = [
+            "admin.listen",
+            "log.format",
+            "log.level",
+            "shutdownGrace",
+            "traces.endpoint",
+            "traces.oneIn",
+            "verbose",
+        ];
         assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
         assert_eq!(settings.advertise, settings.listen.ip());
         assert_eq!(settings.key_file, settings.store.dir.join("signing.key"));

@@ -187,6 +187,7 @@ impl Gateway {
             digests: vec![digest(content)],
             authorization: authorization.map(|it| Authorization::new(it.to_owned())),
             node: named(node),
+            traces: Vec::new(),
         };
         let mut replies = self.grpc.clone().open(request).await.unwrap().into_inner();
         let mut reply = replies.message().await.unwrap().unwrap();

@@ -7,7 +7,7 @@ use shoal_model::{Authorization, BlobKey, Node, TrustGroup};
 
 use super::{
     Checked, MAX_ITEMS, Malformed, Wire, array, capped, digest, each, geometry, millis, name, need, source,
-    wrong,
+    trace_from_wire, trace_to_wire, wrong,
 };
 use crate::messages::{
     OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, RegionRequest, RegionState, Regional, RenewReply,
@@ -25,6 +25,10 @@ impl Wire for OpenRequest {
             sha256: self.digests.iter().map(|it| Bytes::copy_from_slice(it.as_bytes())).collect(),
             authorization: self.authorization.map(|it| it.expose().to_owned()).unwrap_or_default(),
             node: Some(self.node.into_wire()),
+            traceparents: match self.traces.iter().all(Option::is_none) {
+                true => Vec::new(),
+                false => self.traces.into_iter().map(trace_to_wire).collect(),
+            },
         }
     }
 
@@ -34,6 +38,7 @@ impl Wire for OpenRequest {
             digests: each("sha256", it.sha256, Self::MAX_DIGESTS, |it| digest(&it))?,
             authorization: (!it.authorization.is_empty()).then(|| Authorization::new(it.authorization)),
             node: need("node", it.node, Node::from_wire)?,
+            traces: each("traceparents", it.traceparents, Self::MAX_DIGESTS, |it| Ok(trace_from_wire(&it)))?,
         })
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TrustGroup};
+use shoal_model::{BlobKey, Digest, Node, NodeId, Place, Role, TraceParent, TrustGroup};
 use shoal_swarm::Geometry;
 use shoal_swarm::geometry::MAX_PIECES;
 
@@ -169,6 +169,15 @@ fn geometry(size: u64, piece_length: u64) -> Checked<Geometry> {
     Geometry::stated(size, piece_length).ok_or_else(|| {
         wrong("piece_length", format!("{piece_length} for {size} bytes"), "above 0, at most 1048576 pieces")
     })
+}
+
+fn trace_to_wire(trace: Option<TraceParent>) -> String {
+    trace.map(|it| it.to_string()).unwrap_or_default()
+}
+
+/// What is no place in a trace is nowhere: a message means the same without.
+fn trace_from_wire(text: &str) -> Option<TraceParent> {
+    text.parse().ok()
 }
 
 fn runs_to_wire(runs: Vec<Range<u32>>) -> Vec<wire::PieceRun> {

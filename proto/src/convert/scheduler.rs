@@ -3,7 +3,10 @@
 use shoal_model::{BlobKey, Node};
 use shoal_swarm::{Algorithm, Geometry};
 
-use super::{Checked, MAX_ITEMS, Wire, each, geometry, need, runs_from_wire, runs_to_wire, source};
+use super::{
+    Checked, MAX_ITEMS, Wire, each, geometry, need, runs_from_wire, runs_to_wire, source, trace_from_wire,
+    trace_to_wire,
+};
 use crate::messages::{
     BlobProgress, Hello, Lease, Neighbours, NodeMessage, SchedulerMessage, SeedOrder, Source, Ticket, Want,
     WantedBlob,
@@ -53,7 +56,7 @@ impl Wire for Want {
     type Generated = wire::Want;
 
     fn into_wire(self) -> wire::Want {
-        let WantedBlob { key, geometry, source, ticket } = self.blob;
+        let WantedBlob { key, geometry, source, ticket, trace } = self.blob;
         wire::Want {
             blob: Some(key.into_wire()),
             ticket: ticket.0,
@@ -63,12 +66,14 @@ impl Wire for Want {
             registry: source.registry,
             repository: source.repository,
             moved: self.moved,
+            traceparent: trace_to_wire(trace),
         }
     }
 
     fn from_wire(it: wire::Want) -> Checked<Self> {
         let cut = geometry(it.size, it.piece_length)?;
-        let blob = wanted(it.blob, cut, source(it.registry, it.repository)?, it.ticket)?;
+        let source = source(it.registry, it.repository)?;
+        let blob = wanted(it.blob, cut, source, (it.ticket, &it.traceparent))?;
         Ok(Self { blob, held: runs_from_wire(it.held)?, moved: it.moved })
     }
 }
@@ -147,7 +152,7 @@ impl Wire for SeedOrder {
     type Generated = wire::Seed;
 
     fn into_wire(self) -> wire::Seed {
-        let WantedBlob { key, geometry, source, ticket } = self.blob;
+        let WantedBlob { key, geometry, source, ticket, trace } = self.blob;
         wire::Seed {
             blob: Some(key.into_wire()),
             ticket: ticket.0,
@@ -156,12 +161,14 @@ impl Wire for SeedOrder {
             registry: source.registry,
             repository: source.repository,
             holders: self.holders.into_iter().map(Node::into_wire).collect(),
+            traceparent: trace_to_wire(trace),
         }
     }
 
     fn from_wire(it: wire::Seed) -> Checked<Self> {
         let cut = geometry(it.size, it.piece_length)?;
-        let blob = wanted(it.blob, cut, source(it.registry, it.repository)?, it.ticket)?;
+        let source = source(it.registry, it.repository)?;
+        let blob = wanted(it.blob, cut, source, (it.ticket, &it.traceparent))?;
         Ok(Self { blob, holders: each("holders", it.holders, MAX_ITEMS, Node::from_wire)? })
     }
 }
@@ -170,9 +177,10 @@ fn wanted(
     blob: Option<wire::Blob>,
     geometry: Geometry,
     source: Source,
-    ticket: String,
+    (ticket, trace): (String, &str),
 ) -> Checked<WantedBlob> {
-    Ok(WantedBlob { key: need("blob", blob, BlobKey::from_wire)?, geometry, source, ticket: Ticket(ticket) })
+    let (key, trace) = (need("blob", blob, BlobKey::from_wire)?, trace_from_wire(trace));
+    Ok(WantedBlob { key, geometry, source, ticket: Ticket(ticket), trace })
 }
 
 const fn algorithm_to_wire(it: Algorithm) -> wire::Algorithm {

@@ -30,6 +30,7 @@ fn wanted() -> WantedBlob {
         geometry: Geometry::by_rule(1 << 20),
         source: Source { registry: "registry.example".into(), repository: "a/b".into() },
         ticket: Ticket("t".into()),
+        trace: TraceParent::new(7, 8, true),
     }
 }
 
@@ -91,6 +92,7 @@ fn what_is_sent_is_what_is_received() {
         digests: vec![key().digest; 3],
         authorization: Some(Authorization::new("Bearer x".into())),
         node: node(),
+        traces: vec![None, TraceParent::new(7, 8, false), None],
     });
     let refusal = Refusal {
         status: 401,
@@ -145,7 +147,7 @@ fn what_is_sent_is_what_is_received() {
     }
     let geometry = Geometry::by_rule(1 << 20);
     survives(BlobsReply(vec![Standing { key: key(), geometry, n_whole: 3, n_part: 2, n_wanting: 1 }; 2]));
-    let WantedBlob { key: stored, geometry, ticket, source } = wanted();
+    let WantedBlob { key: stored, geometry, ticket, source, .. } = wanted();
     let ticket_lives = Duration::from_secs(300);
     let blob = StoreBlob { key: stored, geometry, ticket, ticket_lives, gateway: node() };
     survives(StoreRequest { source, blobs: vec![blob; 2], at_once: 8 });
@@ -318,9 +320,13 @@ fn what_builds_of_protocol_1_send_is_understood() {
         digests: vec![[1; 32]],
         sealed: false,
     };
+    let untraced = WantedBlob { trace: None, ..wanted() };
     let known = [
         understood("hello", NodeMessage::Hello(Hello { node: node(), protocol: 1 })),
-        understood("want", NodeMessage::Want(Want { blob: wanted(), held: vec![0..1], moved: false })),
+        understood(
+            "want",
+            NodeMessage::Want(Want { blob: untraced.clone(), held: vec![0..1], moved: false }),
+        ),
         understood("unwant", NodeMessage::Unwant(key())),
         understood("progress", NodeMessage::Progress(vec![progress])),
         understood("stranded", NodeMessage::Stranded(key())),
@@ -328,7 +334,7 @@ fn what_builds_of_protocol_1_send_is_understood() {
         understood("neighbours", SchedulerMessage::Neighbours(neighbours)),
         understood("lease", SchedulerMessage::Lease(lease)),
         understood("go_direct", SchedulerMessage::GoDirect(key())),
-        understood("seed", SchedulerMessage::Seed(SeedOrder { blob: wanted(), holders: Vec::new() })),
+        understood("seed", SchedulerMessage::Seed(SeedOrder { blob: untraced, holders: Vec::new() })),
         understood("region", state),
         understood("opened", OpenReply(vec![Opened { index: 0, outcome: Ok(opened) }])),
         understood("statement", statement),
@@ -373,6 +379,7 @@ fn a_credential_does_not_show_in_debug_output() {
         digests: vec![],
         authorization: Some(Authorization::new("Bearer hush".into())),
         node: node(),
+        traces: Vec::new(),
     };
     assert!(!format!("{request:?}").contains("hush"));
 }

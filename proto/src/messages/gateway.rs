@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_model::{Authorization, BlobKey, Digest, Node, TrustGroup};
+use shoal_model::{Authorization, BlobKey, Digest, Node, TraceParent, TrustGroup};
 use shoal_swarm::Geometry;
 
 /// Asks a gateway whether the caller may read blobs of a repository, and how to get them.
@@ -18,6 +18,8 @@ pub struct OpenRequest {
     pub authorization: Option<Authorization>,
     /// The asking node.
     pub node: Node,
+    /// Where the pull of each digest stands in a trace, in the same order; nowhere where this is shorter.
+    pub traces: Vec<Option<TraceParent>>,
 }
 
 impl OpenRequest {

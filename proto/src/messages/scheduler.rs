@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use shoal_model::{BlobKey, Node};
+use shoal_model::{BlobKey, Node, TraceParent};
 use shoal_swarm::{Algorithm, Geometry, PieceIndex};
 
 use super::{Source, Ticket};
@@ -60,6 +60,8 @@ pub struct WantedBlob {
     pub source: Source,
     /// The wanting node's proof.
     pub ticket: Ticket,
+    /// Where its fetch stands in a trace.
+    pub trace: Option<TraceParent>,
 }
 
 /// What changed at a node about one blob since its last report.

@@ -83,8 +83,13 @@ impl Fleet {
         for key in keys {
             for (node, ticket) in self.nodes.iter().zip(&mut tickets) {
                 let Some(ticket) = ticket.next() else { continue };
-                let blob =
-                    WantedBlob { key: key.clone(), geometry: geometry(), source: gateway::source(), ticket };
+                let blob = WantedBlob {
+                    key: key.clone(),
+                    geometry: geometry(),
+                    source: gateway::source(),
+                    ticket,
+                    trace: None,
+                };
                 node.say(NodeMessage::Want(Want { blob, held: Vec::new(), moved: false })).await?;
             }
         }

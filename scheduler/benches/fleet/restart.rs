@@ -140,7 +140,7 @@ impl Holdings {
         }
         let ticket = gateway::tickets(node, slice::from_ref(&wanted)).pop();
         let (geometry, source) = (geometry(), gateway::source());
-        let wanted = ticket.map(|ticket| WantedBlob { key: wanted, geometry, source, ticket });
+        let wanted = ticket.map(|ticket| WantedBlob { key: wanted, geometry, source, ticket, trace: None });
         Self { held, wanted }
     }
 }

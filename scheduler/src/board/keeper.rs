@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::{BlobKey, NodeId, Rng, Tick};
+use shoal_ops::traces::{self, TARGET};
 use shoal_proto::{Lease, Neighbours, NodeMessage, SchedulerMessage, SeedOrder, Want, WantedBlob};
 use shoal_swarm::table::{Event, Order, Policy, Report, Table, What};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::info_span;
 
 use super::look::Look;
 use super::metrics::BoardMetrics;
@@ -102,11 +104,17 @@ impl Keeper {
             _ => 1,
         });
         match message {
-            NodeMessage::Want(Want { blob, held, moved }) => {
+            NodeMessage::Want(Want { mut blob, held, moved }) => {
                 let (key, geometry) = (blob.key.clone(), blob.geometry);
+                let span = traces::from(
+                    blob.trace,
+                    || info_span!(target: TARGET, "neighbours", otel.kind = "server", %node, blob = %key),
+                );
+                // Whoever is to seed it is asked by this, where this records anything.
+                blob.trace = traces::place_of(&span).or(blob.trace);
                 self.wanted.insert(key.clone(), blob);
                 let report = Report { node, key, geometry, dropped: false, gained: held };
-                self.decide(Event::Want { report, moved });
+                span.in_scope(|| self.decide(Event::Want { report, moved }));
             }
             NodeMessage::Progress(blobs) => {
                 for it in blobs {

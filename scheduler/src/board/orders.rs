@@ -113,6 +113,7 @@ mod tests {
                 geometry: Geometry::by_rule(1),
                 source: Source { registry: "r".into(), repository: "a".into() },
                 ticket: Ticket(ticket.into()),
+                trace: None,
             };
             SchedulerMessage::Seed(SeedOrder { blob, holders: Vec::new() })
         };

@@ -35,6 +35,7 @@ fn want_of(digest: Digest) -> NodeMessage {
         geometry: Geometry::by_rule(10 << 20),
         source: Source { registry: "r".into(), repository: "a".into() },
         ticket: Ticket("t".into()),
+        trace: None,
     };
     NodeMessage::Want(Want { blob, held: vec![], moved: false })
 }

@@ -3,8 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Request, header};
-use shoal_model::Nearness;
+use shoal_model::{Nearness, TraceParent};
+use shoal_ops::traces::{self, TARGET};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
 
 use super::route::WantedBlob;
 use crate::metrics::{Origin, Outcome, SidecarMetrics, Step, Supply, Tally};
@@ -29,6 +32,9 @@ pub(super) struct Account {
     outcome: Outcome,
     /// What fetches the blob.
     download: Option<Download>,
+    span: Span,
+    /// The trace that the request belongs to, recorded or not.
+    trace: Option<TraceParent>,
 }
 
 impl Account {
@@ -40,6 +46,14 @@ impl Account {
         recent: Recent,
     ) -> Self {
         metrics.streams().inc();
+        let asker = traces::of_headers(asked.headers());
+        let span = traces::begin(asker, || {
+            info_span!(
+                target: TARGET, parent: None, "pull", otel.kind = "server", method = %asked.method(),
+                registry = %wanted.registry, repository = %wanted.repository, digest = %wanted.digest,
+                outcome = Empty, supply = Empty, bytes = Empty, first_byte_millis = Empty
+            )
+        });
         let client = asked.headers().get(header::USER_AGENT).and_then(|it| it.to_str().ok());
         let mut client = client.unwrap_or_default().to_owned();
         // What is visible in a header is ASCII.
@@ -56,7 +70,14 @@ impl Account {
             n_bytes: 0,
             outcome: if asked.method() == Method::HEAD { Outcome::Probed } else { Outcome::Left },
             download: None,
+            trace: traces::place_of(&span).or(asker),
+            span,
         }
+    }
+
+    /// Its span in a trace, within which all is done for it.
+    pub(super) const fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Its bytes come from there.
@@ -117,6 +138,22 @@ impl Account {
             steps: tally.into_iter().flat_map(Tally::steps).chain(passed).collect(),
             first_byte: self.first_byte,
             took,
+            trace: self.trace,
+        }
+    }
+
+    fn end_span(&self, outcome: &str) {
+        self.span.record("outcome", outcome);
+        self.span.record("supply", self.supply.map(Supply::label));
+        self.span.record("bytes", self.n_bytes);
+        self.span.record("first_byte_millis", self.first_byte.map(|it| it.as_millis() as u64));
+        if matches!(self.outcome, Outcome::Failed | Outcome::Cut) {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        // What another pull has begun is in the trace of that one.
+        let download = self.download.as_ref().and_then(Download::trace);
+        if let Some(place) = download.filter(|it| self.trace.is_some_and(|own| own.trace() != it.trace())) {
+            traces::link(&self.span, place);
         }
     }
 }
@@ -131,8 +168,10 @@ impl Drop for Account {
         }
         let WantedBlob { registry, repository, digest } = &self.wanted;
         let outcome = self.outcome.label();
+        self.end_span(outcome);
+        let trace = self.trace.map(|it| it.trace_id());
         if self.outcome == Outcome::Probed {
-            tracing::debug!(%registry, %repository, %digest, client = self.client, outcome, "pull");
+            tracing::debug!(%registry, %repository, %digest, client = self.client, outcome, trace, "pull");
             return;
         }
         let told = self.told(took);
@@ -153,6 +192,7 @@ impl Drop for Account {
             steps = (!steps.is_empty()).then(|| steps.join(" ")),
             first_byte_millis = self.first_byte.map(|it| it.as_millis() as u64),
             millis = took.as_millis() as u64,
+            trace,
             "pull"
         );
         self.recent.note(told);

@@ -13,8 +13,10 @@ use shoal_model::{Authorization, BlobKey};
 use shoal_oci::range::{self, ByteRange, ContentRange};
 use shoal_oci::{ErrorCode, OciError};
 use shoal_ops::serve::Sendfile;
+use shoal_ops::traces::TARGET;
 use shoal_proto::Source;
 use tokio::time::Instant;
+use tracing::{Instrument as _, info_span};
 
 use super::account::Account;
 use super::answer::{self, Body, CONTENT_DIGEST, NAMESPACE};
@@ -68,16 +70,21 @@ impl Mirror {
         deadline: Instant,
     ) -> Response<Body> {
         let account = Account::open(wanted.clone(), asked, self.metrics().clone(), self.0.recent.clone());
-        let mut pull = Pull::new(wanted, asked, deadline, account);
+        let span = account.span().clone();
+        self.open(Pull::new(wanted, asked, deadline, account)).instrument(span).await
+    }
+
+    async fn open(&self, mut pull: Pull<'_>) -> Response<Body> {
         let opener = &self.0.pulls.tools().opener;
         let (digest, authorization) = (pull.wanted.digest, pull.authorization.as_ref());
-        match opener.open(&pull.source, digest, authorization, gateways_share(deadline)).await {
+        let opening = opener.open(&pull.source, digest, authorization, gateways_share(pull.deadline));
+        match opening.instrument(info_span!(target: TARGET, "open", otel.kind = "client")).await {
             Opening::Granted(grant) => self.granted(pull, &grant).await,
             // The gateway could not decide: perhaps the registry answers this node.
             Opening::Refused(refusal) if refusal.status >= 500 => self.without_gateway(pull).await,
             Opening::Refused(refusal) => {
                 pull.account.ends(Outcome::Refused);
-                answer::refusal(asked, refusal)
+                answer::refusal(pull.request, refusal)
             }
             Opening::NoGateway => self.without_gateway(pull).await,
         }
@@ -125,7 +132,7 @@ impl Mirror {
             NoStream::Store(_) | NoStream::OtherCut { .. } => ErrorCode::Unavailable,
         };
         if start == 0 && !matches!(error, NoStream::Cut(Cut::Dropped)) {
-            let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+            let answer = self.at_registry(&pull, pull.request).await;
             if answer.status().is_success() {
                 return passed_through(answer, pull.account);
             }
@@ -142,13 +149,13 @@ impl Mirror {
         let group = tools.region.trust_group(pull.wanted.registry.as_str());
         let cached = tools.store.get(&BlobKey { group, digest: pull.wanted.digest });
         let Some(blob) = cached.filter(Blob::is_complete) else {
-            let answer = self.0.passage.ask_registry(&pull.target(), pull.request, pull.deadline).await;
+            let answer = self.at_registry(&pull, pull.request).await;
             return passed_through(answer, pull.account);
         };
         let mut probe = pull.request.clone();
         *probe.method_mut() = Method::HEAD;
         probe.headers_mut().remove(header::RANGE);
-        let verdict = self.0.passage.ask_registry(&pull.target(), &probe, pull.deadline).await;
+        let verdict = self.at_registry(&pull, &probe).await;
         if !verdict.status().is_success() {
             return passed_through(verdict, pull.account);
         }
@@ -160,6 +167,12 @@ impl Mirror {
                 *refused
             }
         }
+    }
+
+    /// What the registry itself answers.
+    async fn at_registry(&self, pull: &Pull<'_>, asked: &Request<()>) -> Response<Body> {
+        let span = info_span!(target: TARGET, "registry", otel.kind = "client", method = %asked.method());
+        self.0.passage.ask_registry(&pull.target(), asked, pull.deadline).instrument(span).await
     }
 
     /// The response's head and the bytes to follow, or a refusal of the range.

@@ -15,10 +15,12 @@ use shoal_swarm::fetch::{Event, Fault};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::Tools;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
+use super::spans::failed;
 use crate::metrics::{Cause, Origin};
 
 /// What one source is asked with.
@@ -71,10 +73,11 @@ impl Asking {
             // On its own, because an ask may be cut at any time, and what was written has to be told.
             Ok(content) => {
                 let content = room.until_dropped(content);
-                drop(tokio::spawn(self.store(piece, content, generation, asked)));
+                drop(tokio::spawn(self.store(piece, content, generation, asked).in_current_span()));
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
+                failed(&Span::current(), &error.fault);
                 self.tools.metrics.failed(self.origin(), cause(&error.fault));
                 self.tell(self.failed(piece, &error.fault)).await;
             }

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
-use shoal_model::{Authorization, Digest, Node};
+use shoal_model::{Authorization, Digest, Node, TraceParent};
+use shoal_ops::traces;
 use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::{OpenReply, OpenRequest, Opened, OpenedBlob, Refusal, Source};
 use tokio::sync::oneshot;
@@ -47,6 +48,8 @@ struct Batch {
 
 struct Question {
     digest: Digest,
+    /// Where the asker stands in a trace.
+    trace: Option<TraceParent>,
     asker: oneshot::Sender<Answer>,
 }
 
@@ -68,7 +71,7 @@ impl Batches {
         digest: Digest,
     ) -> Result<Option<Answer>, Status> {
         let (asker, mut answer) = oneshot::channel();
-        let question = Question { digest, asker };
+        let question = Question { digest, trace: traces::here(), asker };
         let sending = self.join(gateway, source, authorization, question);
         // Whoever is ready to ask as well does so before this goes on. Each asker has to wait for that by itself:
         // a wait within the shared future would be over as soon as a second one polled it.
@@ -127,6 +130,7 @@ impl Batch {
             digests: questions.iter().map(|it| it.digest).collect(),
             authorization: self.authorization.clone(),
             node,
+            traces: questions.iter().map(|it| it.trace).collect(),
         };
         let mut askers: Vec<_> = questions.into_iter().map(|it| Some(it.asker)).collect();
         let mut replies = gateway.open(request).await?.into_inner();

@@ -16,8 +16,9 @@ use futures_util::TryFutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use shoal_blobstore::{StoreError, Written};
-use shoal_model::Authorization;
+use shoal_model::{Authorization, TraceParent};
 use shoal_oci::range::ContentRange;
+use shoal_ops::traces;
 use shoal_proto::Source;
 use shoal_registry::{RegistryBody, RegistryClient};
 use shoal_swarm::fetch::Event;
@@ -157,6 +158,9 @@ impl Direct {
         let mut request = Request::get(path).header(header::RANGE, asked);
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization.expose());
+        }
+        if let Some(place) = traces::here().and_then(traces::to_header) {
+            request = request.header(TraceParent::HEADER, place);
         }
         let request = request.body(()).map_err(|it| Fault::Refused(it.to_string()))?;
         let answer = within(client.send(request)).await?.map_err(|it| Fault::Broken(it.to_string()))?;

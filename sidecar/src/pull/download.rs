@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_blobstore::Blob;
-use shoal_model::{Authorization, Node};
+use shoal_model::{Authorization, Node, TraceParent};
+use shoal_ops::traces;
 use shoal_peer::epochs::Epochs;
 use shoal_proto::{SchedulerMessage, Source, Ticket, WantedBlob};
 use shoal_swarm::fetch::next_needed;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use super::Tools;
 use super::driver::Driver;
 use super::open::Grant;
+use super::spans::Spans;
 use crate::metrics::{Origin, SidecarMetrics, Step, Tally};
 
 /// What the scheduler said and was not taken in yet.
@@ -105,6 +107,7 @@ pub(crate) struct Seat {
 }
 
 impl Start {
+    /// What was granted to a caller whose span is the one at hand.
     pub(super) fn new(
         grant: &Grant,
         geometry: Geometry,
@@ -118,6 +121,7 @@ impl Start {
                 geometry,
                 source: source.clone(),
                 ticket: opened.ticket.clone(),
+                trace: traces::here(),
             },
             holders: opened.holders.clone(),
             gateway: opened.gateway.clone(),
@@ -134,6 +138,11 @@ impl Start {
         Self { holders, gateway, ..self.renewed(opened.ticket, opened.ticket_lives, grant.at) }
     }
 
+    /// The same for a download that stands there in a trace.
+    fn standing(self, trace: Option<TraceParent>) -> Self {
+        Self { wanted: WantedBlob { trace, ..self.wanted }, ..self }
+    }
+
     /// The same with a fresher ticket.
     pub(super) fn renewed(self, ticket: Ticket, ticket_lives: Duration, granted_at: Instant) -> Self {
         Self { wanted: WantedBlob { ticket, ..self.wanted }, granted_at, ticket_lives, ..self }
@@ -145,8 +154,9 @@ impl Download {
     pub(super) fn new(tools: Tools, blob: Blob, start: Start) -> (Self, Driver) {
         let (heard, hearing) = mpsc::channel(HEARD);
         let (ended, end) = watch::channel(None);
-        let shared = Arc::new(Shared::new(blob, start));
-        let driver = Driver::new(tools, shared.clone(), hearing, ended);
+        let spans = Spans::begin(&blob, start.wanted.trace);
+        let shared = Arc::new(Shared::new(blob, start.standing(spans.place())));
+        let driver = Driver::new(tools, shared.clone(), (hearing, ended), spans);
         (Self { shared, heard, end }, driver)
     }
 
@@ -158,6 +168,11 @@ impl Download {
     /// What it has taken in.
     pub(crate) fn tally(&self) -> &Tally {
         &self.shared.tally
+    }
+
+    /// Where it stands in a trace: in that of whoever began it.
+    pub(crate) fn trace(&self) -> Option<TraceParent> {
+        self.shared.start.borrow().wanted.trace
     }
 
     /// Whether it has not ended yet.
@@ -275,7 +290,8 @@ impl Shared {
         self.start.send_if_modified(|it| {
             let is_fresher = start.granted_at > it.granted_at;
             if is_fresher {
-                *it = start;
+                // It stays what it was begun for.
+                *it = start.standing(it.wanted.trace);
             }
             is_fresher
         });

@@ -20,6 +20,7 @@ use shoal_swarm::{Algorithm, Owners, PieceIndex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument as _;
 
 use super::Tools;
 use super::ask::Asking;
@@ -27,6 +28,7 @@ use super::direct::Direct;
 use super::download::{End, Shared, Start};
 use super::fresh::keep_fresh;
 use super::report::Report;
+use super::spans::Spans;
 use crate::metrics::Step;
 
 /// What was reported and not taken in yet.
@@ -50,6 +52,7 @@ pub(super) struct Driver {
     reports: mpsc::Receiver<Report>,
     reports_in: mpsc::Sender<Report>,
     ended: watch::Sender<Option<End>>,
+    spans: Spans,
     nodes: BTreeMap<NodeId, Node>,
     tasks: JoinSet<()>,
     asks: BTreeMap<(NodeId, PieceIndex), AbortHandle>,
@@ -69,8 +72,8 @@ impl Driver {
     pub(super) fn new(
         tools: Tools,
         shared: Arc<Shared>,
-        heard: mpsc::Receiver<SchedulerMessage>,
-        ended: watch::Sender<Option<End>>,
+        (heard, ended): (mpsc::Receiver<SchedulerMessage>, watch::Sender<Option<End>>),
+        spans: Spans,
     ) -> Self {
         let (reports_in, reports) = mpsc::channel(REPORTS);
         let policy = Policy::default();
@@ -86,6 +89,7 @@ impl Driver {
             reports,
             reports_in,
             ended,
+            spans,
             nodes: BTreeMap::new(),
             tasks: JoinSet::new(),
             asks: BTreeMap::new(),
@@ -112,6 +116,7 @@ impl Driver {
             }
         }
         self.tools.reporter.hurry();
+        self.spans.end(&res);
         self.ended.send_replace(Some(res));
     }
 
@@ -185,10 +190,11 @@ impl Driver {
                 self.tools.reporter.hurry();
             }
         }
-        if self.fetch.rung() != rung
-            && let Some(step) = Step::to(self.fetch.rung())
-        {
-            self.shared.stepped(step, &self.tools.metrics);
+        if self.fetch.rung() != rung {
+            self.spans.came_to(self.fetch.rung());
+            if let Some(step) = Step::to(self.fetch.rung()) {
+                self.shared.stepped(step, &self.tools.metrics);
+            }
         }
         for action in actions {
             if self.act(action).await? {
@@ -322,7 +328,8 @@ impl Driver {
             }
             Action::Ask { from, piece, is_urgent } => {
                 if let Some(asking) = self.asking(&from) {
-                    let ask = self.tasks.spawn(asking.piece(piece, is_urgent));
+                    let span = self.spans.ask(&asking.node, piece);
+                    let ask = self.tasks.spawn(asking.piece(piece, is_urgent).instrument(span));
                     abort(self.asks.insert((from, piece), ask));
                 }
             }
@@ -361,7 +368,7 @@ impl Driver {
             authorization,
             reports: self.reports_in.clone(),
         };
-        self.direct = Some(self.tasks.spawn(direct.run()));
+        self.direct = Some(self.tasks.spawn(direct.run().instrument(self.spans.rung())));
     }
 
     /// Every piece is here: waits a moment for the gateway's word about the whole, else hashes it. False

@@ -18,6 +18,7 @@ mod removals;
 mod report;
 mod room;
 mod slots;
+mod spans;
 mod stores;
 #[cfg(test)]
 mod testing;

@@ -22,7 +22,13 @@ impl Storer for Pulls {
         }
         let running = active.get(&key).filter(|it| it.is_running());
         let start = Start {
-            wanted: WantedBlob { key, geometry: blob.geometry(), source: source.clone(), ticket },
+            wanted: WantedBlob {
+                key,
+                geometry: blob.geometry(),
+                source: source.clone(),
+                ticket,
+                trace: None,
+            },
             holders: Vec::new(),
             gateway,
             // That of a caller who pulls the blob at this moment stays his download's last resort.

@@ -91,6 +91,7 @@ impl SimulatedNode {
             digests: vec![digest],
             authorization: None,
             node: self.node.clone(),
+            traces: Vec::new(),
         };
         let mut gateway = self.region.gateway().context("the gateway is away")?;
         let mut replies = timeout(PATIENCE, gateway.calls.open(request)).await??.into_inner();
