@@ -9,7 +9,7 @@
 //! noted as the blob's last use.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -58,6 +58,8 @@ pub(crate) struct Entry {
     pub(crate) opened: Mutex<Option<(u64, Arc<Content>)>>,
     /// How the content file of a generation was left when it was last written here.
     stamp: Mutex<Option<(u64, Stamp)>>,
+    /// How often somebody else was found to have changed it.
+    n_changes: AtomicU64,
     /// Somebody is about to write down what the journal has yet to be told.
     is_journaling: AtomicBool,
     /// Somebody is about to close the files.
@@ -92,6 +94,7 @@ impl Entry {
             state: Mutex::new(state),
             opened: Mutex::default(),
             stamp: Mutex::default(),
+            n_changes: AtomicU64::new(0),
             is_journaling: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             version: watch::Sender::new(0),
@@ -180,8 +183,14 @@ impl Entry {
         if before.is_some_and(|(of, _)| of == generation) {
             tracing::warn!(blob = %self.key, "content changed by somebody else, verified again");
             state.mark_all_suspect();
+            self.n_changes.fetch_add(1, Ordering::AcqRel);
         }
         *stamp = Some(now);
+    }
+
+    /// How often somebody else was found to have changed the content.
+    pub(crate) fn n_changes(&self) -> u64 {
+        self.n_changes.load(Ordering::Acquire)
     }
 
     // === changes ===

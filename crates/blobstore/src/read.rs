@@ -39,6 +39,10 @@ pub struct Lent {
     pub file: Arc<File>,
     /// Where in it.
     pub range: Range<u64>,
+    /// Which of the contents that the blob has had it is.
+    generation: u64,
+    /// How often others had changed that by then.
+    n_changes: u64,
 }
 
 impl Blob {
@@ -62,9 +66,11 @@ impl Blob {
         self.entry().lend(range)
     }
 
-    /// Whether bytes that were lent may still be sent: nobody has changed them since.
-    pub fn still_lends(&self, range: &Range<u64>) -> bool {
-        self.entry().ready(range, Reader::Peer).is_some()
+    /// Whether what was lent may still be sent: nobody else has changed the file since.
+    pub fn still_lends(&self, lent: &Lent) -> bool {
+        let entry = self.entry();
+        entry.look_for_changes(&lent.file, lent.generation);
+        entry.n_changes() == lent.n_changes && entry.state.lock().generation == lent.generation
     }
 
     async fn read_as(&self, range: Range<u64>, reader: Reader) -> Result<Bytes, StoreError> {
@@ -150,7 +156,7 @@ impl Entry {
         let mut buffer = Buffer::take((range.end - range.start) as usize);
         let is_whole = data.read_cached(buffer.bytes(), range.start);
         // Somebody may have cleared or changed it meanwhile.
-        let is_good = is_whole && self.ready(range, reader).is_some_and(|(_, it)| it == generation);
+        let is_good = is_whole && self.may_be_read(&data, generation, range, reader);
         is_good.then(|| buffer.freeze())
     }
 
@@ -175,19 +181,25 @@ impl Entry {
     }
 
     fn lend(&self, range: Range<u64>) -> Option<Lent> {
-        let (data, _) = self.ready(&range, Reader::Peer)?;
-        (data.is_cached(range.clone()) == Some(true)).then(|| Lent { file: Arc::clone(&data), range })
+        let n_changes = self.n_changes();
+        let (data, generation) = self.ready(&range, Reader::Peer)?;
+        let is_cached = data.is_cached(range.clone()) == Some(true);
+        is_cached.then(|| Lent { file: Arc::clone(&data), range, generation, n_changes })
     }
 
     /// The file, if it is open and `range`, which is not empty, may be read from it as it is.
     fn ready(&self, range: &Range<u64>, reader: Reader) -> Option<(Arc<Content>, u64)> {
-        let pieces = self.pieces_of(range).ok().filter(|it| !it.is_empty())?;
         let generation = self.state.lock().generation;
         let data = self.opened(generation)?;
-        self.look_for_changes(&data, generation);
+        self.may_be_read(&data, generation, range, reader).then_some((data, generation))
+    }
+
+    /// Whether `range`, which is not empty, may be read as it is from the file of this generation.
+    fn may_be_read(&self, data: &File, generation: u64, range: &Range<u64>, reader: Reader) -> bool {
+        let Some(pieces) = self.pieces_of(range).ok().filter(|it| !it.is_empty()) else { return false };
+        self.look_for_changes(data, generation);
         let state = self.state.lock();
-        let is_ready = state.generation == generation && state.access(pieces, reader) == Access::Ready;
-        is_ready.then_some((data, generation))
+        state.generation == generation && state.access(pieces, reader) == Access::Ready
     }
 
     fn pieces_of(&self, range: &Range<u64>) -> Result<Range<PieceIndex>, StoreError> {

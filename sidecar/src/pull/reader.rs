@@ -168,8 +168,8 @@ impl Reader {
         if let Some(sendfile) = &self.sendfile
             && let Some(lent) = self.blob.lend(rest.clone())
         {
-            let blob = self.blob.clone();
-            return Ok(Some(sendfile.promise(lent.file, lent.range, move |rest| blob.still_lends(rest))));
+            let (blob, file, range) = (self.blob.clone(), lent.file.clone(), lent.range.clone());
+            return Ok(Some(sendfile.promise(file, range, move || blob.still_lends(&lent))));
         }
         match self.blob.read(start..rest.end.min(start + self.steps.length())).await {
             Ok(bytes) => Ok(Some(bytes)),

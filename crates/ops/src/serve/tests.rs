@@ -176,7 +176,7 @@ impl Body for Quoted {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let data = self.rest.next().map(|range| match range.is_empty() {
             true => Bytes::from_static(b"-"),
-            false => self.sendfile.promise(self.file.clone(), range, |_| true),
+            false => self.sendfile.promise(self.file.clone(), range, || true),
         });
         Poll::Ready(data.map(|it| Ok(Frame::data(it))))
     }
