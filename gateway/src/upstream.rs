@@ -7,9 +7,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use shoal_model::{Digest, TraceParent, TrustGroup};
+use shoal_model::{Digest, TrustGroup};
 use shoal_oci::{RegistryName, Repository};
 use shoal_ops::tasks::Tasks;
 use shoal_ops::traces::{self, TARGET};
@@ -32,8 +32,6 @@ use crate::presence;
 use crate::priority::Urgency;
 use crate::settings::RegistrySettings;
 use crate::token_key::{TokenKey, TokenKeyError};
-
-const TRACE_PARENT: HeaderName = HeaderName::from_static(TraceParent::HEADER);
 
 /// Why a registry cannot be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -260,8 +258,7 @@ impl Upstream {
                 method = %request.method(), path = request.uri().path(), status = Empty
             )
         });
-        let place = traces::place_of(&span).and_then(traces::to_header);
-        request.headers_mut().extend(place.map(|it| (TRACE_PARENT, it)));
+        traces::tell(traces::place_of(&span), request.headers_mut());
         span
     }
 

@@ -63,6 +63,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_ops::program::KEYS;
 
     #[test]
     fn every_default_is_allowed_and_read() {
@@ -70,16 +71,7 @@ mod tests {
             Reader::new("{security: {mtls: false}, gateways: ['http://127.0.0.1:65003']}", DEFAULT, |_| None);
         Settings::read(&reader);
         assert_eq!(reader.finish(), Ok(()));
-        let common = [
-            "admin.listen",
-            "log.format",
-            "log.level",
-            "shutdownGrace",
-            "traces.endpoint",
-            "traces.oneIn",
-            "verbose",
-        ];
-        assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
+        assert_eq!(reader.unread_keys(), KEYS, "read by the program that all services share");
     }
 
     #[test]

@@ -231,6 +231,7 @@ fn node(reader: &Reader) -> (Node, SocketAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_ops::program::KEYS;
 
     /// Reads settings of a node whose certificate is no matter; `user` is a group in braces or lines.
     fn read(user: &str) -> (Settings, Reader) {
@@ -247,16 +248,7 @@ mod tests {
     fn every_default_is_allowed_and_read() {
         let (settings, reader) = read("");
         assert_eq!(reader.finish(), Ok(()));
-        let common = [
-            "admin.listen",
-            "log.format",
-            "log.level",
-            "shutdownGrace",
-            "traces.endpoint",
-            "traces.oneIn",
-            "verbose",
-        ];
-        assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
+        assert_eq!(reader.unread_keys(), KEYS, "read by the program that all services share");
         assert!(settings.proxy.default.is_some_and(|it| it.names.as_str() == "docker.io"));
         assert!(settings.proxy.swarmed.is_match("/v2/a/blobs/sha256:0"));
         assert!(settings.proxy.listen.ip().is_loopback() && settings.peer_listen.ip().is_loopback());

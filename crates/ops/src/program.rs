@@ -31,6 +31,16 @@ use crate::telemetry::{self, LogSettings};
 use crate::traces::{TraceSettings, Traces};
 use crate::watchdog::Watchdog;
 
+/// The keys of every service's settings that are read here.
+pub const KEYS: [&str; 7] = [
+    "admin.listen",
+    "log.format",
+    "log.level",
+    "shutdownGrace",
+    "traces.endpoint",
+    "traces.oneIn",
+    "verbose",
+];
 /// The exit code for wrong arguments and settings (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
 

@@ -21,7 +21,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lru::LruCache;
 use shoal_identity::{Connector, Dialer, Expected};
-use shoal_model::{BlobKey, Node, NodeId, TraceParent};
+use shoal_model::{BlobKey, Node, NodeId};
 use shoal_oci::range::ContentRange;
 use shoal_ops::traces;
 use shoal_proto::peer_client::PeerClient as PeerGrpc;
@@ -426,12 +426,9 @@ fn piece_request(
     uri.and_then(|uri| {
         let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         let request = Request::get(uri).header(header::RANGE, range);
-        let request = request.header(piece_path::TICKET, &ticket.0);
-        let request = match traces::here().and_then(traces::to_header) {
-            Some(place) => request.header(TraceParent::HEADER, place),
-            None => request,
-        };
-        request.body(Empty::new())
+        let mut request = request.header(piece_path::TICKET, &ticket.0).body(Empty::new())?;
+        traces::tell(traces::here(), request.headers_mut());
+        Ok(request)
     })
     .map_err(|it| Fault::Unreachable(it.to_string()))
 }

@@ -92,9 +92,8 @@ impl Opener {
             self.gate.rejected(from, Requested::Open, Reason::Impostor, None).await;
             return Err(impostor);
         }
-        let digests = request.digests.clone();
         let traces = request.traces.iter().copied().chain(repeat(None));
-        let asked: Vec<_> = digests.iter().copied().zip(traces).collect();
+        let asked: Vec<_> = request.digests.iter().copied().zip(traces).collect();
         Ok(match self.admit(from, request) {
             Ok(admitted) => {
                 let admitted = Arc::new(admitted);
@@ -112,7 +111,7 @@ impl Opener {
             Err(Unfit { error, reason, registry }) => {
                 self.gate.rejected(from, Requested::Open, reason, registry).await;
                 let refused = |index| Opened { index, outcome: Err(refuse(error.code, &error.message)) };
-                let reply = OpenReply((0..digests.len()).map(refused).collect());
+                let reply = OpenReply((0..asked.len()).map(refused).collect());
                 stream::iter([reply]).right_stream()
             }
         })

@@ -332,9 +332,7 @@ impl Inner {
         let mut state = self.state();
         match &res {
             Ok(had) => drop(seed.span.record("had", display(had))),
-            Err(error) => {
-                seed.span.record("error", display(error)).record("otel.status_code", "ERROR");
-            }
+            Err(error) => traces::failed(&seed.span, error),
         }
         let outcome = match res {
             Ok(had) => {

@@ -187,6 +187,7 @@ fn piece_length(text: &str) -> Result<Option<u64>, String> {
 #[cfg(test)]
 mod tests {
     use shoal_model::{ByteRate, TrustGroup};
+    use shoal_ops::program::KEYS;
 
     use super::*;
     use crate::credentials::Identity;
@@ -210,16 +211,7 @@ mod tests {
     fn every_default_is_allowed_and_read() {
         let (settings, reader) = read("registries: [{name: harbor.example.com}]");
         assert_eq!(reader.finish(), Ok(()));
-        let common = [
-            "admin.listen",
-            "log.format",
-            "log.level",
-            "shutdownGrace",
-            "traces.endpoint",
-            "traces.oneIn",
-            "verbose",
-        ];
-        assert_eq!(reader.unread_keys(), common, "read by the program that all services share");
+        assert_eq!(reader.unread_keys(), KEYS, "read by the program that all services share");
         assert_eq!(settings.advertise, settings.listen.ip());
         assert_eq!(settings.key_file, settings.store.dir.join("signing.key"));
         assert!(read("").0.registries.is_empty());

@@ -15,7 +15,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use shoal_identity::{Connector, Dialer, Expected, Role};
-use shoal_model::TraceParent;
 use shoal_oci::{ErrorCode, OciError};
 use shoal_ops::traces;
 use shoal_registry::RegistryBody;
@@ -39,8 +38,6 @@ const OF_CONNECTION: [HeaderName; 8] = [
     header::UPGRADE,
     header::HOST,
 ];
-
-const TRACE_PARENT: HeaderName = HeaderName::from_static(TraceParent::HEADER);
 
 /// Passes requests through.
 pub(super) struct Passage {
@@ -106,8 +103,7 @@ impl Passage {
         *request.method_mut() = asked.method().clone();
         *request.headers_mut() = end_to_end(asked.headers());
         // Of a pull that is traced, this is a part.
-        let place = traces::here().and_then(traces::to_header);
-        request.headers_mut().extend(place.map(|it| (TRACE_PARENT, it)));
+        traces::tell(traces::here(), request.headers_mut());
         *request.uri_mut() = target.path_and_query.parse().map_err(|_| "is not a path to ask for")?;
         match timeout_at(deadline, client.send(request)).await {
             Ok(Ok(answer)) => Ok(named(cleaned(answer.map(streamed)), target)),

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use shoal_blobstore::{StoreError, Written};
 use shoal_model::{Digest, Node, Role};
+use shoal_ops::traces;
 use shoal_peer::client::{Fault as PeerFault, FetchError};
 use shoal_peer::epochs::HearError;
 use shoal_proto::BlobNews;
@@ -20,7 +21,6 @@ use tracing::{Instrument as _, Span};
 use super::Tools;
 use super::download::Shared;
 use super::report::{Report, Signs, write_in_turn};
-use super::spans::failed;
 use crate::metrics::{Cause, Origin};
 
 /// What one source is asked with.
@@ -77,7 +77,7 @@ impl Asking {
             }
             Err(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, piece, "piece not received");
-                failed(&Span::current(), &error.fault);
+                traces::failed(&Span::current(), &error.fault);
                 self.tools.metrics.failed(self.origin(), cause(&error.fault));
                 self.tell(self.failed(piece, &error.fault)).await;
             }

@@ -16,7 +16,7 @@ use futures_util::TryFutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use shoal_blobstore::{StoreError, Written};
-use shoal_model::{Authorization, TraceParent};
+use shoal_model::Authorization;
 use shoal_oci::range::ContentRange;
 use shoal_ops::traces;
 use shoal_proto::Source;
@@ -159,10 +159,8 @@ impl Direct {
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization.expose());
         }
-        if let Some(place) = traces::here().and_then(traces::to_header) {
-            request = request.header(TraceParent::HEADER, place);
-        }
-        let request = request.body(()).map_err(|it| Fault::Refused(it.to_string()))?;
+        let mut request = request.body(()).map_err(|it| Fault::Refused(it.to_string()))?;
+        traces::tell(traces::here(), request.headers_mut());
         let answer = within(client.send(request)).await?.map_err(|it| Fault::Broken(it.to_string()))?;
         agreed(answer, &range, self.shared.blob.geometry().size())
     }

@@ -5,7 +5,7 @@ use shoal_model::{Node, TraceParent};
 use shoal_ops::traces::{self, TARGET};
 use shoal_swarm::PieceIndex;
 use shoal_swarm::fetch::Rung;
-use tracing::field::{Empty, display};
+use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use super::download::End;
@@ -61,7 +61,7 @@ impl Spans {
     /// The download has ended.
     pub(super) fn end(self, end: &End) {
         if let Err(why) = end {
-            failed(&self.download, why);
+            traces::failed(&self.download, why);
         }
     }
 }
@@ -76,10 +76,4 @@ fn rung(download: &Span, rung: Rung) -> Span {
     };
     let place = traces::place_of(download);
     traces::from(place, || info_span!(target: TARGET, "rung", otel.name = name))
-}
-
-/// What the span is about came to nothing.
-pub(super) fn failed(span: &Span, why: impl std::fmt::Display) {
-    span.record("error", display(why));
-    span.record("otel.status_code", "ERROR");
 }
