@@ -25,10 +25,7 @@ impl Wire for OpenRequest {
             sha256: self.digests.iter().map(|it| Bytes::copy_from_slice(it.as_bytes())).collect(),
             authorization: self.authorization.map(|it| it.expose().to_owned()).unwrap_or_default(),
             node: Some(self.node.into_wire()),
-            traceparents: match self.traces.iter().all(Option::is_none) {
-                true => Vec::new(),
-                false => self.traces.into_iter().map(trace_to_wire).collect(),
-            },
+            traceparents: self.traces.into_iter().map(trace_to_wire).collect(),
         }
     }
 

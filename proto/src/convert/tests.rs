@@ -87,13 +87,15 @@ fn survives<T: Wire + Clone + PartialEq + std::fmt::Debug>(it: T) {
 
 #[test]
 fn what_is_sent_is_what_is_received() {
-    survives(OpenRequest {
-        source: wanted().source,
-        digests: vec![key().digest; 3],
-        authorization: Some(Authorization::new("Bearer x".into())),
-        node: node(),
-        traces: vec![None, TraceParent::new(7, 8, false), None],
-    });
+    for traces in [vec![], vec![None], vec![None, TraceParent::new(7, 8, false), None]] {
+        survives(OpenRequest {
+            source: wanted().source,
+            digests: vec![key().digest; 3],
+            authorization: Some(Authorization::new("Bearer x".into())),
+            node: node(),
+            traces,
+        });
+    }
     let refusal = Refusal {
         status: 401,
         challenges: vec!["Basic realm=\"r\"".into()],
