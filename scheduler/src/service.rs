@@ -14,7 +14,8 @@ use shoal_ops::tasks::Tasks;
 use shoal_peer::ticket::Verifier;
 use shoal_proto::scheduler_server::Scheduler;
 use shoal_proto::{
-    BlobsReply, BlobsRequest, Hello, NodeMessage, NodesReply, NodesRequest, SchedulerMessage, Want,
+    BlobsReply, BlobsRequest, Hello, NodeMessage, NodesReply, NodesRequest, SchedulerMessage, SwarmReply,
+    SwarmRequest, TotalReply, TotalRequest, Want,
 };
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -120,6 +121,19 @@ impl Scheduler for Service {
         let blobs = blobs.map_err(|it| Status::unavailable(it.to_string()))?;
         let replies: Vec<_> = blobs.chunks(BlobsReply::MAX).map(|it| Ok(BlobsReply(it.to_vec()))).collect();
         Ok(Response::new(Box::pin(stream::iter(replies))))
+    }
+
+    async fn swarm(&self, req: Request<SwarmRequest>) -> Result<Response<SwarmReply>, Status> {
+        may_list("swarm", req.extensions())?;
+        let SwarmRequest { key, at_most } = req.into_inner();
+        let shown = self.board.close_up(key, at_most).await;
+        let shown = shown.map_err(|it| Status::unavailable(it.to_string()))?;
+        Ok(Response::new(SwarmReply(shown)))
+    }
+
+    async fn total(&self, req: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
+        may_list("total", req.extensions())?;
+        Ok(Response::new(TotalReply(self.board.n_bytes_arrived())))
     }
 
     async fn join(&self, req: Request<Streaming<NodeMessage>>) -> Result<Response<Self::JoinStream>, Status> {

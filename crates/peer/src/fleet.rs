@@ -1,11 +1,13 @@
-//! Asking a scheduler which nodes there are, and how blobs stand.
+//! Asking schedulers which nodes there are and how blobs stand, and everybody what has moved.
 
 use std::time::Duration;
 
 use shoal_identity::{Dialer, Expected, Role};
+use shoal_model::Node;
+use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::scheduler_client::SchedulerClient;
-use shoal_proto::{BlobsRequest, Joined, NodesRequest};
-use shoal_swarm::table::Standing;
+use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest, TotalRequest};
+use shoal_swarm::table::{CloseUp, Standing};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -57,13 +59,52 @@ pub async fn blobs(dialer: &Dialer, address: &str, request: BlobsRequest) -> Res
     .await
 }
 
+/// One blob closely, as the scheduler at `address`, `https://host:port`, knows it; none, where it does not.
+///
+/// # Errors
+/// Where it does not answer, or not in time.
+pub async fn swarm(
+    dialer: &Dialer,
+    address: &str,
+    request: SwarmRequest,
+) -> Result<Option<CloseUp<Node>>, Status> {
+    within(async { Ok(client(dialer, address).await?.swarm(request).await?.into_inner().0) }).await
+}
+
+/// What sidecars have received of blobs that they wanted, in bytes, since the scheduler at `address`,
+/// `https://host:port`, has started.
+///
+/// # Errors
+/// Where it does not answer, or not in time.
+pub async fn arrived(dialer: &Dialer, address: &str) -> Result<u64, Status> {
+    within(async { Ok(client(dialer, address).await?.total(TotalRequest).await?.into_inner().0) }).await
+}
+
+/// What a gateway has brought into the region, in bytes, since it has started.
+///
+/// # Errors
+/// Where it does not answer, or not in time.
+pub async fn brought_in(dialer: &Dialer, gateway: &Node) -> Result<u64, Status> {
+    within(async {
+        let endpoint = endpoint(format!("https://{}", gateway.address)).map_err(unreachable)?;
+        let channel = endpoint.connect_with_connector(dialer.connector(Expected::node(gateway))).await;
+        let mut calls = GatewayClient::new(channel.map_err(unreachable)?);
+        Ok(calls.total(TotalRequest).await?.into_inner().0)
+    })
+    .await
+}
+
 async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let late = |_| Err(Status::deadline_exceeded(format!("no answer within {} s", PATIENCE.as_secs())));
     timeout(PATIENCE, answer).await.unwrap_or_else(late)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what becomes of an error")]
+fn unreachable(error: tonic::transport::Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
 async fn client(dialer: &Dialer, address: &str) -> Result<SchedulerClient<Channel>, Status> {
-    let unreachable = |it: tonic::transport::Error| Status::unavailable(it.to_string());
     let endpoint = endpoint(address.to_owned()).map_err(unreachable)?;
     let connector = dialer.connector(Expected::Any(Role::Scheduler));
     let channel = endpoint.connect_with_connector(connector).await.map_err(unreachable)?;

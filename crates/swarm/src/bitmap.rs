@@ -95,6 +95,20 @@ impl Bitmap {
         held
     }
 
+    /// How many of these pieces are held.
+    pub fn count_in(&self, pieces: Range<PieceIndex>) -> u32 {
+        let Some(last) = pieces.end.min(self.len).checked_sub(1).filter(|it| *it >= pieces.start) else {
+            return 0;
+        };
+        let (first, last_word) = (pieces.start / WORD, last / WORD);
+        let held_in = |at: u32| {
+            let from = if at == first { u64::MAX << (pieces.start % WORD) } else { u64::MAX };
+            let to = if at == last_word { lowest(last % WORD + 1) } else { u64::MAX };
+            (self.word(at as usize) & from & to).count_ones()
+        };
+        (first..=last_word).map(held_in).sum()
+    }
+
     /// The held pieces in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         (0..self.n_words()).flat_map(|at| {
@@ -249,6 +263,8 @@ mod tests {
             prop_assert_eq!(map.runs().into_iter().flatten().collect::<BTreeSet<_>>(), set.clone());
             for from in 0..len {
                 prop_assert_eq!(map.first_missing(from), (from..len).find(|it| !set.contains(it)));
+                let pieces = from..from + 70;
+                prop_assert_eq!(map.count_in(pieces.clone()) as usize, set.range(pieces).count());
             }
             prop_assert!(Bitmap::full(len).minus(&map).iter().all(|it| !set.contains(&it)));
             let mut both = map.clone();

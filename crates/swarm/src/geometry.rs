@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::Bitmap;
+
 /// The number of a piece within its blob, from 0.
 pub type PieceIndex = u32;
 
@@ -67,6 +69,13 @@ impl Geometry {
     pub fn len_of(&self, piece: PieceIndex) -> u64 {
         let range = self.range_of(piece);
         range.end - range.start
+    }
+
+    /// The length of all these pieces together in bytes.
+    pub fn len_of_all(&self, pieces: &Bitmap) -> u64 {
+        let last = self.n_pieces().saturating_sub(1);
+        let lacking = if pieces.contains(last) { self.piece_length - self.len_of(last) } else { 0 };
+        u64::from(pieces.count()) * self.piece_length - lacking
     }
 
     /// The piece that holds the byte at `offset`.

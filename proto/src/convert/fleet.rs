@@ -1,10 +1,13 @@
 //! How a gateway asks schedulers who is there, and what they have.
 
 use shoal_model::{BlobKey, Node, NodeId, TrustGroup};
-use shoal_swarm::table::{Sought, Stage, Standing};
+use shoal_swarm::table::{CloseUp, Member, Sought, Stage, Standing};
 
 use super::{Checked, Wire, digest, each, geometry, name, need, wrong};
-use crate::messages::{BlobsReply, BlobsRequest, Joined, NodesReply, NodesRequest};
+use crate::messages::{
+    BlobsReply, BlobsRequest, Joined, NodesReply, NodesRequest, SwarmReply, SwarmRequest, TotalReply,
+    TotalRequest,
+};
 use crate::wire;
 
 impl Wire for NodesRequest {
@@ -94,6 +97,108 @@ impl Wire for BlobsReply {
     fn from_wire(it: wire::BlobsReply) -> Checked<Self> {
         each("blobs", it.blobs, Self::MAX, standing_from_wire).map(Self)
     }
+}
+
+impl Wire for SwarmRequest {
+    type Generated = wire::SwarmRequest;
+
+    fn into_wire(self) -> wire::SwarmRequest {
+        let at_most = u32::try_from(self.at_most).unwrap_or(u32::MAX);
+        wire::SwarmRequest { blob: Some(self.key.into_wire()), at_most }
+    }
+
+    fn from_wire(it: wire::SwarmRequest) -> Checked<Self> {
+        let at_most = usize::try_from(it.at_most).ok().filter(|it| (1..=Self::MAX).contains(it));
+        Ok(Self {
+            key: need("blob", it.blob, BlobKey::from_wire)?,
+            at_most: at_most.ok_or_else(|| wrong("at_most", it.at_most, "from 1 to 200"))?,
+        })
+    }
+}
+
+impl Wire for SwarmReply {
+    type Generated = wire::SwarmReply;
+
+    fn into_wire(self) -> wire::SwarmReply {
+        let Some(CloseUp { standing, seeder, members, n_more }) = self.0 else {
+            return wire::SwarmReply::default();
+        };
+        wire::SwarmReply {
+            standing: Some(standing_to_wire(standing)),
+            seeder: seeder.map(|it| it.as_str().to_owned()).unwrap_or_default(),
+            members: members.into_iter().map(member_to_wire).collect(),
+            more: n_more,
+        }
+    }
+
+    fn from_wire(it: wire::SwarmReply) -> Checked<Self> {
+        let Some(standing) = it.standing.map(standing_from_wire).transpose()? else {
+            return Ok(Self(None));
+        };
+        let n_pieces = standing.geometry.n_pieces();
+        let n_members = it.members.len();
+        let member = |it| member_from_wire(it, n_pieces, n_members);
+        Ok(Self(Some(CloseUp {
+            standing,
+            seeder: stated("seeder", it.seeder)?.map(|it| NodeId::new(&it)),
+            members: each("members", it.members, SwarmRequest::MAX, member)?,
+            n_more: it.more,
+        })))
+    }
+}
+
+impl Wire for TotalRequest {
+    type Generated = wire::TotalRequest;
+
+    fn into_wire(self) -> wire::TotalRequest {
+        wire::TotalRequest {}
+    }
+
+    fn from_wire(_: wire::TotalRequest) -> Checked<Self> {
+        Ok(Self)
+    }
+}
+
+impl Wire for TotalReply {
+    type Generated = wire::TotalReply;
+
+    fn into_wire(self) -> wire::TotalReply {
+        wire::TotalReply { bytes: self.0 }
+    }
+
+    fn from_wire(it: wire::TotalReply) -> Checked<Self> {
+        Ok(Self(it.bytes))
+    }
+}
+
+fn member_to_wire(it: Member<Node>) -> wire::Member {
+    wire::Member {
+        node: Some(it.node.into_wire()),
+        wants: it.wants,
+        pieces: it.n_held,
+        fill: it.fill.into(),
+        neighbours: it.neighbours,
+    }
+}
+
+fn member_from_wire(it: wire::Member, n_pieces: u32, n_members: usize) -> Checked<Member<Node>> {
+    if it.pieces > n_pieces {
+        return Err(wrong("pieces", it.pieces, "no more than the blob has"));
+    }
+    if it.fill.len() != CloseUp::n_cells(n_pieces) as usize {
+        return Err(wrong("fill", format!("{} bytes", it.fill.len()), "one for each part"));
+    }
+    let neighbour = |it: u32| {
+        let is_shown = usize::try_from(it).is_ok_and(|it| it < n_members);
+        if is_shown { Ok(it) } else { Err(wrong("neighbours", it, "a place in the list")) }
+    };
+    Ok(Member {
+        node: need("node", it.node, Node::from_wire)?,
+        wants: it.wants,
+        n_held: it.pieces,
+        fill: it.fill.into(),
+        neighbours: each("neighbours", it.neighbours, SwarmRequest::MAX, neighbour)?,
+    })
 }
 
 fn standing_to_wire(it: Standing) -> wire::Standing {

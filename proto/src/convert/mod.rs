@@ -28,7 +28,8 @@ use crate::messages::{
     Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, JobReply, JobRequest,
     JobsNews, JobsRequest, NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, RegionRequest,
     RegionState, RegionalNews, RegionalOrders, RemoveReply, RemoveRequest, RenewReply, RenewRequest,
-    SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, WatchRequest,
+    SchedulerMessage, Source, Statement, StoreProgress, StoreRequest, SwarmReply, SwarmRequest, TotalReply,
+    TotalRequest, WatchRequest,
 };
 use crate::wire;
 
@@ -109,6 +110,10 @@ bytes_form!(
     Statement,
     StoreProgress,
     StoreRequest,
+    SwarmReply,
+    SwarmRequest,
+    TotalReply,
+    TotalRequest,
     WatchRequest,
 );
 

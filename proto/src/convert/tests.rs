@@ -8,7 +8,7 @@ use crate::messages::*;
 use bytes::Bytes;
 use proptest::prelude::*;
 use shoal_model::Authorization;
-use shoal_swarm::table::{Sought, Stage, Standing};
+use shoal_swarm::table::{CloseUp, Member, Sought, Stage, Standing};
 use std::time::Duration;
 
 fn key() -> BlobKey {
@@ -77,6 +77,21 @@ fn progress(succeeded: Option<bool>) -> OrderProgress {
         errors: vec!["1 of 2 nodes".into()],
         succeeded,
     }
+}
+
+/// A blob of four pieces, of which one of two neighbours holds one.
+fn close_up() -> CloseUp<Node> {
+    let standing =
+        Standing { key: key(), geometry: Geometry::by_rule(1 << 20), n_whole: 0, n_part: 1, n_wanting: 2 };
+    let member = |fill: [u8; 4], other| Member {
+        node: node(),
+        wants: true,
+        n_held: fill.iter().filter(|it| **it > 0).count() as u32,
+        fill: fill.into(),
+        neighbours: vec![other],
+    };
+    let members = vec![member([0, 255, 0, 0], 1), member([0; 4], 0)];
+    CloseUp { standing, seeder: Some(NodeId::new("gw")), members, n_more: 3 }
 }
 
 #[track_caller]
@@ -149,6 +164,11 @@ fn what_is_sent_is_what_is_received() {
     }
     let geometry = Geometry::by_rule(1 << 20);
     survives(BlobsReply(vec![Standing { key: key(), geometry, n_whole: 3, n_part: 2, n_wanting: 1 }; 2]));
+    survives(SwarmRequest { key: key(), at_most: SwarmRequest::MAX });
+    survives(SwarmReply(None));
+    survives(SwarmReply(Some(close_up())));
+    survives(TotalRequest);
+    survives(TotalReply(7));
     let WantedBlob { key: stored, geometry, ticket, source, .. } = wanted();
     let ticket_lives = Duration::from_secs(300);
     let blob = StoreBlob { key: stored, geometry, ticket, ticket_lives, gateway: node() };
@@ -372,6 +392,21 @@ fn runs_ascend_within_the_largest_blob() {
     check(&[(3, 0)], false);
     check(&[(u32::MAX, 2)], false);
     check(&[(0, u32::MAX)], false);
+}
+
+#[test]
+fn a_close_up_that_cannot_be_is_refused() {
+    let check = |change: fn(&mut wire::Member), field: &str| {
+        let mut wire = SwarmReply(Some(close_up())).into_wire();
+        change(&mut wire.members[0]);
+        let Err(Malformed::Field { field: found, .. }) = SwarmReply::from_wire(wire) else {
+            panic!("{field} is taken")
+        };
+        assert_eq!(found, field);
+    };
+    check(|it| it.pieces = 5, "pieces");
+    check(|it| it.fill = Bytes::from_static(&[0; 5]), "fill");
+    check(|it| it.neighbours = vec![2], "neighbours");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_model::{BlobKey, Node, NodeId};
-use shoal_swarm::table::{Sought, Standing};
+use shoal_swarm::table::{CloseUp, Sought, Standing};
 
 /// Asks a scheduler which nodes are joined; the default asks for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,3 +60,29 @@ impl BlobsReply {
     /// The most blobs in one message.
     pub const MAX: usize = 250;
 }
+
+/// Asks a scheduler to show one blob closely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwarmRequest {
+    /// Which.
+    pub key: BlobKey,
+    /// No more members than so many, from 1 to [`SwarmRequest::MAX`].
+    pub at_most: usize,
+}
+
+impl SwarmRequest {
+    /// The most members that are shown.
+    pub const MAX: usize = 200;
+}
+
+/// One blob; none, where nobody holds it or wants it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SwarmReply(pub Option<CloseUp<Node>>);
+
+/// Asks for what has arrived at nodes by a scheduler's knowledge, or what a gateway has read from registries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TotalRequest;
+
+/// A count in bytes, since the process that answers has started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TotalReply(pub u64);

@@ -12,7 +12,7 @@ use shoal_peer::ticket::{Issuer, MAX_LIVES, TicketClaims};
 use shoal_proto::gateway_server::{Gateway, GatewayServer};
 use shoal_proto::{
     JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
-    RegionalNews, RegionalOrders, RenewReply, RenewRequest, Source, Ticket,
+    RegionalNews, RegionalOrders, RenewReply, RenewRequest, Source, Ticket, TotalReply, TotalRequest,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval_at};
@@ -92,5 +92,9 @@ impl Gateway for Region {
 
     async fn job(&self, _: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
         Err(Status::unimplemented("no jobs here"))
+    }
+
+    async fn total(&self, _: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
+        Err(Status::unimplemented("nothing is counted here"))
     }
 }

@@ -55,7 +55,7 @@ impl Keeper {
                     0 => return,
                     _ => batch.drain(..).for_each(|it| self.hear(it)),
                 },
-                Some(look) = looks.recv() => look.at(&self.table),
+                Some(look) = looks.recv() => look.at(&self.table, &self.seats),
                 () = deadline => self.decide(Event::Deadline),
             }
         }
@@ -131,7 +131,8 @@ impl Keeper {
     }
 
     fn decide(&mut self, event: Event) {
-        let (n_blobs, began) = (self.table.n_blobs(), Instant::now());
+        let (n_blobs, n_arrived, began) =
+            (self.table.n_blobs(), self.table.n_bytes_arrived(), Instant::now());
         // One that is cut off has left, which others are told of, who may not take that either.
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -152,6 +153,7 @@ impl Keeper {
             self.wanted.retain(|key, _| self.table.knows(key));
         }
         self.metrics.blobs.inc_by(self.table.n_blobs() as i64 - n_blobs as i64);
+        self.metrics.arrived.inc_by(self.table.n_bytes_arrived() - n_arrived);
         self.metrics.decided(began.elapsed());
     }
 

@@ -3,15 +3,16 @@
 //! A look takes a shard's time, which nodes wait for. So each is short, and only one waits at a shard: whoever wants to
 //! see more looks again, after what nodes have said meanwhile had its turn.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_proto::{BlobsRequest, Joined, NodesReply};
-use shoal_swarm::table::{Found, Sought, Standing, Table};
+use shoal_swarm::table::{CloseUp, Found, Sought, Standing, Table};
 use tokio::sync::oneshot;
 
-use super::{Shard, Shards};
+use super::{Seat, Shard, Shards};
 
 /// The shards work no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,10 +24,11 @@ pub(super) enum Look {
     Blobs { sought: Sought, at_most: usize, found: oneshot::Sender<Found> },
     Counts { nodes: Vec<NodeId>, counts: oneshot::Sender<Vec<u32>> },
     Members { of: BlobKey, members: oneshot::Sender<Vec<NodeId>> },
+    CloseUp { of: BlobKey, at_most: usize, shown: oneshot::Sender<Option<CloseUp<Node>>> },
 }
 
 impl Look {
-    pub(super) fn at(self, table: &Table) {
+    pub(super) fn at(self, table: &Table, seats: &BTreeMap<NodeId, Arc<Seat>>) {
         match self {
             Self::Blobs { sought, at_most, found } => drop(found.send(table.look(&sought, at_most))),
             Self::Counts { nodes, counts } => {
@@ -34,6 +36,12 @@ impl Look {
                 drop(counts.send(n_blobs.collect()));
             }
             Self::Members { of, members } => drop(members.send(table.members(&of))),
+            Self::CloseUp { of, at_most, shown } => {
+                let close_up = table.close_up(&of, at_most);
+                // Whoever is in the table has a seat.
+                let seated = |it: &NodeId| seats.get(it).map(|it| it.node.clone());
+                drop(shown.send(close_up.and_then(|it| it.told(seated))));
+            }
         }
     }
 }
@@ -53,6 +61,17 @@ impl Shards {
         let (members, answer) = oneshot::channel();
         self.shard(self.index(&of)).ask(Look::Members { of, members }).await?;
         Ok(answer.await.map_err(|_| Stopped)?.into_iter().collect())
+    }
+
+    /// One blob closely.
+    pub(super) async fn close_up(
+        &self,
+        of: BlobKey,
+        at_most: usize,
+    ) -> Result<Option<CloseUp<Node>>, Stopped> {
+        let (shown, answer) = oneshot::channel();
+        self.shard(self.index(&of)).ask(Look::CloseUp { of, at_most, shown }).await?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Of how many blobs each of these nodes holds something or wants it.

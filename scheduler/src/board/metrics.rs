@@ -22,6 +22,8 @@ pub(super) struct BoardMetrics {
     pub(super) nodes: Gauge<i64, AtomicI64>,
     pub(super) blobs: Gauge<i64, AtomicI64>,
     pub(super) heard: Counter,
+    /// Bytes.
+    pub(super) arrived: Counter,
     pub(super) cut_off: Counter,
     ordered: Family<KindLabel, Counter>,
     decisions: Histogram,
@@ -33,6 +35,7 @@ impl BoardMetrics {
             nodes: Gauge::default(),
             blobs: Gauge::default(),
             heard: Counter::default(),
+            arrived: Counter::default(),
             cut_off: Counter::default(),
             ordered: Family::default(),
             // From a microsecond to a second.
@@ -47,6 +50,8 @@ impl BoardMetrics {
                 "What nodes said, each blob of a message counted",
                 its.heard,
             );
+            let help = "What sidecars received of blobs that they wanted, from peers and gateways";
+            registry.register("scheduler_arrived_bytes", help, its.arrived);
             let help = "What nodes were ordered, by kind; a list of neighbours may replace one that waits to be sent";
             registry.register("scheduler_orders", help, its.ordered);
             let help = "Time to decide about one thing that a node said, or that was due";

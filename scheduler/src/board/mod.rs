@@ -28,11 +28,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_model::{BlobKey, Node, NodeId, Rng};
 use shoal_ops::Context;
 use shoal_proto::{BlobsRequest, Joined, NodeMessage, NodesRequest, SchedulerMessage, Want, WantedBlob};
-use shoal_swarm::table::{Policy, Standing};
+use shoal_swarm::table::{CloseUp, Policy, Standing};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -51,6 +52,7 @@ pub(crate) struct Board {
     shards: Shards,
     n_sessions: AtomicU64,
     nodes: Gauge<i64, AtomicI64>,
+    arrived: Counter,
     seated: Seated,
 }
 
@@ -109,7 +111,8 @@ impl Board {
             Shard { heard, looks }
         };
         let shards = Shards((0..n_shards.get()).map(shard).collect());
-        Self { shards, n_sessions: AtomicU64::new(0), nodes: metrics.nodes, seated: Seated::default() }
+        let (nodes, arrived) = (metrics.nodes, metrics.arrived);
+        Self { shards, n_sessions: AtomicU64::new(0), nodes, arrived, seated: Seated::default() }
     }
 
     /// Seats a node; an older stream of the same node is over.
@@ -161,6 +164,20 @@ impl Board {
     /// How those blobs stand that are asked for, by key.
     pub(crate) async fn blobs(&self, asked: BlobsRequest) -> Result<Vec<Standing>, Stopped> {
         self.shards.look(asked).await
+    }
+
+    /// One blob with up to so many members; none, where nobody holds it or wants it.
+    pub(crate) async fn close_up(
+        &self,
+        of: BlobKey,
+        at_most: usize,
+    ) -> Result<Option<CloseUp<Node>>, Stopped> {
+        self.shards.close_up(of, at_most).await
+    }
+
+    /// What sidecars have received of blobs that they wanted, in bytes.
+    pub(crate) fn n_bytes_arrived(&self) -> u64 {
+        self.arrived.get()
     }
 }
 

@@ -207,3 +207,24 @@ async fn blobs_of_all_shards_are_listed_in_order_and_in_parts() {
     assert_eq!(list(Sought { stage: Some(Stage::Complete), ..Sought::default() }, 4).await, [0; 0]);
     assert_eq!(list(Sought { among: [key(2), key(5), key(9)].into(), ..Sought::default() }, 4).await, [2, 5]);
 }
+
+#[tokio::test]
+async fn one_blob_is_shown_with_its_members_as_they_joined_and_what_arrived_is_counted() {
+    let board = board();
+    let a = board.join(node("a", Role::Sidecar)).await;
+    assert!(a.hear(want(1)).await);
+    assert_eq!(neighbours(&a, 1).await, [], "it is heard by now");
+    let gained =
+        |gained| BlobProgress { key: key(1), geometry: Geometry::by_rule(10 << 20), dropped: false, gained };
+    assert!(a.hear(NodeMessage::Progress(vec![gained(vec![0..1, 1..2])])).await);
+    let shown = loop {
+        let shown = board.close_up(key(1), 10).await.unwrap().expect("it is wanted");
+        // What is heard and what is looked up take turns.
+        if shown.members[0].n_held > 0 {
+            break shown;
+        }
+    };
+    assert_eq!((shown.members[0].node.address.as_ref(), shown.n_more), ("a:1", 0));
+    assert_eq!(board.n_bytes_arrived(), 512 << 10);
+    assert_eq!(board.close_up(key(2), 10).await.unwrap(), None);
+}

@@ -157,7 +157,7 @@ mod tests {
     use shoal_proto::gateway_server::{Gateway, GatewayServer};
     use shoal_proto::{
         JobReply, JobRequest, JobsNews, JobsRequest, RegionRequest, RegionState, RegionalNews,
-        RegionalOrders, RenewReply, RenewRequest,
+        RegionalOrders, RenewReply, RenewRequest, TotalReply, TotalRequest,
     };
     use tonic::{Request, Response, Streaming};
 
@@ -216,6 +216,10 @@ mod tests {
 
         async fn job(&self, _: Request<JobRequest>) -> Result<Response<JobReply>, Status> {
             Err(Status::unimplemented("job"))
+        }
+
+        async fn total(&self, _: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
+            Err(Status::unimplemented("total"))
         }
     }
 

@@ -9,7 +9,8 @@ use shoal_proto::{
     Attestation, BlobNews, BlobsReply, BlobsRequest, IssueReply, IssueRequest, JobReply, JobRequest,
     JobsNews, JobsRequest, Malformed, NodeMessage, NodesReply, NodesRequest, OpenReply, OpenRequest, Refusal,
     RegionRequest, RegionState, RegionalNews, RegionalOrders, Removal, RemoveReply, RemoveRequest,
-    RenewReply, RenewRequest, SchedulerMessage, Statement, StoreProgress, StoreRequest, Stored, WatchRequest,
+    RenewReply, RenewRequest, SchedulerMessage, Statement, StoreProgress, StoreRequest, Stored, SwarmReply,
+    SwarmRequest, TotalReply, TotalRequest, WatchRequest,
 };
 use shoal_swarm::geometry::MAX_PIECES;
 use shoal_swarm::{Geometry, PieceIndex};
@@ -18,7 +19,7 @@ use crate::input::choices;
 use crate::{Check, contract};
 
 /// Every message that is sent, and those that are signed.
-const MESSAGES: [(&str, Check); 28] = [
+const MESSAGES: [(&str, Check); 32] = [
     ("Attestation", |it| round_trip(it, Attestation::decode, Attestation::encode, |_| {})),
     ("BlobNews", |it| round_trip(it, BlobNews::decode, BlobNews::encode, told)),
     ("IssueReply", |it| round_trip(it, IssueReply::decode, IssueReply::encode, |_| {})),
@@ -48,6 +49,10 @@ const MESSAGES: [(&str, Check); 28] = [
     ("JobsRequest", |it| round_trip(it, JobsRequest::decode, JobsRequest::encode, |_| {})),
     ("RegionalNews", |it| round_trip(it, RegionalNews::decode, RegionalNews::encode, |_| {})),
     ("RegionalOrders", |it| round_trip(it, RegionalOrders::decode, RegionalOrders::encode, |_| {})),
+    ("SwarmReply", |it| round_trip(it, SwarmReply::decode, SwarmReply::encode, closely)),
+    ("SwarmRequest", |it| round_trip(it, SwarmRequest::decode, SwarmRequest::encode, |_| {})),
+    ("TotalReply", |it| round_trip(it, TotalReply::decode, TotalReply::encode, |_| {})),
+    ("TotalRequest", |it| round_trip(it, TotalRequest::decode, TotalRequest::encode, |_| {})),
 ];
 
 /// Takes a byte that says which message, then the message, or choices for one.
@@ -135,6 +140,14 @@ fn to_store(it: &StoreRequest) {
 fn listed(it: &BlobsReply) {
     assert!(it.0.len() <= BlobsReply::MAX);
     it.0.iter().for_each(|it| cut(&it.geometry));
+}
+
+fn closely(it: &SwarmReply) {
+    let Some(it) = &it.0 else { return };
+    cut(&it.standing.geometry);
+    assert!(it.members.len() <= SwarmRequest::MAX);
+    let places = it.members.iter().flat_map(|it| &it.neighbours);
+    assert!(places.into_iter().all(|place| (*place as usize) < it.members.len()));
 }
 
 fn sought(it: &BlobsRequest) {

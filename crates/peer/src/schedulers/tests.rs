@@ -4,7 +4,10 @@ use super::*;
 use crate::testing::{self, key, soon};
 use shoal_model::BlobKey;
 use shoal_proto::scheduler_server::{Scheduler, SchedulerServer};
-use shoal_proto::{BlobsReply, BlobsRequest, Neighbours, NodesReply, NodesRequest};
+use shoal_proto::{
+    BlobsReply, BlobsRequest, Neighbours, NodesReply, NodesRequest, SwarmReply, SwarmRequest, TotalReply,
+    TotalRequest,
+};
 use shoal_swarm::Algorithm;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -43,6 +46,14 @@ impl Scheduler for Stub {
     type BlobsStream = ReceiverStream<Result<BlobsReply, Status>>;
 
     async fn blobs(&self, _: Request<BlobsRequest>) -> Result<Response<Self::BlobsStream>, Status> {
+        Err(Status::unimplemented("nobody asks in these tests"))
+    }
+
+    async fn swarm(&self, _: Request<SwarmRequest>) -> Result<Response<SwarmReply>, Status> {
+        Err(Status::unimplemented("nobody asks in these tests"))
+    }
+
+    async fn total(&self, _: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
         Err(Status::unimplemented("nobody asks in these tests"))
     }
 }

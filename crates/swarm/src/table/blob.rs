@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use shoal_model::Tick;
+use shoal_model::{BlobKey, Tick};
 
 use super::NodeNumber;
 use super::circle::{Circle, Lease, Level};
 use super::leases::FIRST_WINDOW;
+use super::listing::Standing;
 use super::mesh::Mesh;
 use super::place::{Around, PlaceNumber, REGION};
 use crate::{Bitmap, Geometry, PieceIndex};
@@ -87,8 +88,22 @@ impl BlobEntry {
         self.held.len()
     }
 
+    /// How many bytes a member that wants it holds.
+    pub(super) fn wanted_bytes(&self, node: NodeNumber) -> Option<u64> {
+        let held = self.held(node).filter(|_| self.wants(node))?;
+        Some(self.geometry.len_of_all(held))
+    }
+
+    /// The whole, as it is counted.
+    pub(super) fn standing(&self, key: &BlobKey) -> Standing {
+        let (n_whole, n_part) = self.n_holding();
+        // There are no more nodes than fit.
+        let n_wanting = self.wishes.len() as u32;
+        Standing { key: key.clone(), geometry: self.geometry, n_whole, n_part, n_wanting }
+    }
+
     /// How many members hold all of it, and how many some.
-    pub(super) fn n_holding(&self) -> (u32, u32) {
+    fn n_holding(&self) -> (u32, u32) {
         let (mut n_whole, mut n_part) = (0, 0);
         for held in self.held.values() {
             if held.is_full() {

@@ -132,11 +132,7 @@ impl Table {
             if let Some(number) = number.filter(|_| sought.may_be(key)) {
                 let entry = &self.blobs[number];
                 spent += entry.n_members();
-                let (n_whole, n_part) = entry.n_holding();
-                // There are no more nodes than fit.
-                let n_wanting = entry.wanting().len() as u32;
-                let geometry = entry.geometry;
-                let standing = Standing { key: key.clone(), geometry, n_whole, n_part, n_wanting };
+                let standing = entry.standing(key);
                 if sought.is_met_by(&standing) {
                     found.standings.push(standing);
                 }

@@ -12,6 +12,7 @@
 
 mod blob;
 mod circle;
+mod close_up;
 mod leases;
 mod listing;
 mod mesh;
@@ -33,6 +34,7 @@ use circle::Level;
 use numbers::{Number, Numbers, Register};
 use place::{Around, Places, REGION};
 
+pub use close_up::{CloseUp, Member};
 pub use listing::{Found, Sought, Stage, Standing};
 pub use message::{Event, Order, Report, What};
 
@@ -141,6 +143,8 @@ pub struct Table {
     import_time: Option<Duration>,
     /// When the first of the blobs has settled that have yet to.
     settled_at: Option<Tick>,
+    /// What sidecars received of what they wanted.
+    n_bytes_arrived: u64,
 }
 
 impl Table {
@@ -156,7 +160,14 @@ impl Table {
             refreshed_at: Tick(0),
             import_time: None,
             settled_at: None,
+            n_bytes_arrived: 0,
         }
+    }
+
+    /// What sidecars have received of blobs that they wanted, since the table began; in bytes. What they held already when
+    /// they said so is not among it.
+    pub const fn n_bytes_arrived(&self) -> u64 {
+        self.n_bytes_arrived
     }
 
     /// Connected nodes.
@@ -254,7 +265,10 @@ impl Table {
         if let Some(blob) = self.blobs.number(&report.key).filter(|it| self.blobs[*it].seeder == Some(node)) {
             self.grant_waiting(now, blob, out);
         }
+        let had = self.blobs.number(&report.key).and_then(|it| self.blobs[it].wanted_bytes(node));
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
+        let has = self.blobs[blob].wanted_bytes(node);
+        self.n_bytes_arrived += has.zip(had).map_or(0, |(has, had)| has.saturating_sub(had));
         if self.nodes[node].role == Role::Gateway && self.blobs[blob].is_settling(now) {
             self.seed(now, blob, out);
         }

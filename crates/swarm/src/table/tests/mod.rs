@@ -3,6 +3,7 @@
 // A report or a lease of one run of pieces is what the scripts are about.
 #![allow(clippy::single_range_in_vec_init)]
 
+mod close_up;
 mod history;
 mod leases;
 mod listing;
