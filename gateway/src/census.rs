@@ -4,20 +4,32 @@
 //! and for a moment after schedulers came or went some nodes tell one of it and some another. So all are asked, and what
 //! they say of the same is added up. Those that do not answer are named to whoever asks.
 
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde::Serialize;
 use shoal_identity::Dialer;
+use shoal_model::Node;
 use shoal_peer::fleet;
-use shoal_proto::{BlobsRequest, Joined, NodesRequest};
-use shoal_swarm::table::Standing;
+use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest};
+use shoal_swarm::table::{CloseUp, Standing};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use utoipa::ToSchema;
+
+/// For so long all nodes are not asked for again by those who look on: ten thousand are a megabyte.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// Asks the schedulers.
 pub(crate) struct Census {
     dialer: Dialer,
     /// Their addresses, `https://host:port`.
     schedulers: Vec<String>,
+    /// All nodes as they were seen last, and when.
+    seen: Mutex<Option<(Instant, Arc<Counted<Joined>>)>>,
 }
 
 /// What those say that answer.
@@ -39,13 +51,31 @@ pub(crate) struct Silent {
 }
 
 impl Census {
-    pub(crate) const fn new(dialer: Dialer, schedulers: Vec<String>) -> Self {
-        Self { dialer, schedulers }
+    pub(crate) fn new(dialer: Dialer, schedulers: Vec<String>) -> Self {
+        Self { dialer, schedulers, seen: Mutex::default() }
+    }
+
+    /// Those that are asked, by address.
+    pub(crate) fn schedulers(&self) -> &[String] {
+        &self.schedulers
     }
 
     /// Whether there is anybody to be asked.
     pub(crate) const fn has_schedulers(&self) -> bool {
         !self.schedulers.is_empty()
+    }
+
+    /// All nodes, as they are or were a moment ago.
+    pub(crate) async fn glance(&self) -> Arc<Counted<Joined>> {
+        let mut seen = self.seen.lock().await;
+        match &*seen {
+            Some((when, nodes)) if when.elapsed() < GLANCE => nodes.clone(),
+            _ => {
+                let nodes = Arc::new(self.nodes(&NodesRequest::default()).await);
+                *seen = Some((Instant::now(), nodes.clone()));
+                nodes
+            }
+        }
     }
 
     /// The nodes that are asked for.
@@ -74,10 +104,27 @@ impl Census {
         counted
     }
 
+    /// One blob closely, by whoever knows most of its members. It is one scheduler's, but for a moment after they came or
+    /// went.
+    pub(crate) async fn swarm(&self, request: &SwarmRequest) -> Counted<CloseUp<Node>> {
+        let asked = self.schedulers.iter().map(|it| fleet::swarm(&self.dialer, it, request.clone()));
+        let answers = join_all(asked).await.into_iter().map(|it| it.map(Vec::from_iter));
+        self.counted(answers.collect(), |one, other| one.standing.key.cmp(&other.standing.key), keep_larger)
+    }
+
+    /// What sidecars have received of blobs that they wanted, in bytes, by each scheduler that answers.
+    pub(crate) async fn arrived(&self) -> Vec<(String, u64)> {
+        let asked = self.schedulers.iter().map(async |it| {
+            let bytes = fleet::arrived(&self.dialer, it).await;
+            bytes.map(|bytes| (it.clone(), bytes))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
     fn counted<T>(
         &self,
         answers: Vec<Result<Vec<T>, Status>>,
-        compare: impl Fn(&T, &T) -> std::cmp::Ordering,
+        compare: impl Fn(&T, &T) -> Ordering,
         add: impl Fn(&mut T, &mut T),
     ) -> Counted<T> {
         let (mut found, mut silent, mut is_known) = (Vec::new(), Vec::new(), false);
@@ -114,6 +161,13 @@ fn add_joined(kept: &mut Joined, other: &mut Joined) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),
         (one, other) => one.or(other),
     };
+}
+
+fn keep_larger(kept: &mut CloseUp<Node>, other: &mut CloseUp<Node>) {
+    let n_members = |it: &CloseUp<Node>| it.members.len() + it.n_more as usize;
+    if n_members(other) > n_members(kept) {
+        std::mem::swap(kept, other);
+    }
 }
 
 fn add_standing(kept: &mut Standing, other: &mut Standing) {

@@ -10,13 +10,14 @@ use shoal_model::NodeId;
 use shoal_proto::gateway_server::Gateway;
 use shoal_proto::{
     JobReply, JobRequest, JobsNews, JobsRequest, OpenReply, OpenRequest, RegionRequest, RegionState,
-    RegionalNews, RegionalOrders, RenewReply, RenewRequest,
+    RegionalNews, RegionalOrders, RenewReply, RenewRequest, TotalReply, TotalRequest,
 };
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::ledger::Ledger;
 use crate::open::Opener;
 use crate::preheat::Preheats;
 use crate::regions::{self, Desk, RegionName, Roll};
@@ -36,6 +37,7 @@ pub(crate) struct GatewayService {
     regions: Roll,
     preheats: Preheats,
     desk: Desk,
+    ledger: Arc<Ledger>,
     region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
@@ -46,9 +48,10 @@ impl GatewayService {
         tickets: Arc<Tickets>,
         (regions, desk): (Roll, Desk),
         preheats: Preheats,
+        ledger: Arc<Ledger>,
         (region, stopping): (watch::Receiver<RegionState>, CancellationToken),
     ) -> Self {
-        Self { opener, tickets, regions, preheats, desk, region, stopping }
+        Self { opener, tickets, regions, preheats, desk, ledger, region, stopping }
     }
 }
 
@@ -102,7 +105,11 @@ impl Gateway for GatewayService {
         Ok(Response::new(states.take_until(self.stopping.clone().cancelled_owned()).boxed()))
     }
 
-    // The port lets nobody but gateways ask for either.
+    // The port lets nobody but gateways ask for these.
+    async fn total(&self, _: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
+        Ok(Response::new(TotalReply(self.ledger.total().brought_in())))
+    }
+
     async fn jobs(&self, _: Request<JobsRequest>) -> Result<Response<Self::JobsStream>, Status> {
         let news = self.preheats.tell().take_until(self.stopping.clone().cancelled_owned());
         Ok(Response::new(news.boxed()))

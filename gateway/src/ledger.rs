@@ -41,6 +41,13 @@ pub(crate) struct Traffic {
     pub(crate) sent: u64,
 }
 
+impl Traffic {
+    /// What came into the region, from wherever.
+    pub(crate) const fn brought_in(self) -> u64 {
+        self.registry.saturating_add(self.hub)
+    }
+}
+
 impl AddAssign for Traffic {
     fn add_assign(&mut self, more: Self) {
         for (sum, more) in [
@@ -83,6 +90,7 @@ struct Books {
     accounts: LruCache<BlobKey, Account>,
     /// The same by repository.
     blobs: BTreeMap<Use, BTreeSet<BlobKey>>,
+    total: Traffic,
 }
 
 impl Ledger {
@@ -91,7 +99,8 @@ impl Ledger {
     }
 
     fn remembering(n_blobs: NonZeroUsize) -> Self {
-        Self(Mutex::new(Books { accounts: LruCache::new(n_blobs), blobs: BTreeMap::new() }))
+        let (accounts, blobs) = (LruCache::new(n_blobs), BTreeMap::new());
+        Self(Mutex::new(Books { accounts, blobs, total: Traffic::default() }))
     }
 
     /// The blob belongs to this repository, as the registry has shown.
@@ -101,7 +110,14 @@ impl Ledger {
 
     /// Bytes of the blob have come or gone.
     pub(crate) fn moved(&self, key: &BlobKey, bytes: Traffic) {
-        self.books().account(key).traffic += bytes;
+        let mut books = self.books();
+        books.total += bytes;
+        books.account(key).traffic += bytes;
+    }
+
+    /// What came and went of all blobs, also of those that are forgotten.
+    pub(crate) fn total(&self) -> Traffic {
+        self.books().total
     }
 
     /// What is known of a blob. To look is no use of it.
@@ -272,6 +288,8 @@ mod tests {
         ledger.moved(&key(1), Traffic { registry: 4, hub: 1, peers: 2, sent: 5 });
         let expected = Traffic { registry: 7, hub: 1, peers: 2, sent: u64::MAX };
         assert_eq!(ledger.account(&key(1)).unwrap().traffic, expected);
+        ledger.moved(&key(2), Traffic { registry: 1, ..Traffic::default() });
+        assert_eq!((ledger.total().registry, ledger.total().brought_in()), (8, 9));
     }
 
     #[test]

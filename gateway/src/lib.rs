@@ -13,12 +13,14 @@
     warn(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)
 )]
 
+mod about;
 pub mod audit;
 mod authority;
 pub mod background;
 mod breaker;
 mod budget;
 mod census;
+mod console;
 pub mod credentials;
 mod cuts;
 pub mod fields;
@@ -34,6 +36,7 @@ pub mod issuing;
 pub mod kind;
 mod ledger;
 pub mod limits;
+mod live;
 pub mod management;
 mod metrics;
 mod mirror;
@@ -47,6 +50,7 @@ mod presence;
 mod priority;
 mod queue;
 pub mod regions;
+mod savings;
 mod seed;
 pub mod settings;
 mod shelf;
@@ -81,6 +85,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use authority::access_token;
 
+use about::About;
 use audit::Audit;
 use budget::{Lend, Sharing};
 use census::Census;
@@ -92,6 +97,8 @@ use grpc::GatewayService;
 use hub::Hub;
 use issuing::{Issuing, Secured};
 use ledger::Ledger;
+use live::Live;
+use management::Offered;
 use metrics::RegistryMetrics;
 use mirror::{Manifests, Mirror};
 use open::Opener;
@@ -99,6 +106,7 @@ use orders::obey;
 use port::{MAX_JOINING, NodePort};
 use preheat::{Means, Preheats, schedule};
 use regions::{Desk, Regions};
+use savings::Savings;
 use seed::{Seeder, Tools};
 use settings::{RegistrySettings, Settings};
 use shelf::SeedingShelf;
@@ -122,6 +130,7 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     let listener = Listener::bind("nodes", settings.listen).await?;
     let address = SocketAddr::new(settings.advertise, listener.addr().port());
     let gateway = node(&settings, address)?;
+    let mut guarded = vec![audit::api::routes(&settings.audit)];
     let audit = Audit::start(settings.audit, &ctx);
     let named = issuing::Gateway {
         node: gateway.id.clone(),
@@ -223,6 +232,13 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
     }
     let roll = regions.roll();
     let mirror = Mirror::new(gate.clone(), manifests, regions);
+    let means = savings::Means {
+        census: census.clone(),
+        ledger: ledger.clone(),
+        sisters: sisters.clone(),
+        dialer: dialer.clone(),
+    };
+    let savings = Savings::start(means, &dir, &ctx).await?;
     let fleet = Fleet::new(fleet::Means {
         census,
         gate: gate.clone(),
@@ -236,13 +252,28 @@ pub async fn start(settings: Settings, ctx: Context) -> anyhow::Result<SocketAdd
         hub,
         regions: roll.clone(),
     });
-    let mut guarded = vec![preheat::api::routes(preheats.clone())];
-    guarded.extend(fleet::api::routes(fleet));
+    let about = About {
+        settings: settings.in_force,
+        keychain,
+        management: settings.management.tls.as_ref().map(|it| it.certificate.clone()),
+    };
+    let live = Live::new(ctx.tasks.stopping());
+    guarded.extend([about::api::routes(about), savings::api::routes(savings)]);
+    guarded.push(preheat::api::routes(preheats.clone(), live.clone()));
+    guarded.extend(fleet::api::routes(fleet, live));
     guarded.extend(harbor::api::routes(&preheats, &settings.occasions));
-    management::start(settings.management, &dir, audit, guarded, &ctx).await?;
+    let offered = Offered { guarded, open: console::router() };
+    management::start(settings.management, &dir, audit, offered, &ctx).await?;
     let scheduled = schedule::run(settings.occasions.schedules, preheats.clone(), ctx.tasks.stopping());
     ctx.tasks.spawn_infallible("schedules", scheduled);
-    let to_nodes = GatewayService::new(opener, tickets, (roll, desk), preheats.clone(), (told, stopping));
+    let to_nodes = GatewayService::new(
+        opener,
+        tickets,
+        (roll, desk),
+        preheats.clone(),
+        ledger.clone(),
+        (told, stopping),
+    );
     let port = NodePort {
         certificates: issuing.map(Issuing::service),
         gateway: GatewayServer::new(to_nodes),

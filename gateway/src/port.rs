@@ -31,7 +31,8 @@ const CERTIFICATES: &str = "/shoal.v1.Certificates/";
 const GATEWAY: &str = "/shoal.v1.Gateway/";
 const REGION: &str = "/shoal.v1.Gateway/Region";
 /// What gateways ask of each other, and nodes have no part in.
-const JOBS: [&str; 2] = ["/shoal.v1.Gateway/Jobs", "/shoal.v1.Gateway/Job"];
+const FOR_GATEWAYS: [&str; 3] =
+    ["/shoal.v1.Gateway/Jobs", "/shoal.v1.Gateway/Job", "/shoal.v1.Gateway/Total"];
 const ATTEND: &str = "/shoal.v1.Gateway/Attend";
 
 /// How many may ask for certificates at the same time: anybody who reaches the port may.
@@ -73,7 +74,7 @@ impl Service<Request<Incoming>> for NodePort {
         let roles = match path {
             // A scheduler hears of the region, and gets no content and nothing that leads to it.
             REGION => &Role::ALL[..],
-            _ if JOBS.contains(&path) => &[Role::Gateway],
+            _ if FOR_GATEWAYS.contains(&path) => &[Role::Gateway],
             ATTEND => &[Role::Region],
             // Another region reads registries, and takes no part in anything else.
             _ if is_mirror => &[Role::Gateway, Role::Sidecar, Role::Region],

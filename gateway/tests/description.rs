@@ -36,6 +36,9 @@ async fn the_description_names_the_routes_that_there_are() {
     assert_eq!(
         named,
         [
+            "get /api/v1/audit",
+            "get /api/v1/certificates",
+            "get /api/v1/fleet",
             "get /api/v1/nodes",
             "get /api/v1/preheat",
             "post /api/v1/preheat",
@@ -43,9 +46,12 @@ async fn the_description_names_the_routes_that_there_are() {
             "get /api/v1/preheat/{id}",
             "get /api/v1/regions",
             "post /api/v1/repositories/purge",
+            "get /api/v1/savings",
+            "get /api/v1/settings",
             "get /api/v1/tasks",
             "delete /api/v1/tasks/{id}",
             "get /api/v1/tasks/{id}",
+            "get /api/v1/tasks/{id}/swarm",
             "get /api/v1/tokens",
             "post /api/v1/tokens",
             "delete /api/v1/tokens/{id}",
@@ -92,6 +98,8 @@ fn conforms(document: &Value, schema: &Value, value: &Value) -> Result<(), Strin
         schema["type"] == kind || schema["type"].as_array().is_some_and(|it| it.contains(&json!(kind)))
     };
     match value {
+        // Of what says for itself what it is, nothing is described.
+        Value::Object(_) if *schema == json!({ "type": "object" }) => Ok(()),
         Value::Object(map) if is("object") || schema["allOf"].is_array() => {
             let mut found = (BTreeMap::new(), Vec::new());
             described(document, schema, &mut found);
@@ -134,7 +142,7 @@ async fn examples_are_taken_and_answers_are_as_they_are_described() {
         for (path, item) in document["paths"].as_object().unwrap() {
             let Some(operation) = item.get(method) else { continue };
             let at = path.trim_end_matches("/{id}");
-            if (method, at) == ("get", TASKS) && at != path {
+            if method == "get" && path.starts_with(TASKS) && path != TASKS {
                 continue;
             }
             let path = path.replace("{id}", made.get(at).map_or("", String::as_str));

@@ -20,7 +20,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shoal_gateway::audit::Audit;
-use shoal_gateway::management;
+use shoal_gateway::management::{self, Offered};
 use shoal_gateway::settings::{DEFAULT, Settings};
 use shoal_ops::Context;
 use shoal_ops::settings::Reader;
@@ -64,8 +64,9 @@ impl Api {
         reader.finish().unwrap();
         let ctx = Context::new("gateway", "0");
         let audit = Audit::start(settings.audit, &ctx);
-        let address =
-            management::start(settings.management, dir.path(), audit, Vec::new(), &ctx).await.unwrap();
+        let address = management::start(settings.management, dir.path(), audit, Offered::default(), &ctx)
+            .await
+            .unwrap();
         Self { address, ctx, dir }
     }
 

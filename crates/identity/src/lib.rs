@@ -25,6 +25,7 @@ mod keychain;
 mod material;
 mod reception;
 pub mod settings;
+mod shown;
 mod spiffe;
 mod verify;
 
@@ -34,6 +35,7 @@ pub use dial::{Connector, DialError, Dialer, Expected, Stream};
 pub use expiry::show_expiry;
 pub use join_token::JoinToken;
 pub use keychain::Keychain;
-pub use material::{Material, MaterialError};
+pub use material::{Material, MaterialError, Validity};
 pub use reception::{Clients, Reception};
+pub use shown::ShownCertificate;
 pub use spiffe::{Role, SpiffeId, TrustDomain};

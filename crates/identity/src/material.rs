@@ -148,16 +148,18 @@ impl Named {
             GeneralName::IPAddress(bytes) => address(bytes),
             _ => None,
         });
-        let time = |it: x509_parser::time::ASN1Time| {
-            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(it.timestamp()).unwrap_or_default())
-        };
-        let validity = parsed.validity();
-        Ok(Self {
-            id,
-            addresses: addresses.map(|it| it.to_canonical()).collect(),
-            validity: Validity { from: time(validity.not_before), until: time(validity.not_after) },
-        })
+        let addresses = addresses.map(|it| it.to_canonical()).collect();
+        Ok(Self { id, addresses, validity: validity(&parsed) })
     }
+}
+
+/// From when to when a certificate is good.
+pub(crate) fn validity(certificate: &X509Certificate<'_>) -> Validity {
+    let time = |it: x509_parser::time::ASN1Time| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(it.timestamp()).unwrap_or_default())
+    };
+    let validity = certificate.validity();
+    Validity { from: time(validity.not_before), until: time(validity.not_after) }
 }
 
 /// Who the other end is, by a certificate whose chain has been verified.

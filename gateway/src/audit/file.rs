@@ -79,10 +79,15 @@ impl RotatingFile {
     }
 
     fn kept(&self, age: u32) -> PathBuf {
-        let mut path = OsString::from(&self.path);
-        path.push(format!(".{age}"));
-        path.into()
+        kept(&self.path, age)
     }
+}
+
+/// Where the predecessor is that so many files ago was the file at `path`.
+pub(super) fn kept(path: &Path, age: u32) -> PathBuf {
+    let mut path = OsString::from(path);
+    path.push(format!(".{age}"));
+    path.into()
 }
 
 impl Open {

@@ -11,8 +11,10 @@
 //!
 //! Knows nothing of: how anything is decided, credentials, registries beyond their names.
 
+pub(crate) mod api;
 mod event;
 mod file;
+mod tail;
 
 use std::fmt;
 use std::path::PathBuf;

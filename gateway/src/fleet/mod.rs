@@ -9,20 +9,22 @@
 //! is seen twice, and no page costs more than another.
 
 pub(crate) mod api;
+mod overview;
 mod purge;
 mod query;
 mod removal;
+mod swarm;
 mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use shoal_blobstore::{Store, Summary};
-use shoal_model::{BlobKey, TrustGroup};
+use shoal_model::{BlobKey, Node, TrustGroup};
 use shoal_oci::RegistryName;
 use shoal_peer::client::PeerClient;
-use shoal_proto::{BlobsRequest, NodesRequest};
-use shoal_swarm::table::{Sought, Standing};
+use shoal_proto::{BlobsRequest, NodesRequest, SwarmRequest};
+use shoal_swarm::table::{self, CloseUp, Sought, Stage};
 
 use crate::census::{Census, Counted};
 use crate::gate::Gate;
@@ -32,8 +34,10 @@ use crate::mirror::Mirror;
 use crate::regions::Roll;
 use crate::seed::Seeder;
 use crate::shelf::SeedingShelf;
-use crate::sisters::Sisters;
+use crate::sisters::{Sisters, Standing};
+use overview::{FleetView, GatewayView};
 use query::{NodesQuery, TasksQuery, Within};
+use swarm::SwarmView;
 use view::{HubView, NodesView, RegionsView, TaskView, TasksView};
 
 /// Where all that is shown is known.
@@ -62,6 +66,48 @@ pub(crate) struct Fleet(Arc<Means>);
 impl Fleet {
     pub(crate) fn new(means: Means) -> Self {
         Self(Arc::new(means))
+    }
+
+    /// The whole region at a glance.
+    async fn overview(&self) -> FleetView {
+        let sought = Sought { stage: Some(Stage::Fetching), ..Sought::default() };
+        let fetching = BlobsRequest { sought, at_most: BlobsRequest::MAX };
+        let (nodes, fetching) = tokio::join!(self.0.census.glance(), self.standings(&fetching));
+        let RegionsView { hub, regions } = self.regions();
+        FleetView {
+            gateways: self.gateways(),
+            schedulers: overview::schedulers(self.0.census.schedulers(), &nodes.silent),
+            hub,
+            regions,
+            fetching: fetching.found.len(),
+            ..FleetView::of(&nodes.found)
+        }
+    }
+
+    /// The gateways of the region that this one knows of, itself first.
+    fn gateways(&self) -> Vec<GatewayView> {
+        let sisters = &self.0.sisters;
+        let view = |Node { id, address, .. }: &Node, is_this, answers| GatewayView {
+            id: id.to_string(),
+            address: address.to_string(),
+            is_this,
+            answers,
+        };
+        let me = view(&sisters.myself(), true, true);
+        let others =
+            sisters.all().into_iter().map(|(it, standing)| view(&it, false, standing == Standing::Answers));
+        std::iter::once(me).chain(others).collect()
+    }
+
+    /// One blob with some of those that hold it or want it, if the region knows it.
+    async fn swarm(&self, key: &BlobKey) -> Counted<SwarmView> {
+        let request = SwarmRequest { key: key.clone(), at_most: SwarmRequest::MAX };
+        let Counted { found, silent, is_known } = self.0.census.swarm(&request).await;
+        let view = |it: CloseUp<Node>| {
+            let task = self.task_of(it.standing.clone());
+            SwarmView::new(it, task)
+        };
+        Counted { found: found.into_iter().map(view).collect(), silent, is_known }
     }
 
     /// A page of tasks.
@@ -114,7 +160,7 @@ impl Fleet {
     }
 
     /// How blobs stand. Where no scheduler says it, what there is here is better than nothing.
-    async fn standings(&self, request: &BlobsRequest) -> Counted<Standing> {
+    async fn standings(&self, request: &BlobsRequest) -> Counted<table::Standing> {
         let mut counted = self.0.census.blobs(request).await;
         if !counted.is_known {
             let own = self.0.store.list().into_iter().filter_map(own);
@@ -123,7 +169,7 @@ impl Fleet {
         counted
     }
 
-    fn task_of(&self, standing: Standing) -> TaskView {
+    fn task_of(&self, standing: table::Standing) -> TaskView {
         let Means { ledger, seeder, sisters, .. } = &*self.0;
         let key = &standing.key;
         let (account, seed, owner) = (ledger.account(key), seeder.progress(key), sisters.owner(key));
@@ -153,10 +199,10 @@ enum Narrowed {
 }
 
 /// A blob as this gateway alone knows it, if it holds anything of it.
-fn own(Summary { key, status, .. }: Summary) -> Option<Standing> {
+fn own(Summary { key, status, .. }: Summary) -> Option<table::Standing> {
     let (n_whole, n_part) = if status.held.is_full() { (1, 0) } else { (0, 1) };
     let geometry = status.geometry;
-    (!status.held.is_empty() || status.is_complete()).then_some(Standing {
+    (!status.held.is_empty() || status.is_complete()).then_some(table::Standing {
         key,
         geometry,
         n_whole,

@@ -21,7 +21,7 @@ const MAX_PER_PAGE: usize = 100;
 const MAX_NAME: usize = 512;
 
 /// Which tasks are asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TasksQuery {
     pub(super) sought: Sought,
     pub(super) within: Option<Within>,
@@ -29,7 +29,7 @@ pub(super) struct TasksQuery {
 }
 
 /// A registry, or one of its repositories.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Within {
     pub(super) registry: RegistryName,
     pub(super) repository: Option<Repository>,

@@ -104,9 +104,9 @@ struct NodeView {
 #[schema(as = Regions)]
 pub(super) struct RegionsView {
     /// The one by way of which this gateway reads registries, if it does.
-    hub: Option<HubView>,
+    pub(super) hub: Option<HubView>,
     /// Those that read registries by way of this gateway and are there at present.
-    regions: Vec<RegionView>,
+    pub(super) regions: Vec<RegionView>,
 }
 
 /// The hub as this gateway sees it.
@@ -128,7 +128,7 @@ pub(super) struct HubView {
 /// A gateway of another region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Region)]
-struct RegionView {
+pub(super) struct RegionView {
     /// As its certificate says.
     id: String,
     /// As it says itself.
@@ -198,14 +198,18 @@ impl From<Joined> for NodeView {
         Self {
             id: id.to_string(),
             address: address.to_string(),
-            role: match role {
-                Role::Sidecar => "sidecar",
-                Role::Gateway => "gateway",
-            },
+            role: self::role(role),
             zone: place.zone.to_string(),
             rack: place.rack.to_string(),
             blobs: n_blobs,
         }
+    }
+}
+
+pub(super) const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Sidecar => "sidecar",
+        Role::Gateway => "gateway",
     }
 }
 

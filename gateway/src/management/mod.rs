@@ -26,9 +26,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use axum::Json;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
+use axum::{Json, Router};
 use http::StatusCode;
 use shoal_ops::Context;
 use shoal_ops::serve::{Limits, Listener};
@@ -90,8 +90,16 @@ impl Guarded {
     }
 }
 
-/// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`;
-/// `guarded` is what other parts of the gateway offer.
+/// What other parts of the gateway offer; the default is nothing.
+#[derive(Default)]
+pub struct Offered {
+    /// For some.
+    pub(crate) guarded: Vec<Guarded>,
+    /// For everybody.
+    pub(crate) open: Router,
+}
+
+/// Starts the API as a task of the process and returns the address it listens on. What it keeps lies in `dir`.
 ///
 /// # Errors
 /// Where its address, certificate or tokens cannot be used.
@@ -99,7 +107,7 @@ pub async fn start(
     settings: ManagementSettings,
     dir: &Path,
     audit: Audit,
-    guarded: Vec<Guarded>,
+    offered: Offered,
     ctx: &Context,
 ) -> anyhow::Result<SocketAddr> {
     let (dir, declared) = (dir.to_owned(), settings.tokens);
@@ -111,7 +119,7 @@ pub async fn start(
     }
     let address = listener.addr();
     let guard = Guard::new(store.clone(), audit, settings.requests_per_second, &ctx.metrics);
-    let protected = guarded.into_iter().map(|Guarded { key, routes }| match key {
+    let protected = offered.guarded.into_iter().map(|Guarded { key, routes }| match key {
         Key::Token(scope) => guard.protect(scope, routes),
         Key::Header(secret) => guard.protect_webhook(HeaderSecret::follow(secret, ctx), routes),
     });
@@ -123,6 +131,7 @@ pub async fn start(
         .split_for_parts();
     let router = router
         .route("/api/v1/openapi.json", get(async || Json(description)))
+        .merge(offered.open)
         .fallback(async || Reply::new(StatusCode::NOT_FOUND, "Not Found"))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     ctx.serve(listener, router, Limits::new(MAX_CONNECTIONS));

@@ -46,11 +46,17 @@ impl Reply {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
+
+    /// The two of them.
+    pub(crate) fn into_parts(self) -> (StatusCode, Message) {
+        (self.status, Message { message: self.message })
+    }
 }
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        (self.status, Json(Message { message: self.message })).into_response()
+        let (status, message) = self.into_parts();
+        (status, Json(message)).into_response()
     }
 }
 

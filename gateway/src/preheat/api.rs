@@ -18,7 +18,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State as Shared};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 use shoal_model::Authorization;
@@ -30,6 +30,7 @@ use super::request::{self, Asked, Request};
 use super::view::{JobView, State};
 use super::{Listed, OutOfReach, Preheats, Refused};
 use crate::fields::{Fields, Mistakes, object};
+use crate::live::Live;
 use crate::management::{Bearer, Errors, Guarded, Message, Reply, Scope, Subject};
 
 /// How many jobs a list has, unless it is said, and at the most.
@@ -58,9 +59,9 @@ const FIELDS: [&str; 17] = [
 ];
 
 /// The routes.
-pub(crate) fn routes(preheats: Preheats) -> Guarded {
-    let routes =
-        OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, cancel)).with_state(preheats);
+pub(crate) fn routes(preheats: Preheats, live: Live) -> Guarded {
+    let routes = OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, cancel));
+    let routes = routes.layer(Extension(live)).with_state(preheats);
     Guarded::by_token(Scope::Preheat, routes)
 }
 
@@ -136,10 +137,19 @@ async fn create(
 }
 
 /// A job as it is now.
-#[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job", body = JobView), (status = 404, description = "no such job", body = Message)))]
-async fn show(Shared(preheats): Shared<Preheats>, Path(id): Path<String>) -> Result<Json<JobView>, Response> {
+#[utoipa::path(get, path = "/api/v1/preheat/{id}", tag = "preheat", params(("id" = u64, Path, description = "its number")), security(("token" = [])), responses((status = 200, description = "the job; as server-sent events for who accepts text/event-stream", body = JobView), (status = 404, description = "no such job", body = Message)))]
+async fn show(
+    Shared(preheats): Shared<Preheats>,
+    Extension(live): Extension<Live>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Reply> {
     let Ok(number) = id.parse() else { return Err(unknown(&id)) };
-    preheats.get(number).await.map(Json).ok_or_else(|| unknown(&id))
+    let look = move || {
+        let (preheats, id) = (preheats.clone(), id.clone());
+        async move { preheats.get(number).await.ok_or_else(|| unknown(&id)) }
+    };
+    Ok(live.answer(&headers, look).await)
 }
 
 /// Stops a job.
@@ -148,25 +158,32 @@ async fn cancel(
     Shared(preheats): Shared<Preheats>,
     Extension(Bearer(bearer)): Extension<Bearer>,
     Path(id): Path<String>,
-) -> Result<Response, Response> {
+) -> Result<Response, Reply> {
     let Ok(number) = id.parse() else { return Err(unknown(&id)) };
     let job = preheats.cancel(number, &bearer.name.to_string()).await;
-    let job = job.map_err(|it| Reply::from(it).into_response())?.ok_or_else(|| unknown(&id))?;
+    let job = job.map_err(Reply::from)?.ok_or_else(|| unknown(&id))?;
     Ok((Extension(Subject(id)), Json(job)).into_response())
 }
 
 /// Jobs, the latest first.
-#[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs", body = Page), (status = 422, description = "all that is wrong", body = Errors)))]
-async fn list(Shared(preheats): Shared<Preheats>, RawQuery(query): RawQuery) -> Result<Json<Page>, Response> {
-    let ListQuery { state, page, per_page } =
-        ListQuery::read(query.as_deref().unwrap_or_default()).map_err(IntoResponse::into_response)?;
-    let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
-    Ok(Json(Page { jobs, total: n_all }))
+#[utoipa::path(get, path = "/api/v1/preheat", tag = "preheat", params(("state" = Option<String>, Query, description = "PENDING, SUCCESS or FAILURE"), ("page" = Option<usize>, Query, description = "from 1"), ("per_page" = Option<usize>, Query, description = "up to 100")), security(("token" = [])), responses((status = 200, description = "a page of jobs; as server-sent events for who accepts text/event-stream", body = Page), (status = 422, description = "all that is wrong", body = Errors)))]
+async fn list(
+    Shared(preheats): Shared<Preheats>,
+    Extension(live): Extension<Live>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Mistakes> {
+    let ListQuery { state, page, per_page } = ListQuery::read(query.as_deref().unwrap_or_default())?;
+    let look = move || {
+        let Listed { jobs, n_all } = preheats.list(state, (page - 1).saturating_mul(per_page), per_page);
+        std::future::ready(Ok(Page { jobs, total: n_all }))
+    };
+    Ok(live.answer(&headers, look).await)
 }
 
-fn unknown(id: &str) -> Response {
+fn unknown(id: &str) -> Reply {
     let shown: String = id.chars().take(40).collect();
-    Reply::new(StatusCode::NOT_FOUND, format!("preheat job {shown:?} does not exist")).into_response()
+    Reply::new(StatusCode::NOT_FOUND, format!("preheat job {shown:?} does not exist"))
 }
 
 impl From<Refused> for Reply {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use shoal_blobstore::StoreSettings;
 use shoal_identity::settings::GatewayUrl;
 use shoal_model::{ByteSize, Place};
-use shoal_ops::settings::{Reader, Setting};
+use shoal_ops::settings::{InForce, Reader, Setting};
 use shoal_peer::service::PeerLimits;
 use shoal_peer::ticket;
 
@@ -80,6 +80,8 @@ pub struct Settings {
     pub registries: Vec<RegistrySettings>,
     /// What starts preheat jobs by itself.
     pub occasions: OccasionSettings,
+    /// All of it as it was written, for people to see.
+    pub in_force: Vec<InForce>,
 }
 
 impl Settings {
@@ -92,7 +94,7 @@ impl Settings {
         if hub.is_none() && registries.iter().any(|it| it.is_behind_hub) {
             reader.reject("hub.gateways", "names no gateway, and there are registries with source: hub");
         }
-        Self {
+        let settings = Self {
             hub,
             occasions: occasions::read(reader, &registries),
             registries,
@@ -117,7 +119,9 @@ impl Settings {
             security,
             key_file: reader.optional("signing.keyFile").unwrap_or_else(|| store.dir.join("signing.key")),
             store,
-        }
+            in_force: Vec::new(),
+        };
+        Self { in_force: reader.in_force(), ..settings }
     }
 }
 

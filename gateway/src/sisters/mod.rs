@@ -151,6 +151,11 @@ impl Sisters {
         self.0.roll.borrow().answering().cloned().collect()
     }
 
+    /// All others that are known of, each with how she is to this one, by name.
+    pub(crate) fn all(&self) -> Vec<(Node, Standing)> {
+        self.0.roll.borrow().all().map(|(it, standing)| (it.clone(), standing)).collect()
+    }
+
     /// How another gateway is to this one.
     pub(crate) fn standing(&self, id: &NodeId) -> Standing {
         self.0.roll.borrow().standing(id)

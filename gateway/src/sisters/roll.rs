@@ -170,6 +170,11 @@ impl Roll {
         &self.listed
     }
 
+    /// All sisters that are known of, each with how she is to this gateway, by name.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Node, Standing)> {
+        self.sisters.iter().map(|(id, it)| (&it.word.node, self.standing(id)))
+    }
+
     /// The sisters that answer.
     pub(super) fn answering(&self) -> impl Iterator<Item = &Node> {
         self.sisters.values().filter(|it| it.n_streams > 0).map(|it| &it.word.node)

@@ -18,7 +18,7 @@ mod secret;
 mod setting;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -66,6 +66,18 @@ struct Notes {
     mistakes: Vec<String>,
     known: BTreeSet<String>,
     read: BTreeSet<String>,
+    in_force: BTreeMap<String, InForce>,
+}
+
+/// A setting as it counts, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// Its key's full path.
+    pub key: String,
+    /// The text that was written for it, without what an expansion put there, and without secrets.
+    pub text: String,
+    /// Whether nobody has said otherwise.
+    pub is_default: bool,
 }
 
 impl Reader {
@@ -190,6 +202,11 @@ impl Reader {
         Err(Mistakes(mistakes.clone()))
     }
 
+    /// What has been read by now, in the order of the keys.
+    pub fn in_force(&self) -> Vec<InForce> {
+        self.shared.notes.borrow().in_force.values().cloned().collect()
+    }
+
     /// The keys of the default document, and of the list items met, that nobody has read.
     ///
     /// A service's test holds this empty, so that no key is without effect.
@@ -212,9 +229,26 @@ impl Reader {
 
     fn read<T>(&self, key: &str, shown: fn(&str) -> String, read: impl Fn(&str) -> Result<T, String>) -> T {
         self.mark(key);
-        self.given(key)
-            .and_then(|value| self.take(key, value, shown, &read))
-            .unwrap_or_else(|| self.fall_back(key, read))
+        let taken = self.given(key).and_then(|value| self.take(key, value, shown, &read));
+        taken.unwrap_or_else(|| {
+            let value = self.fall_back(key, read);
+            self.counts(
+                key,
+                document::text(self.default_of(key))
+                    .map(|it| shown_unless_empty(&it, shown))
+                    .unwrap_or_default(),
+            );
+            value
+        })
+    }
+
+    /// Notes what stands for a setting.
+    fn counts(&self, key: &str, text: String) {
+        // Items of a list are given where the list is.
+        let given = key.split_once('[').map_or(key, |(list, _)| list);
+        let (key, is_default) = (self.full(key), self.given(given).is_none());
+        let setting = InForce { key: key.clone(), text, is_default };
+        self.shared.notes.borrow_mut().in_force.insert(key, setting);
     }
 
     /// Reads one value that stands in a document; a bad one is noted as a mistake.
@@ -236,12 +270,17 @@ impl Reader {
         let res = expand::expand(&written, &self.shared.env)
             .map_err(|err| err.to_string())
             .and_then(|text| read(&text));
-        res.map_err(|reason| {
-            let shown = shown(&written);
-            let mistake = format!("{} = {shown:?} {reason}", self.full(key));
-            self.shared.mistake(mistake);
-        })
-        .ok()
+        let shown = shown_unless_empty(&written, shown);
+        match res {
+            Ok(value) => {
+                self.counts(key, shown);
+                Some(value)
+            }
+            Err(reason) => {
+                self.shared.mistake(format!("{} = {shown:?} {reason}", self.full(key)));
+                None
+            }
+        }
     }
 
     #[expect(clippy::panic, reason = "a bug of the service, which its tests find")]
@@ -276,6 +315,11 @@ impl Reader {
         }
         format!("{}.{key}", self.path)
     }
+}
+
+/// Nothing is no secret.
+fn shown_unless_empty(text: &str, shown: fn(&str) -> String) -> String {
+    if text.is_empty() { String::new() } else { shown(text) }
 }
 
 impl Shared {
@@ -415,6 +459,27 @@ insecure: false
             let mistakes = reader.finish().map_err(|it| it.to_string()).unwrap_err();
             assert!(!mistakes.contains("hunter2"), "{mistakes}");
         }
+    }
+
+    #[test]
+    fn what_counts_is_shown_as_it_was_written_and_without_secrets() {
+        let (reader, _) =
+            read_all("{listen: '127.0.0.1:${PORT}', token: hunter2, peers: [a, b], registries: [{url: c}]}");
+        let shown: Vec<_> =
+            reader.in_force().into_iter().map(|it| (it.key, it.text, it.is_default)).collect();
+        let expected = [
+            ("download.attempts", "3", true),
+            ("download.pieceSize", "4Mi", true),
+            ("download.timeout", "30s", true),
+            ("listen", "127.0.0.1:${PORT}", false),
+            ("peers[0]", "a", false),
+            ("peers[1]", "b", false),
+            ("registries[0].insecure", "false", true),
+            ("registries[0].url", "c", false),
+            ("token", "…", false),
+        ];
+        assert_eq!(shown, expected.map(|(key, text, is)| (key.to_owned(), text.to_owned(), is)));
+        assert_eq!(read_all("").0.in_force().last().unwrap().text, "", "no secret is none that is hidden");
     }
 
     #[test]
