@@ -50,14 +50,14 @@ function having(...all) {
   return listed.format(all.filter(([number]) => number > 0).map(([number, name]) => counted(number, name)));
 }
 
-function summary({ nodes, fetching }, { data, failure }) {
+function summary({ nodes, gateways, fetching }, { data, failure }) {
   const many = `${count(Math.min(fetching, MOST_FETCHING))}${fetching >= MOST_FETCHING ? '+' : ''}`;
   const { arrivedBytes: arrived = 0, registryBytes: read = 0 } = data?.total ?? {};
   const without = failure ? `Not known: ${failure.message}` : data ? 'No blob was delivered in this time.' : 'Loading …';
   const saved = h('a', { href: href('savings') }, percent(arrived - read, arrived));
   return figures(
     ['Sidecars', count(nodes.sidecars), 'in all zones'],
-    ['Gateways', count(nodes.gateways), 'that read registries'],
+    ['Gateways', count(gateways.length), 'that read registries'],
     ['Blobs being fetched', h('a', { href: href('downloads') }, many), 'wanted by some node now'],
     ['Saved, last 24 h', saved, arrived ? `${bytes(arrived - read)} of ${bytes(arrived)} came from the fleet` : without],
     ['Registry bytes per delivered byte', ratio(read, arrived), arrived ? `${bytes(read)} read from registries` : without]);

@@ -257,6 +257,15 @@ impl Fleet {
         [&self.gateway].into_iter().chain(&self.more_gateways).collect()
     }
 
+    /// The machines of all its parts.
+    pub fn hosts(&self) -> Vec<Host> {
+        let nodes = self.sidecars.iter().map(|it| &it.host);
+        let gateways = self.gateways().into_iter().map(|it| &it.host);
+        let schedulers = [&self.scheduler].into_iter().chain(&self.more_schedulers).map(|it| &it.host);
+        let others = [&self.registry.host].into_iter().chain(self.redis.as_ref().map(|it| &it.host));
+        nodes.chain(gateways).chain(schedulers).chain(others).cloned().collect()
+    }
+
     /// The gateway of this number, counted from 0.
     pub fn gateway_mut(&mut self, number: usize) -> &mut Service {
         match number.checked_sub(1) {

@@ -92,6 +92,9 @@ impl Region {
         let credentials = fleet.registry.credentials().context("the registry has a user")?;
         let authorization = credentials.basic();
         fleet.wait_until_whole().await?;
+        // On a link that is slow and full, questions after places are lost as well, and a registry that is to be reached at
+        // all times cannot be.
+        lab.introduce(&fleet.hosts()).await?;
         Ok(Self { lab, fleet, runtimes, wanted, authorization })
     }
 

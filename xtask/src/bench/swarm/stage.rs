@@ -36,9 +36,7 @@ impl Stage {
         for server in [&fleet.registry.host, &fleet.gateway.host] {
             server.shape(SERVER, SERVER).await?;
         }
-        let servers = [&fleet.registry.host, &fleet.gateway.host, &fleet.scheduler.host];
-        let hosts: Vec<_> = lab.nodes().iter().chain(servers).cloned().collect();
-        lab.introduce(&hosts).await?;
+        lab.introduce(&fleet.hosts()).await?;
         Ok(Self { fleet, lab })
     }
 
