@@ -52,12 +52,13 @@ impl Live {
     }
 
     /// The view as it is now, or as it changes where that is what is asked for.
-    pub(crate) async fn answer<T, L>(&self, headers: &HeaderMap, look: L) -> Response
+    pub(crate) async fn answer<T, R, L>(&self, headers: &HeaderMap, look: L) -> Response
     where
         T: Serialize + Send + 'static,
-        L: AsyncLook<T>,
+        R: Future<Output = Result<T, Reply>> + Send + 'static,
+        L: Fn() -> R + Send + 'static,
     {
-        let first = match look.look().await {
+        let first = match look().await {
             Ok(view) => view,
             Err(reply) => return reply.into_response(),
         };
@@ -92,33 +93,19 @@ impl From<Reply> for Failed {
     }
 }
 
-/// How a view is looked at, again and again.
-pub(crate) trait AsyncLook<T>: Send + 'static {
-    /// The view as it is now, or why there is none.
-    fn look(&self) -> impl Future<Output = Result<T, Reply>> + Send;
-}
-
-impl<T, F, R> AsyncLook<T> for F
-where
-    F: Fn() -> R + Send + Sync + 'static,
-    R: Future<Output = Result<T, Reply>> + Send,
-{
-    fn look(&self) -> impl Future<Output = Result<T, Reply>> + Send {
-        self()
-    }
-}
-
 impl<L> Told<L> {
     /// What has changed, as events.
-    fn events<T: Serialize + Send + 'static>(self) -> impl Stream<Item = Event> + Send
+    fn events<T, R>(self) -> impl Stream<Item = Event> + Send
     where
-        L: AsyncLook<T>,
+        T: Serialize + Send + 'static,
+        R: Future<Output = Result<T, Reply>> + Send + 'static,
+        L: Fn() -> R + Send + 'static,
     {
         let until = Instant::now() + AT_MOST;
         stream::unfold(self, move |mut told| async move {
             while Instant::now() < until {
                 sleep(LOOK).await;
-                let (name, text) = match told.look.look().await {
+                let (name, text) = match (told.look)().await {
                     Ok(view) => (None, text(&view)),
                     Err(reply) => (Some("failed"), text(&Failed::from(reply))),
                 };
@@ -148,7 +135,11 @@ fn wants_events(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::ready;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
 
     use http::HeaderValue;
 
@@ -162,16 +153,12 @@ mod tests {
     }
 
     /// Counts looks in pairs: each number is seen twice; after three numbers there is nothing to see.
-    fn counting() -> impl AsyncLook<u32> {
-        let looks = Arc::new(AtomicU32::new(0));
+    fn counting() -> impl Fn() -> BoxFuture<'static, Result<u32, Reply>> {
+        let looks = AtomicU32::new(0);
         move || {
-            let looks = looks.clone();
-            async move {
-                match looks.fetch_add(1, Ordering::Relaxed) / 2 {
-                    it @ 0..3 => Ok(it),
-                    _ => Err(Reply::new(StatusCode::NOT_FOUND, "gone")),
-                }
-            }
+            let number = looks.fetch_add(1, Ordering::Relaxed) / 2;
+            let gone = || Reply::new(StatusCode::NOT_FOUND, "gone");
+            ready((number < 3).then_some(number).ok_or_else(gone)).boxed()
         }
     }
 

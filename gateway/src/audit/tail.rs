@@ -84,10 +84,9 @@ impl Tail {
                         return Ok(page);
                     }
                     let line = String::from_utf8_lossy(line);
-                    let is_meant = text.is_empty() || line.to_lowercase().contains(&text);
-                    page.lines.extend(
-                        serde_json::from_str(&line).ok().filter(|it: &Value| is_meant && it.is_object()),
-                    );
+                    if text.is_empty() || line.to_lowercase().contains(&text) {
+                        page.lines.extend(serde_json::from_str(&line).ok().filter(Value::is_object));
+                    }
                 }
                 end = chunk.begin;
             }

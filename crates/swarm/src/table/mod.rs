@@ -265,10 +265,7 @@ impl Table {
         if let Some(blob) = self.blobs.number(&report.key).filter(|it| self.blobs[*it].seeder == Some(node)) {
             self.grant_waiting(now, blob, out);
         }
-        let had = self.blobs.number(&report.key).and_then(|it| self.blobs[it].wanted_bytes(node));
         let Some((blob, brought)) = self.take_report(now, node, report) else { return };
-        let has = self.blobs[blob].wanted_bytes(node);
-        self.n_bytes_arrived += has.zip(had).map_or(0, |(has, had)| has.saturating_sub(had));
         if self.nodes[node].role == Role::Gateway && self.blobs[blob].is_settling(now) {
             self.seed(now, blob, out);
         }
@@ -319,6 +316,8 @@ impl Table {
         if entry.geometry != report.geometry {
             return None;
         }
+        // With its first wish a node says what it holds already, and its wish counts from then on.
+        let had = entry.wanted_bytes(node);
         let NodeEntry { role, around, .. } = self.nodes[node];
         let stands = (role == Role::Sidecar).then_some(around);
         if entry.join(node, stands) {
@@ -338,6 +337,8 @@ impl Table {
                 Vec::new()
             }
         };
+        let has = self.blobs[blob].wanted_bytes(node);
+        self.n_bytes_arrived += has.zip(had).map_or(0, |(has, had)| has.saturating_sub(had));
         Some((blob, brought))
     }
 
