@@ -13,7 +13,7 @@ use serde::Serialize;
 use shoal_identity::Dialer;
 use shoal_model::Node;
 use shoal_peer::fleet;
-use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest};
+use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest, TotalReply};
 use shoal_swarm::table::{CloseUp, Standing};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -112,11 +112,11 @@ impl Census {
         self.counted(answers.collect(), |one, other| one.standing.key.cmp(&other.standing.key), keep_larger)
     }
 
-    /// What sidecars have received of blobs that they wanted, in bytes, by each scheduler that answers.
-    pub(crate) async fn arrived(&self) -> Vec<(String, u64)> {
+    /// What sidecars have received of blobs that they wanted, by each scheduler that answers.
+    pub(crate) async fn arrived(&self) -> Vec<(String, TotalReply)> {
         let asked = self.schedulers.iter().map(async |it| {
-            let bytes = fleet::arrived(&self.dialer, it).await;
-            bytes.map(|bytes| (it.clone(), bytes))
+            let total = fleet::arrived(&self.dialer, it).await;
+            total.map(|total| (it.clone(), total))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }

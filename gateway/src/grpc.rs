@@ -13,7 +13,7 @@ use shoal_proto::{
     RegionalNews, RegionalOrders, RenewReply, RenewRequest, TotalReply, TotalRequest,
 };
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -38,6 +38,7 @@ pub(crate) struct GatewayService {
     preheats: Preheats,
     desk: Desk,
     ledger: Arc<Ledger>,
+    started: Instant,
     region: watch::Receiver<RegionState>,
     stopping: CancellationToken,
 }
@@ -51,7 +52,8 @@ impl GatewayService {
         ledger: Arc<Ledger>,
         (region, stopping): (watch::Receiver<RegionState>, CancellationToken),
     ) -> Self {
-        Self { opener, tickets, regions, preheats, desk, ledger, region, stopping }
+        let started = Instant::now();
+        Self { opener, tickets, regions, preheats, desk, ledger, started, region, stopping }
     }
 }
 
@@ -107,7 +109,8 @@ impl Gateway for GatewayService {
 
     // The port lets nobody but gateways ask for these.
     async fn total(&self, _: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
-        Ok(Response::new(TotalReply(self.ledger.total().brought_in())))
+        let bytes = self.ledger.total().brought_in();
+        Ok(Response::new(TotalReply { bytes, counted_for: self.started.elapsed() }))
     }
 
     async fn jobs(&self, _: Request<JobsRequest>) -> Result<Response<Self::JobsStream>, Status> {

@@ -133,7 +133,7 @@ impl Scheduler for Service {
 
     async fn total(&self, req: Request<TotalRequest>) -> Result<Response<TotalReply>, Status> {
         may_list("total", req.extensions())?;
-        Ok(Response::new(TotalReply(self.board.n_bytes_arrived())))
+        Ok(Response::new(self.board.arrived()))
     }
 
     async fn join(&self, req: Request<Streaming<NodeMessage>>) -> Result<Response<Self::JoinStream>, Status> {

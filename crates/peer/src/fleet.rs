@@ -6,7 +6,7 @@ use shoal_identity::{Dialer, Expected, Role};
 use shoal_model::Node;
 use shoal_proto::gateway_client::GatewayClient;
 use shoal_proto::scheduler_client::SchedulerClient;
-use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest, TotalRequest};
+use shoal_proto::{BlobsRequest, Joined, NodesRequest, SwarmRequest, TotalReply, TotalRequest};
 use shoal_swarm::table::{CloseUp, Standing};
 use tokio::time::timeout;
 use tonic::Status;
@@ -71,25 +71,25 @@ pub async fn swarm(
     within(async { Ok(client(dialer, address).await?.swarm(request).await?.into_inner().0) }).await
 }
 
-/// What sidecars have received of blobs that they wanted, in bytes, since the scheduler at `address`,
-/// `https://host:port`, has started.
+/// What sidecars have received of blobs that they wanted, by the count of the scheduler at `address`,
+/// `https://host:port`.
 ///
 /// # Errors
 /// Where it does not answer, or not in time.
-pub async fn arrived(dialer: &Dialer, address: &str) -> Result<u64, Status> {
-    within(async { Ok(client(dialer, address).await?.total(TotalRequest).await?.into_inner().0) }).await
+pub async fn arrived(dialer: &Dialer, address: &str) -> Result<TotalReply, Status> {
+    within(async { Ok(client(dialer, address).await?.total(TotalRequest).await?.into_inner()) }).await
 }
 
-/// What a gateway has brought into the region, in bytes, since it has started.
+/// What a gateway has brought into the region.
 ///
 /// # Errors
 /// Where it does not answer, or not in time.
-pub async fn brought_in(dialer: &Dialer, gateway: &Node) -> Result<u64, Status> {
+pub async fn brought_in(dialer: &Dialer, gateway: &Node) -> Result<TotalReply, Status> {
     within(async {
         let endpoint = endpoint(format!("https://{}", gateway.address)).map_err(unreachable)?;
         let channel = endpoint.connect_with_connector(dialer.connector(Expected::node(gateway))).await;
         let mut calls = GatewayClient::new(channel.map_err(unreachable)?);
-        Ok(calls.total(TotalRequest).await?.into_inner().0)
+        Ok(calls.total(TotalRequest).await?.into_inner())
     })
     .await
 }

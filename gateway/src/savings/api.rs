@@ -48,7 +48,8 @@ struct StepView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = SavingsMoved)]
 struct MovedView {
-    /// What nodes received of blobs that they wanted, from peers and gateways.
+    /// What nodes received of blobs that they wanted, from peers and gateways. The smallest come with the answer to a
+    /// question, and are not among it.
     arrived_bytes: u64,
     /// What the region's gateways read of blobs, from registries and from the hub.
     registry_bytes: u64,

@@ -2,7 +2,7 @@
 //!
 //! Schedulers count what arrives ([`Census`]), and each gateway what it brings in ([`Ledger`]). All of them are looked at
 //! every few seconds, by every gateway for itself, and what has come since is noted ([`series`]) and kept in a file. What
-//! comes while this gateway is down is not noted by it.
+//! comes while this gateway is down is noted only as far as it was counted by what started later.
 //!
 //! What is noted is for people. A file that cannot be read is put aside, and one that cannot be written costs the past
 //! when the gateway ends, but no pull.
@@ -18,8 +18,9 @@ use futures_util::future::join_all;
 use shoal_identity::Dialer;
 use shoal_ops::{Context, private_file};
 use shoal_peer::fleet;
+use shoal_proto::TotalReply;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::census::Census;
@@ -66,14 +67,14 @@ impl Savings {
     /// Looks again and again, and writes when a step has ended and at the end of all.
     async fn note(self, means: Means, path: PathBuf, stopping: CancellationToken) -> Result<(), JoinError> {
         let (mut arrived, mut read) = (Counts::default(), Counts::default());
-        // What this gateway itself brings in, it counts from nothing.
-        read.look(String::new(), 0);
+        let begin = Instant::now();
         let (mut looks, mut is_news, mut written) = (interval(LOOK), false, Timestamp::now());
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(looks.tick()).await.is_some() {
-            let Some(totals) = stopping.run_until_cancelled(means.look()).await else { break };
-            let sum = |counts: &mut Counts, totals: Vec<(String, u64)>| {
-                totals.into_iter().map(|(who, count)| counts.look(who, count)).sum()
+            let Some(totals) = stopping.run_until_cancelled(means.look(begin)).await else { break };
+            let since = begin.elapsed();
+            let sum = |counts: &mut Counts, totals: Vec<(String, TotalReply)>| {
+                totals.into_iter().map(|(who, total)| counts.look(since, who, total)).sum()
             };
             let moved =
                 Moved { arrived: sum(&mut arrived, totals.arrived), read: sum(&mut read, totals.read) };
@@ -101,19 +102,19 @@ impl Savings {
 
 /// What everybody has counted since they started, by who they are.
 struct Totals {
-    arrived: Vec<(String, u64)>,
-    read: Vec<(String, u64)>,
+    arrived: Vec<(String, TotalReply)>,
+    read: Vec<(String, TotalReply)>,
 }
 
 impl Means {
-    async fn look(&self) -> Totals {
+    async fn look(&self, begin: Instant) -> Totals {
         let others = self.sisters.answering().into_iter().map(async |it| {
-            let bytes = fleet::brought_in(&self.dialer, &it).await;
-            bytes.map(|bytes| (it.id.to_string(), bytes))
+            let total = fleet::brought_in(&self.dialer, &it).await;
+            total.map(|total| (it.id.to_string(), total))
         });
         let (arrived, others) = tokio::join!(self.census.arrived(), join_all(others));
-        let own = (String::new(), self.ledger.total().brought_in());
-        Totals { arrived, read: others.into_iter().flatten().chain([own]).collect() }
+        let own = TotalReply { bytes: self.ledger.total().brought_in(), counted_for: begin.elapsed() };
+        Totals { arrived, read: others.into_iter().flatten().chain([(String::new(), own)]).collect() }
     }
 }
 

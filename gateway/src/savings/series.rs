@@ -7,6 +7,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shoal_proto::TotalReply;
 
 use crate::timestamp::Timestamp;
 
@@ -77,17 +78,20 @@ fn begin(number: u64) -> Timestamp {
     Timestamp::of_millis(number.saturating_mul(STEP.as_millis() as u64))
 }
 
-/// Counts of others that only go up, and begin anew where they begin anew.
+/// Counts that only go up, and begin anew where they begin anew: each as it was seen last, and when.
 #[derive(Debug, Default)]
-pub(super) struct Counts(BTreeMap<String, u64>);
+pub(super) struct Counts(BTreeMap<String, (u64, Duration)>);
 
 impl Counts {
-    /// What has been counted there since it was last looked at: nothing at the first look, since nobody knows when that
-    /// was; all of it, where the count has begun anew.
-    pub(super) fn look(&mut self, who: String, count: u64) -> u64 {
-        match self.0.insert(who, count) {
+    /// What has been counted there since it was last looked at, or since `now` was zero: all of it where the count has
+    /// begun since then. Of one that is seen for the first time and is older nobody knows what is new.
+    pub(super) fn look(&mut self, now: Duration, who: String, total: TotalReply) -> u64 {
+        let last = self.0.insert(who, (total.bytes, now));
+        let unseen = now.saturating_sub(last.map_or(Duration::ZERO, |(_, at)| at));
+        match last {
+            _ if total.counted_for <= unseen => total.bytes,
+            Some((bytes, _)) => total.bytes.saturating_sub(bytes),
             None => 0,
-            Some(last) => count.checked_sub(last).unwrap_or(count),
         }
     }
 }
@@ -135,9 +139,16 @@ mod tests {
     #[test]
     fn only_what_is_counted_between_two_looks_counts() {
         let mut counts = Counts::default();
-        let mut look = |who: &str, count| counts.look(who.to_owned(), count);
-        assert_eq!([look("a", 5), look("b", 7), look("a", 9)], [0, 0, 4]);
-        // It has started again, and counted three since.
-        assert_eq!([look("a", 3), look("a", 3), look("b", 8)], [3, 0, 1]);
+        let mut look = |now, who: &str, bytes, counted_for| {
+            let counted_for = Duration::from_secs(counted_for);
+            counts.look(Duration::from_secs(now), who.to_owned(), TotalReply { bytes, counted_for })
+        };
+        assert_eq!(look(5, "old", 7, 100), 0, "it has counted before");
+        assert_eq!(look(10, "old", 9, 105), 2);
+        assert_eq!(look(15, "new", 6, 3), 6, "it began meanwhile");
+        assert_eq!(look(20, "new", 6, 8), 0);
+        assert_eq!(look(25, "new", 8, 4), 8, "it has begun anew, and has come further than before");
+        assert_eq!(look(60, "old", 1, 30), 1, "the same, while nobody could look");
+        assert_eq!(look(65, "old", 0, 35), 0);
     }
 }

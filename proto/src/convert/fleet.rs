@@ -1,9 +1,11 @@
 //! How a gateway asks schedulers who is there, and what they have.
 
+use std::time::Duration;
+
 use shoal_model::{BlobKey, Node, NodeId, TrustGroup};
 use shoal_swarm::table::{CloseUp, Member, Sought, Stage, Standing};
 
-use super::{Checked, Wire, digest, each, geometry, name, need, wrong};
+use super::{Checked, Wire, digest, each, geometry, millis, name, need, wrong};
 use crate::messages::{
     BlobsReply, BlobsRequest, Joined, NodesReply, NodesRequest, SwarmReply, SwarmRequest, TotalReply,
     TotalRequest,
@@ -163,11 +165,11 @@ impl Wire for TotalReply {
     type Generated = wire::TotalReply;
 
     fn into_wire(self) -> wire::TotalReply {
-        wire::TotalReply { bytes: self.0 }
+        wire::TotalReply { bytes: self.bytes, counted_for_ms: millis(self.counted_for) }
     }
 
     fn from_wire(it: wire::TotalReply) -> Checked<Self> {
-        Ok(Self(it.bytes))
+        Ok(Self { bytes: it.bytes, counted_for: Duration::from_millis(it.counted_for_ms) })
     }
 }
 

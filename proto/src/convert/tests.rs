@@ -168,7 +168,7 @@ fn what_is_sent_is_what_is_received() {
     survives(SwarmReply(None));
     survives(SwarmReply(Some(close_up())));
     survives(TotalRequest);
-    survives(TotalReply(7));
+    survives(TotalReply { bytes: 7, counted_for: Duration::from_secs(9) });
     let WantedBlob { key: stored, geometry, ticket, source, .. } = wanted();
     let ticket_lives = Duration::from_secs(300);
     let blob = StoreBlob { key: stored, geometry, ticket, ticket_lives, gateway: node() };

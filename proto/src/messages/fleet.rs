@@ -1,6 +1,7 @@
 //! How gateways ask a scheduler what the region consists of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_model::{BlobKey, Node, NodeId};
 use shoal_swarm::table::{CloseUp, Sought, Standing};
@@ -83,6 +84,11 @@ pub struct SwarmReply(pub Option<CloseUp<Node>>);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TotalRequest;
 
-/// A count in bytes, since the process that answers has started.
+/// A count since the process that answers has started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TotalReply(pub u64);
+pub struct TotalReply {
+    /// In bytes.
+    pub bytes: u64,
+    /// How long the process has counted.
+    pub counted_for: Duration,
+}

@@ -32,11 +32,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use shoal_model::{BlobKey, Node, NodeId, Rng};
 use shoal_ops::Context;
-use shoal_proto::{BlobsRequest, Joined, NodeMessage, NodesRequest, SchedulerMessage, Want, WantedBlob};
+use shoal_proto::{
+    BlobsRequest, Joined, NodeMessage, NodesRequest, SchedulerMessage, TotalReply, Want, WantedBlob,
+};
 use shoal_swarm::table::{CloseUp, Policy, Standing};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use keeper::Keeper;
@@ -53,6 +56,7 @@ pub(crate) struct Board {
     n_sessions: AtomicU64,
     nodes: Gauge<i64, AtomicI64>,
     arrived: Counter,
+    started: Instant,
     seated: Seated,
 }
 
@@ -112,7 +116,8 @@ impl Board {
         };
         let shards = Shards((0..n_shards.get()).map(shard).collect());
         let (nodes, arrived) = (metrics.nodes, metrics.arrived);
-        Self { shards, n_sessions: AtomicU64::new(0), nodes, arrived, seated: Seated::default() }
+        let (n_sessions, started) = (AtomicU64::new(0), Instant::now());
+        Self { shards, n_sessions, nodes, arrived, started, seated: Seated::default() }
     }
 
     /// Seats a node; an older stream of the same node is over.
@@ -175,9 +180,9 @@ impl Board {
         self.shards.close_up(of, at_most).await
     }
 
-    /// What sidecars have received of blobs that they wanted, in bytes.
-    pub(crate) fn n_bytes_arrived(&self) -> u64 {
-        self.arrived.get()
+    /// What sidecars have received of blobs that they wanted.
+    pub(crate) fn arrived(&self) -> TotalReply {
+        TotalReply { bytes: self.arrived.get(), counted_for: self.started.elapsed() }
     }
 }
 

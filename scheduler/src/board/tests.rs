@@ -225,6 +225,6 @@ async fn one_blob_is_shown_with_its_members_as_they_joined_and_what_arrived_is_c
         }
     };
     assert_eq!((shown.members[0].node.address.as_ref(), shown.n_more), ("a:1", 0));
-    assert_eq!(board.n_bytes_arrived(), 512 << 10);
+    assert_eq!(board.arrived().bytes, 512 << 10);
     assert_eq!(board.close_up(key(2), 10).await.unwrap(), None);
 }
