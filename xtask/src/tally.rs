@@ -1,4 +1,5 @@
-//! Counting what cargo's test runs report, from the `test result:` line that each test binary ends with.
+//! Counting what test runs report, from the `test result:` line that each test binary ends with, and from nextest's
+//! `Summary`.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -28,6 +29,26 @@ impl Tally {
 
     /// What a line of output reports; `None` for lines that are no result.
     fn of_line(line: &str) -> Option<Self> {
+        Self::of_binary(line).or_else(|| Self::of_summary(line))
+    }
+
+    fn of_summary(line: &str) -> Option<Self> {
+        // Summary [  95.195s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 0 skipped
+        let (_, counts) = line.trim_start().strip_prefix("Summary [")?.split_once(" run: ")?;
+        let mut tally = Self::default();
+        for part in counts.split(", ") {
+            let (count, what) = part.split_once(' ')?;
+            let count: u32 = count.parse().ok()?;
+            match what.split(' ').next()? {
+                "passed" => tally.passed += count,
+                "skipped" => tally.ignored += count,
+                _ => tally.failed += count,
+            }
+        }
+        Some(tally)
+    }
+
+    fn of_binary(line: &str) -> Option<Self> {
         // test result: ok. 9 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let count = |what| {
@@ -81,6 +102,9 @@ mod tests {
             "test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out",
             Some([10, 1, 0]),
         );
+        check("     Summary [  95.195s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 3 skipped", Some([7, 2, 3]));
+        check("     Summary [   0.011s] 1 test run: 1 passed, 0 skipped", Some([1, 0, 0]));
+        check("Summary of what was seen", None);
         check("test a_result ... ok", None);
         check("running 9 tests", None);
         check("test result: ok. nine passed; 0 failed; 0 ignored", None);

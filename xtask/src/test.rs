@@ -1,13 +1,15 @@
 //! `cargo xtask test`: runs groups of tests and ends with what passed and failed.
 //!
-//! A group is a few cargo runs. Their output streams through; a run that ends badly without a failed test
-//! (code that does not compile, a test binary that was killed) counts as one failure, so that the last line
-//! never says less than what happened.
+//! A group is a few cargo runs. Labs are run by nextest, several at a time from whatever files they are in, because they
+//! wait for most of their time. Output streams through; a run that ends badly without a failed test (code that does not
+//! compile, a test binary that was killed) counts as one failure, so that the last line never says less than what happened.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{self, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -23,7 +25,7 @@ pub(crate) struct Args {
     /// The one group to run; all of them when left out.
     group: Option<Group>,
     /// How many tests with a lab run at a time.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     test_threads: u8,
 }
 
@@ -48,7 +50,7 @@ enum Group {
 struct Run {
     /// Which tests.
     tests: Vec<String>,
-    /// Whether they start labs, which are heavy on the machine.
+    /// Whether they start labs, which take time and need little of the processors.
     has_labs: bool,
 }
 
@@ -120,27 +122,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(group) => std::slice::from_ref(group),
         None => Group::value_variants(),
     };
+    let nextest = packages::nextest()?;
     if groups.iter().any(|it| it.needs_binaries()) {
         build_binaries()?;
     }
 
     let mut tallies = Vec::new();
     for group in groups {
-        let mut tally = Tally::default();
+        let (mut tally, began) = (Tally::default(), Instant::now());
         for run in group.runs()? {
-            tally += run_tests(&run, args.test_threads)?;
+            tally += if run.has_labs { run_labs(&run, &nextest, args.test_threads)? } else { run_tests(&run)? };
         }
-        tallies.push((group.name(), tally));
+        tallies.push((group.name(), tally, began.elapsed()));
     }
 
     let mut total = Tally::default();
     println!();
-    for (name, tally) in &tallies {
-        println!("{name}: {tally}");
+    for (name, tally, time) in &tallies {
+        println!("{name}: {tally}, in {}", minutes(*time));
         total += *tally;
     }
     println!("{total}");
-    let all_clean = tallies.iter().all(|(_, tally)| tally.is_clean());
+    let all_clean = tallies.iter().all(|(_, tally, _)| tally.is_clean());
     Ok(if all_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -160,22 +163,39 @@ pub(crate) fn build_binaries() -> Result<()> {
     Ok(())
 }
 
-fn run_tests(run: &Run, test_threads: u8) -> Result<Tally> {
+fn run_tests(run: &Run) -> Result<Tally> {
     let mut command = cargo("test");
-    command.args(["--no-fail-fast", "--workspace"]).args(&run.tests);
-    if run.has_labs {
-        command.args(["--", "--test-threads", &test_threads.to_string()]);
-    }
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
+    command.args(["--no-fail-fast", "--workspace"]).args(&run.tests).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cargo cannot be started")?;
     let output = child.stdout.take().context("cargo's output was asked for")?;
-    let tally = Tally::of_output(BufReader::new(output), io::stdout());
-    let mut tally = tally.context("cargo's output cannot be passed on")?;
+    counted(run, &mut child, output, io::stdout())
+}
+
+/// Where a test fails, `.config/nextest.toml` has the others go on.
+fn run_labs(run: &Run, nextest: &Path, test_threads: u8) -> Result<Tally> {
+    let mut command = bound(nextest);
+    let threads = test_threads.to_string();
+    command.args(["nextest", "run", "--workspace", "--test-threads", &threads]).args(&run.tests);
+    let mut child = command.stderr(Stdio::piped()).spawn().context("nextest cannot be started")?;
+    let output = child.stderr.take().context("nextest's output was asked for")?;
+    counted(run, &mut child, output, io::stderr())
+}
+
+/// Shows what a run says, and counts what it reports.
+fn counted(run: &Run, child: &mut Child, output: impl Read, shown: impl Write) -> Result<Tally> {
+    let tally = Tally::of_output(BufReader::new(output), shown);
+    let mut tally = tally.context("the output cannot be passed on")?;
     let status = child.wait()?;
     if !status.success() && tally.failed == 0 {
-        println!("cargo test {}: {status}", run.tests.join(" "));
+        println!("{}: {status}", run.tests.join(" "));
         tally.failed += 1;
     }
     Ok(tally)
+}
+
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{} min {} s", seconds / 60, seconds % 60)
 }
 
 /// Cargo, with a command of its own.
