@@ -208,13 +208,13 @@ async fn ask_for_preheat(fleet: &Fleet, browser: &Browser, layer: usize) -> Resu
 /// Each page shows something of this fleet.
 async fn all_pages(browser: &Browser) -> Result<()> {
     let pages = [
-        ("fleet", "Rack", "fleet"),
+        ("fleet", "rack-1", "fleet"),
         ("nodes?zone=zone", "sidecar", "nodes"),
         ("tasks", "COMPLETE", "tasks"),
         ("preheat", "2 jobs in all", "preheat"),
         ("savings", "Read from registries", "savings"),
         ("settings", "management", "settings"),
-        ("certificates", "", "certificates"),
+        ("certificates", "Issuer", "certificates"),
         ("audit", "preheat", "audit"),
     ];
     for (page, text, name) in pages {
@@ -225,7 +225,7 @@ async fn all_pages(browser: &Browser) -> Result<()> {
         take_pictures(browser, name).await?;
         if page == "tasks" {
             browser.click("tbody th a").await?;
-            browser.wait_for("Whole").await?;
+            browser.wait_for("What this gateway did").await?;
             take_pictures(browser, "task").await?;
         }
     }
