@@ -315,7 +315,11 @@ fn saved_line(Savings { total: Moved { arrived_bytes: arrived, registry_bytes: r
     }
     let saved = arrived.saturating_sub(*read);
     let share = percent(saved, *arrived);
-    format!("{share} of the {} that arrived in the last {HOURS} h; registries sent {}", bytes(*arrived), bytes(*read))
+    format!(
+        "{share} of the {} that arrived in the last {HOURS} h; registries sent {}",
+        bytes(*arrived),
+        bytes(*read)
+    )
 }
 
 fn hub_line(Hub { region, answers, gateway, since }: &Hub) -> String {
@@ -505,7 +509,8 @@ mod tests {
             { "id": 7, "state": "PENDING", "doing": "storing", "request": { "image": "h.example/a:v1" },
               "progress": { "bytes": 100, "bytesHeld": 40 } },
         ], "total": 1 });
-        let saved = json!({ "every": 600, "total": { "arrivedBytes": 200 << 20, "registryBytes": 10 << 20 } });
+        let saved =
+            json!({ "every": 600, "total": { "arrivedBytes": 200 << 20, "registryBytes": 10 << 20 } });
         let all = json!({
             "regions": regions, "nodes": all_nodes, "tasks": all_tasks, "preheat": jobs, "savings": saved,
         });

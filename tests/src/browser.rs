@@ -114,7 +114,8 @@ impl Browser {
 
     /// Waits until a script returns something but `null`, and returns that.
     pub async fn wait_until(&self, what: &str, script: &str) -> Result<Value> {
-        let seen = wait::until(what, DEADLINE, async || self.run(script).await.ok().filter(|it| !it.is_null()));
+        let seen =
+            wait::until(what, DEADLINE, async || self.run(script).await.ok().filter(|it| !it.is_null()));
         match seen.await {
             Ok(value) => Ok(value),
             Err(error) => Err(error.context(self.text().await.unwrap_or_default())),
@@ -179,7 +180,9 @@ impl Browser {
             let event = &event["message"];
             if event["method"] == "Network.requestWillBeSent" {
                 let url = event["params"]["request"]["url"].as_str().context("a request without a URL")?;
-                heard.requests.extend(Some(Url::parse(url)?).filter(|it| it.scheme() != "chrome" && it.has_host()));
+                heard
+                    .requests
+                    .extend(Some(Url::parse(url)?).filter(|it| it.scheme() != "chrome" && it.has_host()));
             }
         }
         for entry in self.log("browser").await? {

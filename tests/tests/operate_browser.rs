@@ -200,7 +200,8 @@ async fn ask_for_preheat(fleet: &Fleet, browser: &Browser, layer: usize) -> Resu
     browser.fill_in("#scope", "at the nodes").await?;
     take_pictures(browser, "preheat-form").await?;
     browser.click("form button.primary").await?;
-    let id = browser.wait_until("the job", r"return location.hash.match(/preheat\/(\d+)$/)?.[1] ?? null").await?;
+    let id =
+        browser.wait_until("the job", r"return location.hash.match(/preheat\/(\d+)$/)?.[1] ?? null").await?;
     browser.wait_for(image.repository.as_str()).await?;
     id.as_str().and_then(|it| it.parse().ok()).context("a job without a number")
 }

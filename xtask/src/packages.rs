@@ -84,7 +84,10 @@ pub(crate) fn nextest() -> Result<PathBuf> {
             .stdin(Stdio::null())
             .status()
             .context("pip3 cannot be started")?;
-        ensure!(status.success(), "cargo-nextest is not installed; do it by hand: cargo install --locked cargo-nextest");
+        ensure!(
+            status.success(),
+            "cargo-nextest is not installed; do it by hand: cargo install --locked cargo-nextest"
+        );
     }
     Ok(installed)
 }

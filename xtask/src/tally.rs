@@ -102,7 +102,10 @@ mod tests {
             "test result: FAILED. 10 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out",
             Some([10, 1, 0]),
         );
-        check("     Summary [  95.195s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 3 skipped", Some([7, 2, 3]));
+        check(
+            "     Summary [  95.195s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 3 skipped",
+            Some([7, 2, 3]),
+        );
         check("     Summary [   0.011s] 1 test run: 1 passed, 0 skipped", Some([1, 0, 0]));
         check("Summary of what was seen", None);
         check("test a_result ... ok", None);

@@ -131,7 +131,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for group in groups {
         let (mut tally, began) = (Tally::default(), Instant::now());
         for run in group.runs()? {
-            tally += if run.has_labs { run_labs(&run, &nextest, args.test_threads)? } else { run_tests(&run)? };
+            tally +=
+                if run.has_labs { run_labs(&run, &nextest, args.test_threads)? } else { run_tests(&run)? };
         }
         tallies.push((group.name(), tally, began.elapsed()));
     }
