@@ -1,4 +1,4 @@
-//! The Shoal binaries on the lab's machines, watched through their admin listeners.
+//! Shoal's programs on the lab's machines, watched through their admin listeners.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,10 +50,19 @@ impl Part {
 
     /// The program without arguments.
     pub fn command(self) -> Result<Launch> {
-        let program = bin_dir().join(self.program());
-        ensure!(program.exists(), "{}: no such program; build it in release mode", program.display());
-        Ok(Launch::new(program))
+        command(self.program())
     }
+}
+
+/// `shoalctl` without arguments.
+pub fn shoalctl() -> Result<Launch> {
+    command("shoalctl")
+}
+
+fn command(program: &str) -> Result<Launch> {
+    let file = bin_dir().join(program);
+    ensure!(file.exists(), "{}: no such program; build it in release mode", file.display());
+    Ok(Launch::new(file))
 }
 
 fn bin_dir() -> PathBuf {

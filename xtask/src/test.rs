@@ -148,13 +148,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if all_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the services in release mode, as the labs and the demo start them, unless the user says where
+/// Builds the programs in release mode, as the labs and the demo start them, unless the user says where
 /// they are.
 pub(crate) fn build_binaries() -> Result<()> {
     if std::env::var_os(BIN_DIR).is_some() {
         return Ok(());
     }
-    let packages = ["shoal-gateway", "shoal-scheduler", "shoal-sidecar"].map(|it| ["--package", it]);
+    let packages =
+        ["shoal-gateway", "shoal-scheduler", "shoal-sidecar", "shoalctl"].map(|it| ["--package", it]);
     let status = cargo("build")
         .arg("--release")
         .args(packages.concat())
