@@ -133,12 +133,33 @@ struct Region {
     name: String,
 }
 
+/// How many nodes there are, and where.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Fleet {
+    nodes: NodeCounts,
+    zones: Vec<Zone>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeCounts {
+    sidecars: usize,
+    gateways: usize,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Zone {
+    zone: String,
+}
+
 /// A region as it is at one moment.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Look {
     regions: Regions,
-    pub(crate) nodes: Nodes,
+    pub(crate) fleet: Fleet,
     pub(crate) tasks: Tasks,
     /// Preheat jobs under way.
     pub(crate) preheat: Jobs,
@@ -172,7 +193,7 @@ pub async fn look(gateway: &Gateway) -> Result<Value, Fault> {
     Ok(json!({
         "savings": savings,
         "regions": gateway.get("/api/v1/regions").await?,
-        "nodes": gateway.list(NODES, "nodes", &[]).await?,
+        "fleet": gateway.get("/api/v1/fleet").await?,
         "tasks": gateway.list(TASKS, "tasks", &[]).await?,
         "preheat": preheat::list(gateway, Some("PENDING")).await?,
     }))
@@ -288,14 +309,14 @@ pub fn nodes(all: &Nodes) -> String {
 }
 
 /// The region on one screen.
-pub fn status(Look { regions, nodes, tasks, preheat: jobs, savings }: &Look) -> String {
+pub fn status(Look { regions, fleet, tasks, preheat: jobs, savings }: &Look) -> String {
     let mut table = Table::bare();
     let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
     if let Some(hub) = &regions.hub {
         line("hub", hub_line(hub));
     }
     line("regions", region_line(regions));
-    line("nodes", node_line(nodes));
+    line("nodes", node_line(fleet));
     line("tasks", task_line(tasks));
     line("held", held_line(tasks));
     line("traffic", moved(&tasks.traffic()));
@@ -304,9 +325,7 @@ pub fn status(Look { regions, nodes, tasks, preheat: jobs, savings }: &Look) -> 
     }
     line("preheat", format!("{} under way", count(jobs.under_way().count(), "job")));
     let jobs: String = jobs.under_way().map(|it| format!("  {}\n", plain(&it.line()))).collect();
-    let mut silent_ones = BTreeSet::new();
-    silent_ones.extend(nodes.incomplete.iter().chain(&tasks.incomplete).map(silent_line));
-    format!("{table}{jobs}{}", silent_ones.into_iter().collect::<String>())
+    format!("{table}{jobs}{}", silent(&tasks.incomplete))
 }
 
 fn saved_line(Savings { total: Moved { arrived_bytes: arrived, registry_bytes: read } }: &Savings) -> String {
@@ -342,12 +361,10 @@ fn region_line(Regions { regions, .. }: &Regions) -> String {
     format!("{} other: {}", names.len(), names.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-pub(crate) fn node_line(Nodes { nodes, next, .. }: &Nodes) -> String {
-    let n_gateways = nodes.iter().filter(|it| it.role == "gateway").count();
-    let zones: BTreeSet<_> = nodes.iter().map(|it| &it.zone).filter(|it| !it.is_empty()).collect();
-    let n_sidecars = nodes.len().saturating_sub(n_gateways);
-    let parts = [count(n_sidecars, "sidecar"), count(n_gateways, "gateway"), count(zones.len(), "zone")];
-    format!("{}{}", at_least(next.is_some()), parts.join(", "))
+pub(crate) fn node_line(Fleet { nodes, zones }: &Fleet) -> String {
+    let n_zones = zones.iter().filter(|it| !it.zone.is_empty()).count();
+    let parts = [count(nodes.sidecars, "sidecar"), count(nodes.gateways, "gateway"), count(n_zones, "zone")];
+    parts.join(", ")
 }
 
 pub(crate) fn task_line(Tasks { tasks, next, .. }: &Tasks) -> String {
@@ -500,10 +517,9 @@ mod tests {
             "hub": { "region": "eu", "answers": true, "gateway": "hub-1", "since": "2027-01-01T00:00:00Z", "registries": [] },
             "regions": [{ "id": "a", "name": "ap", "address": "x", "streams": 1 }, { "id": "b", "name": "ap" }],
         });
-        let all_nodes = json!({ "nodes": [
-            { "id": "g", "role": "gateway" }, { "id": "n", "role": "sidecar", "zone": "a" },
-            { "id": "m", "role": "sidecar", "zone": "a" },
-        ], "incomplete": [silent_one()] });
+        let fleet = json!({
+            "nodes": { "sidecars": 2, "gateways": 1 }, "zones": [{ "zone": "a", "racks": [] }, { "zone": "" }],
+        });
         let all_tasks = json!({ "tasks": [a_task(), a_task()], "next": "x", "incomplete": [silent_one()] });
         let jobs = json!({ "jobs": [
             { "id": 7, "state": "PENDING", "doing": "storing", "request": { "image": "h.example/a:v1" },
@@ -512,7 +528,7 @@ mod tests {
         let saved =
             json!({ "every": 600, "total": { "arrivedBytes": 200 << 20, "registryBytes": 10 << 20 } });
         let all = json!({
-            "regions": regions, "nodes": all_nodes, "tasks": all_tasks, "preheat": jobs, "savings": saved,
+            "regions": regions, "fleet": fleet, "tasks": all_tasks, "preheat": jobs, "savings": saved,
         });
         let text = status(&read(&all).unwrap());
         let expected = "hub      hub-1 answers since 2027-01-01T00:00:00Z; this region is eu there\n\

@@ -101,7 +101,7 @@ impl View {
         );
         vec![
             line("gateway", self.address.clone()),
-            line("nodes", fleet::node_line(&self.seen.nodes)),
+            line("nodes", fleet::node_line(&self.seen.fleet)),
             line("tasks", fleet::task_line(&self.seen.tasks)),
             line("held", fleet::held_line(&self.seen.tasks)),
             line("moves", rate),
@@ -214,8 +214,9 @@ mod tests {
             { "id": 7, "state": "PENDING", "doing": "storing", "request": { "image": "h.example/a:v1" },
               "progress": { "bytes": 100, "bytesHeld": 40 } },
         ], "total": 1 });
-        let nodes = json!({ "nodes": [{ "id": "n", "role": "sidecar", "zone": "a" }, { "id": "g", "role": "gateway" }] });
-        let look = json!({ "regions": {}, "nodes": nodes, "tasks": { "tasks": tasks }, "preheat": jobs });
+        let fleet =
+            json!({ "nodes": { "sidecars": 1, "gateways": 1 }, "zones": [{ "zone": "a" }, { "zone": "" }] });
+        let look = json!({ "regions": {}, "fleet": fleet, "tasks": { "tasks": tasks }, "preheat": jobs });
         read(&look).unwrap()
     }
 
