@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The one group to run; all of them when left out.
     group: Option<Group>,
     /// How many tests with a lab run at a time.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     test_threads: u8,
 }
 
