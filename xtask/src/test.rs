@@ -1,7 +1,7 @@
 //! `cargo xtask test`: runs groups of tests and ends with what passed and failed.
 //!
 //! A group is a few cargo runs. Labs are run by nextest, several at a time from whatever files they are in, because they
-//! wait for most of their time. Output streams through; a run that ends badly without a failed test (code that does not
+//! wait for half of their time, and each is killed where it does not end. Output streams through; a run that ends badly without a failed test (code that does not
 //! compile, a test binary that was killed) counts as one failure, so that the last line never says less than what happened.
 
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ enum Group {
 struct Run {
     /// Which tests.
     tests: Vec<String>,
-    /// Whether they start labs, which take time and need little of the processors.
+    /// Whether they start labs, which are heavy on the machine.
     has_labs: bool,
 }
 
