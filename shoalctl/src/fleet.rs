@@ -161,15 +161,15 @@ pub struct Look {
     regions: Regions,
     pub(crate) fleet: Fleet,
     pub(crate) tasks: Tasks,
+    pub(crate) savings: Savings,
     /// Preheat jobs under way.
     pub(crate) preheat: Jobs,
-    savings: Option<Savings>,
 }
 
 /// What moved in the last hours.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Savings {
+pub(crate) struct Savings {
     total: Moved,
 }
 
@@ -185,16 +185,11 @@ struct Moved {
 /// # Errors
 /// Where the gateway does not tell all of it.
 pub async fn look(gateway: &Gateway) -> Result<Value, Fault> {
-    let savings = match gateway.get(&format!("/api/v1/savings?hours={HOURS}")).await {
-        // An older gateway takes no notes.
-        Err(fault) if fault.exit == Exit::NotFound => Value::Null,
-        answer => answer?,
-    };
     Ok(json!({
-        "savings": savings,
         "regions": gateway.get("/api/v1/regions").await?,
         "fleet": gateway.get("/api/v1/fleet").await?,
         "tasks": gateway.list(TASKS, "tasks", &[]).await?,
+        "savings": gateway.get(&format!("/api/v1/savings?hours={HOURS}")).await?,
         "preheat": preheat::list(gateway, Some("PENDING")).await?,
     }))
 }
@@ -309,7 +304,7 @@ pub fn nodes(all: &Nodes) -> String {
 }
 
 /// The region on one screen.
-pub fn status(Look { regions, fleet, tasks, preheat: jobs, savings }: &Look) -> String {
+pub fn status(Look { regions, fleet, tasks, savings, preheat: jobs }: &Look) -> String {
     let mut table = Table::bare();
     let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
     if let Some(hub) = &regions.hub {
@@ -320,15 +315,15 @@ pub fn status(Look { regions, fleet, tasks, preheat: jobs, savings }: &Look) -> 
     line("tasks", task_line(tasks));
     line("held", held_line(tasks));
     line("traffic", moved(&tasks.traffic()));
-    if let Some(savings) = savings {
-        line("saved", saved_line(savings));
-    }
+    line("saved", saved_line(savings));
     line("preheat", format!("{} under way", count(jobs.under_way().count(), "job")));
     let jobs: String = jobs.under_way().map(|it| format!("  {}\n", plain(&it.line()))).collect();
     format!("{table}{jobs}{}", silent(&tasks.incomplete))
 }
 
-fn saved_line(Savings { total: Moved { arrived_bytes: arrived, registry_bytes: read } }: &Savings) -> String {
+pub(crate) fn saved_line(
+    Savings { total: Moved { arrived_bytes: arrived, registry_bytes: read } }: &Savings,
+) -> String {
     if *arrived == 0 {
         return format!("nothing of a blob arrived at a node in the last {HOURS} h");
     }

@@ -3,7 +3,7 @@
 //! It is driven over WebDriver. What that does not have, Chromium's driver adds: the log of the browser's console and of
 //! its network, and commands of the DevTools protocol.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -103,13 +103,8 @@ impl Browser {
 
     /// Waits until a text is seen.
     pub async fn wait_for(&self, text: &str) -> Result<()> {
-        let seen = wait::until(text, DEADLINE, async || {
-            self.text().await.is_ok_and(|it| it.contains(text)).then_some(())
-        });
-        match seen.await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.context(self.text().await.unwrap_or_default())),
-        }
+        let script = format!("return document.body.innerText.includes({}) || null", json!(text));
+        self.wait_until(text, &script).await.map(drop)
     }
 
     /// Waits until a script returns something but `null`, and returns that.
@@ -157,8 +152,8 @@ impl Browser {
         Ok(())
     }
 
-    /// Takes a picture of the whole page; returns where it lies: `<page>-<look>.png` in `dir`.
-    pub async fn picture(&self, page: &str, look: Look, dir: &Path) -> Result<PathBuf> {
+    /// Takes a picture of the whole page, `<page>-<look>.png` in `dir`.
+    pub async fn picture(&self, page: &str, look: Look, dir: &Path) -> Result<()> {
         let all = self.run("return document.documentElement.scrollHeight").await?;
         let height = all.as_u64().and_then(|it| u32::try_from(it).ok()).unwrap_or(look.height);
         self.resize(look, height.max(look.height)).await?;
@@ -166,8 +161,7 @@ impl Browser {
         self.resize(look, look.height).await?;
         let file = dir.join(format!("{page}-{}.png", look.name));
         std::fs::create_dir_all(dir)?;
-        std::fs::write(&file, picture).with_context(|| format!("{}: not written", file.display()))?;
-        Ok(file)
+        std::fs::write(&file, picture).with_context(|| format!("{}: not written", file.display()))
     }
 
     // === What Chromium's driver adds ===

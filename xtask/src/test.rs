@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(group) => std::slice::from_ref(group),
         None => Group::value_variants(),
     };
-    let nextest = packages::nextest()?;
+    let nextest = packages::NEXTEST.ensure_installed()?;
     if groups.iter().any(|it| it.needs_binaries()) {
         build_binaries()?;
     }

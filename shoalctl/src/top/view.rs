@@ -105,6 +105,7 @@ impl View {
             line("tasks", fleet::task_line(&self.seen.tasks)),
             line("held", fleet::held_line(&self.seen.tasks)),
             line("moves", rate),
+            line("saved", fleet::saved_line(&self.seen.savings)),
         ]
     }
 
@@ -216,7 +217,8 @@ mod tests {
         ], "total": 1 });
         let fleet =
             json!({ "nodes": { "sidecars": 1, "gateways": 1 }, "zones": [{ "zone": "a" }, { "zone": "" }] });
-        let look = json!({ "regions": {}, "fleet": fleet, "tasks": { "tasks": tasks }, "preheat": jobs });
+        let saved = json!({ "total": { "arrivedBytes": 200 << 20, "registryBytes": 10 << 20 } });
+        let look = json!({ "regions": {}, "fleet": fleet, "savings": saved, "tasks": { "tasks": tasks }, "preheat": jobs });
         read(&look).unwrap()
     }
 
@@ -244,11 +246,11 @@ nodes    1 sidecar, 1 gateway, 1 zone
 tasks    3 blobs (1 COMPLETE, 2 FETCHING), 12.00 MiB
 held     24.00 MiB in 6 whole copies at nodes and gateways
 moves    3.00 MiB/s from registries, 0 B/s from the hub, 0 B/s from peers, 0 B/s sent
+saved    95 % of the 200.00 MiB that arrived in the last 24 h; registries sent 10.00 MiB
  2 blobs on their way ──────────────────────────────────────────────────────────────────────────────
 BLOB         SIZE       WAITING PART   WHOLE  READ             REPOSITORY
 030303030303 4.00 MiB   9       1      2      █████░░░░░  50 % h.example/team/app
 020202020202 4.00 MiB   3       1      2      █████░░░░░  50 % h.example/team/app
-
 
 
 
