@@ -149,7 +149,7 @@ impl<'a> Demo<'a> {
     async fn play(&self) -> Result<ExitCode> {
         eprintln!("starting a gateway, a scheduler and {} sidecars", self.args.nodes);
         self.fleet.wait_until_ready().await?;
-        eprintln!("pulling {} on all nodes at once, then again", self.source);
+        eprintln!("pulling {} on all nodes at once", self.source);
         let report = self.pull_twice().await?;
         if self.args.json {
             println!("{}", report.json());
@@ -167,6 +167,7 @@ impl<'a> Demo<'a> {
         let first = self.pull().await?;
         let n_registry = self.throwaway.as_ref().map(Throwaway::n_bytes_sent);
         let n_gateway = self.fleet.n_bytes_uploaded().await?;
+        eprintln!("pulling it again");
         Ok(Report { first, again: self.pull().await?, n_registry, n_gateway })
     }
 
